@@ -1,0 +1,11 @@
+//! The record types of a cairn repository and their codec.
+//!
+//! `SPEC.md` beside this crate is the norm; this crate is its Rust form: pure functions between
+//! bytes and checked values, without I/O, without secrets, without dependencies.
+
+pub mod error;
+pub mod hex;
+pub mod ids;
+pub mod limits;
+pub mod names;
+pub mod tree;
