@@ -3,6 +3,7 @@
 //! `SPEC.md` beside this crate is the norm; this crate is its Rust form: pure functions between
 //! bytes and checked values, without I/O, without secrets, without dependencies.
 
+pub mod codec;
 pub mod error;
 pub mod hex;
 pub mod ids;
