@@ -9,4 +9,8 @@ pub mod hex;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod node;
+pub mod pack;
+pub mod record;
+pub mod segment;
 pub mod tree;
