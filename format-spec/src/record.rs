@@ -1,5 +1,5 @@
-//! The records inside sealed bodies: config, snapshot, ack, lease, tomb, and the plain receipt and
-//! replica records (SPEC §8).
+//! The records inside sealed bodies: config, snapshot, ack, lease and tomb
+//! (SPEC §8).
 
 use crate::codec::{Reader, Writer};
 use crate::error::FormatError;

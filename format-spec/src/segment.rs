@@ -11,6 +11,9 @@ use crate::pack::{FrameDescription, decode_frames, encode_frames};
 /// Highest level a segment may claim: each level is a merge of several of the one below.
 pub const SEGMENT_LEVEL_MAX: u32 = 64;
 
+/// The namespace of packs that owners and maintainers wrote.
+pub const NAMESPACE_TRUSTED: WriterId = WriterId::from_bytes([0; 16]);
+
 /// The record of an index segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
@@ -35,8 +38,8 @@ pub struct PackSection {
     pub epoch: u32,
     /// Length of the stored object, bytes.
     pub bytes: u32,
-    /// Who signed its directory.
-    pub writer: WriterId,
+    /// [`NAMESPACE_TRUSTED`] when an owner or maintainer signed its directory, else the writer.
+    pub namespace: WriterId,
     /// The session that wrote it.
     pub session: SessionId,
     /// Its frames, in order.
@@ -75,7 +78,7 @@ impl PackSection {
             .u32(self.domain)
             .u32(self.epoch)
             .varint(u64::from(self.bytes))
-            .raw(self.writer.as_bytes())
+            .raw(self.namespace.as_bytes())
             .raw(self.session.as_bytes());
         encode_frames(&self.frames, writer);
     }
@@ -91,7 +94,7 @@ impl PackSection {
             domain: reader.u32()?,
             epoch: reader.u32()?,
             bytes: reader.bounded("pack length", PACK_BYTES_MAX)?,
-            writer: WriterId::from_bytes(reader.array()?),
+            namespace: WriterId::from_bytes(reader.array()?),
             session: SessionId::from_bytes(reader.array()?),
             frames: decode_frames(reader)?,
         })

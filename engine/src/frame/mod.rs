@@ -1,1 +1,279 @@
-//! (to be written)
+//! Frames: the unit of compression and encryption. This module turns chunks' plaintext into a
+//! frame's stored plaintext and back (SPEC §6.3); sealing is the pack's business.
+
+use cairn_format::limits::{
+    FRAME_BASE_BYTES_MAX, FRAME_PLAIN_BYTES_MAX, ZSTD_WINDOW_LOG_MAX,
+};
+use cairn_format::pack::Codec;
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, DParameter};
+
+use crate::error::{Class, Explain};
+
+/// zstd level unless told otherwise: higher ones cost far more time than they save.
+pub const COMPRESSION_LEVEL_DEFAULT: i32 = 3;
+
+/// Least saving that pays for decompression at restore: a 32nd of the plaintext.
+const SAVING_MIN_DIVISOR: usize = 32;
+
+/// Samples, spread evenly, that are tried before compressing the whole; and the bytes of each.
+const PROBE_SAMPLES: usize = 8;
+const PROBE_BYTES: usize = 2 << 10;
+
+/// Plaintext from which probing pays.
+const PROBE_FROM_BYTES: usize = 64 << 10;
+
+const _: () = assert!(PROBE_FROM_BYTES >= PROBE_SAMPLES * PROBE_BYTES);
+
+/// Why a frame could not be made or undone.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum FrameError {
+    /// zstd refused to compress.
+    #[error("compression failed: {message}")]
+    Compress {
+        /// What zstd said.
+        message: String,
+    },
+    /// What was compressed does not decompress to the same bytes.
+    #[error("a frame of {bytes} bytes did not decompress to what went in")]
+    Mismatch {
+        /// Plaintext length, bytes.
+        bytes: usize,
+    },
+    /// The stored bytes are not one zstd frame of the stated length.
+    #[error("a frame does not decode: {message}")]
+    Decode {
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl Explain for FrameError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Compress { .. } => "frame.compress",
+            Self::Mismatch { .. } => "frame.mismatch",
+            Self::Decode { .. } => "frame.decode",
+        }
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Compress { .. } | Self::Mismatch { .. } => Class::Failed,
+            Self::Decode { .. } => Class::Damage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Mismatch { .. } => {
+                Some("nothing was stored; this machine's memory or processor is suspect: run a memory test".into())
+            }
+            Self::Compress { .. } | Self::Decode { .. } => None,
+        }
+    }
+}
+
+/// Compresses and decompresses frames; one for each worker, reused.
+pub struct FrameCodec {
+    compressor: CCtx<'static>,
+    decompressor: DCtx<'static>,
+    compressed: Vec<u8>,
+    decoded: Vec<u8>,
+}
+
+impl FrameCodec {
+    /// A codec that compresses at `level` (zstd's levels, negative ones included).
+    ///
+    /// # Errors
+    /// [`FrameError::Compress`] when zstd does not take the level or has no memory.
+    pub fn new(level: i32) -> Result<Self, FrameError> {
+        let failed = |code| FrameError::Compress { message: error_name(code) };
+        let mut compressor = CCtx::try_create()
+            .ok_or_else(|| FrameError::Compress { message: "no memory for zstd".into() })?;
+        let mut decompressor = DCtx::try_create()
+            .ok_or_else(|| FrameError::Compress { message: "no memory for zstd".into() })?;
+        for parameter in [
+            CParameter::CompressionLevel(level),
+            CParameter::ContentSizeFlag(true),
+            CParameter::ChecksumFlag(false),
+            CParameter::DictIdFlag(false),
+        ] {
+            compressor.set_parameter(parameter).map_err(failed)?;
+        }
+        decompressor.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(failed)?;
+        Ok(Self { compressor, decompressor, compressed: Vec::new(), decoded: Vec::new() })
+    }
+
+    /// The bytes to seal for `plain`, and their codec: compressed where that pays. What was
+    /// compressed was also decompressed and compared.
+    ///
+    /// # Errors
+    /// [`FrameError::Mismatch`] when decompression does not give `plain` back.
+    pub fn encode<'a>(&'a mut self, plain: &'a [u8]) -> Result<(Codec, &'a [u8]), FrameError> {
+        if plain.len() >= PROBE_FROM_BYTES && !self.probe(plain)? {
+            return Ok((Codec::Stored, plain));
+        }
+        self.compress(plain)?;
+        if self.compressed.len() + plain.len() / SAVING_MIN_DIVISOR >= plain.len() {
+            return Ok((Codec::Stored, plain));
+        }
+        self.decoded.clear();
+        self.decoded.reserve(plain.len());
+        self.decompressor
+            .decompress(&mut self.decoded, &self.compressed)
+            .map_err(|_| FrameError::Mismatch { bytes: plain.len() })?;
+        if self.decoded != plain {
+            return Err(FrameError::Mismatch { bytes: plain.len() });
+        }
+        Ok((Codec::Zstd, &self.compressed))
+    }
+
+    fn compress(&mut self, plain: &[u8]) -> Result<(), FrameError> {
+        self.compressed.clear();
+        self.compressed.reserve(zstd_safe::compress_bound(plain.len()));
+        self.compressor
+            .compress2(&mut self.compressed, plain)
+            .map_err(|code| FrameError::Compress { message: error_name(code) })?;
+        Ok(())
+    }
+
+    /// True when a sample of `plain` compresses.
+    fn probe(&mut self, plain: &[u8]) -> Result<bool, FrameError> {
+        let mut sample = [0; PROBE_SAMPLES * PROBE_BYTES];
+        let stride = (plain.len() - PROBE_BYTES) / (PROBE_SAMPLES - 1);
+        for (index, part) in sample.chunks_exact_mut(PROBE_BYTES).enumerate() {
+            if let Some(bytes) = plain.get(index * stride..index * stride + PROBE_BYTES) {
+                part.copy_from_slice(bytes);
+            }
+        }
+        self.compress(&sample)?;
+        Ok(self.compressed.len() + sample.len() / SAVING_MIN_DIVISOR < sample.len())
+    }
+
+    /// Undoes [`Self::encode`]: fills `plain` with exactly `plain_bytes` bytes. `prefix` is the
+    /// concatenation of the frame's bases, empty without.
+    ///
+    /// # Errors
+    /// [`FrameError::Decode`] for anything but one zstd frame (or stored bytes) of that length.
+    pub fn decode(
+        &mut self,
+        codec: Codec,
+        stored: &[u8],
+        plain_bytes: u32,
+        prefix: &[u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<(), FrameError> {
+        let failed = |message: &str| FrameError::Decode { message: message.to_owned() };
+        if plain_bytes > FRAME_PLAIN_BYTES_MAX || prefix.len() > FRAME_BASE_BYTES_MAX as usize {
+            return Err(failed("it is larger than a frame may be"));
+        }
+        let bytes = plain_bytes as usize;
+        plain.clear();
+        match codec {
+            Codec::Stored => plain.extend_from_slice(stored),
+            Codec::Zstd => {
+                match zstd_safe::find_frame_compressed_size(stored) {
+                    Ok(length) if length == stored.len() => {}
+                    _ => return Err(failed("it is not exactly one zstd frame")),
+                }
+                if !matches!(zstd_safe::get_frame_content_size(stored), Ok(Some(size)) if size == bytes as u64)
+                {
+                    return Err(failed("its stated length is another"));
+                }
+                plain.reserve_exact(bytes);
+                let result = if prefix.is_empty() {
+                    self.decompressor.decompress(plain, stored)
+                } else {
+                    decompress_with_prefix(stored, prefix, plain)
+                };
+                result.map_err(|code| failed(&error_name(code)))?;
+            }
+        }
+        if plain.len() == bytes { Ok(()) } else { Err(failed("it decodes to another length")) }
+    }
+}
+
+fn decompress_with_prefix(
+    stored: &[u8],
+    prefix: &[u8],
+    plain: &mut Vec<u8>,
+) -> zstd_safe::SafeResult {
+    let mut decompressor = DCtx::create();
+    decompressor.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
+    decompressor.ref_prefix(prefix)?;
+    decompressor.decompress(plain, stored)
+}
+
+fn error_name(code: usize) -> String {
+    zstd_safe::get_error_name(code).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn codec() -> FrameCodec {
+        FrameCodec::new(COMPRESSION_LEVEL_DEFAULT).unwrap()
+    }
+
+    fn noise(bytes: usize) -> Vec<u8> {
+        let mut data = vec![0; bytes];
+        blake3::Hasher::new().finalize_xof().fill(&mut data);
+        data
+    }
+
+    proptest! {
+        #[test]
+        fn every_frame_decodes_to_what_went_in(pattern in prop::collection::vec(any::<u8>(), 1..300), repeat in 1_usize..2_000) {
+            let plain = pattern.repeat(repeat);
+            let mut codec = codec();
+            let (kind, stored) = codec.encode(&plain).unwrap();
+            let stored = stored.to_vec();
+            let mut decoded = Vec::new();
+            codec.decode(kind, &stored, u32::try_from(plain.len()).unwrap(), &[], &mut decoded).unwrap();
+            prop_assert_eq!(decoded, plain);
+        }
+    }
+
+    #[test]
+    fn noise_is_stored_and_text_is_not() {
+        let mut codec = codec();
+        assert_eq!(codec.encode(&noise(300_000)).unwrap().0, Codec::Stored);
+        assert_eq!(codec.encode(&b"customer,".repeat(40_000)).unwrap().0, Codec::Zstd);
+        assert_eq!(codec.encode(b"x").unwrap().0, Codec::Stored);
+    }
+
+    #[test]
+    fn a_frame_with_a_base_decodes_against_it_only() {
+        let base = noise(500_000);
+        let mut plain = base.clone();
+        plain[1234] ^= 1;
+        let mut compressor = CCtx::create();
+        compressor.ref_prefix(&base).unwrap();
+        let mut stored = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
+        compressor.set_parameter(CParameter::EnableLongDistanceMatching(true)).unwrap();
+        compressor.set_parameter(CParameter::WindowLog(ZSTD_WINDOW_LOG_MAX)).unwrap();
+        compressor.compress2(&mut stored, &plain).unwrap();
+        assert!(stored.len() < 2_000, "{} bytes", stored.len());
+        let (mut codec, mut decoded) = (codec(), Vec::new());
+        codec.decode(Codec::Zstd, &stored, 500_000, &base, &mut decoded).unwrap();
+        assert_eq!(decoded, plain);
+        assert!(codec.decode(Codec::Zstd, &stored, 500_000, &[], &mut decoded).is_err());
+    }
+
+    #[test]
+    fn lying_lengths_and_extra_frames_are_refused() {
+        let mut codec = codec();
+        let bomb = zstd::bulk::compress(&vec![0; 8 << 20], 3).unwrap();
+        let mut plain = Vec::new();
+        for bytes in [1000, FRAME_PLAIN_BYTES_MAX, 8 << 20, u32::MAX] {
+            assert!(codec.decode(Codec::Zstd, &bomb, bytes, &[], &mut plain).is_err());
+            assert!(plain.capacity() <= FRAME_PLAIN_BYTES_MAX as usize);
+        }
+        let mut twice = zstd::bulk::compress(b"one", 3).unwrap();
+        twice.extend(zstd::bulk::compress(b"two", 3).unwrap());
+        assert!(codec.decode(Codec::Zstd, &twice, 6, &[], &mut plain).is_err());
+        assert!(codec.decode(Codec::Stored, b"abc", 4, &[], &mut plain).is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! Builds one directory's node from its entries, in order, splitting large directories by content
+//! so that a change touches few nodes (SPEC §9).
+
+use cairn_format::ids::ChunkId;
+use cairn_format::node::{DirectoryChild, DirectoryNode};
+use cairn_format::tree::Entry;
+
+use super::NodeSink;
+use crate::error::Error;
+
+/// Bytes of entries from which a leaf may end.
+const LEAF_BYTES_MIN: usize = 8 << 10;
+/// Bytes of entries at which a leaf ends in any case.
+const LEAF_BYTES_MAX: usize = 256 << 10;
+/// A leaf ends after a name whose hash is divisible by this.
+const LEAF_CUT_DIVISOR: u16 = 32;
+/// Children of an inner node: a few hundred leaves a node.
+const INNER_CHILDREN_MIN: usize = 64;
+const INNER_CHILDREN_MAX: usize = 512;
+const INNER_CUT_DIVISOR: u16 = 256;
+
+const _: () = assert!(
+    LEAF_BYTES_MAX + cairn_format::limits::ENTRY_BYTES_MAX as usize
+        <= cairn_format::limits::NODE_BYTES_MAX as usize
+);
+
+fn first_pair(bytes: &[u8; 32]) -> u16 {
+    let [low, high, ..] = *bytes;
+    u16::from_le_bytes([low, high])
+}
+
+/// Collects the entries of one directory, ascending by name.
+#[derive(Debug, Default)]
+pub struct DirectoryList {
+    leaf: Vec<Vec<u8>>,
+    leaf_bytes: usize,
+    leaf_first: Vec<u8>,
+    last: Vec<u8>,
+    levels: Vec<Vec<DirectoryChild>>,
+}
+
+impl DirectoryList {
+    /// Appends an entry; its name must come after those before it.
+    ///
+    /// # Errors
+    /// [`Error::TreeOrder`] when it does not; else whatever `nodes` fails with.
+    pub fn push(&mut self, entry: &Entry, nodes: &mut dyn NodeSink) -> Result<(), Error> {
+        if !self.last.is_empty() && entry.name <= self.last {
+            return Err(Error::TreeOrder {
+                name: String::from_utf8_lossy(&entry.name).into_owned(),
+            });
+        }
+        self.last.clone_from(&entry.name);
+        if self.leaf.is_empty() {
+            self.leaf_first.clone_from(&entry.name);
+        }
+        let bytes = entry.encode();
+        self.leaf_bytes += bytes.len();
+        self.leaf.push(bytes);
+        let may_end = self.leaf_bytes >= LEAF_BYTES_MIN
+            && first_pair(blake3::hash(&entry.name).as_bytes()) % LEAF_CUT_DIVISOR == 0;
+        if may_end || self.leaf_bytes >= LEAF_BYTES_MAX { self.end_leaf(nodes) } else { Ok(()) }
+    }
+
+    /// The directory's node.
+    ///
+    /// # Errors
+    /// Whatever `nodes` fails with.
+    pub fn finish(mut self, nodes: &mut dyn NodeSink) -> Result<ChunkId, Error> {
+        if self.levels.is_empty() {
+            return nodes.put_node(self.take_leaf());
+        }
+        if !self.leaf.is_empty() {
+            self.end_leaf(nodes)?;
+        }
+        let mut level = 0;
+        loop {
+            let is_top = level + 1 >= self.levels.len();
+            match self.levels.get(level).map(Vec::as_slice) {
+                Some([root]) if is_top => return Ok(root.node),
+                Some([]) | None => {}
+                Some(_) => self.end_inner(level, nodes)?,
+            }
+            level += 1;
+        }
+    }
+
+    fn take_leaf(&mut self) -> Vec<u8> {
+        self.leaf_bytes = 0;
+        let entries = std::mem::take(&mut self.leaf);
+        DirectoryNode::encode_leaf(entries.iter().map(Vec::as_slice))
+    }
+
+    fn end_leaf(&mut self, nodes: &mut dyn NodeSink) -> Result<(), Error> {
+        let entries = self.leaf.len() as u64;
+        let node = nodes.put_node(self.take_leaf())?;
+        let first_name = std::mem::take(&mut self.leaf_first);
+        self.add_child(0, DirectoryChild { first_name, node, entries }, nodes)
+    }
+
+    fn end_inner(&mut self, level: usize, nodes: &mut dyn NodeSink) -> Result<(), Error> {
+        let children = self.levels.get_mut(level).map(std::mem::take).unwrap_or_default();
+        let entries = children.iter().map(|child| child.entries).sum();
+        let first_name = children.first().map(|c| c.first_name.clone()).unwrap_or_default();
+        let number = u8::try_from(level + 1).unwrap_or(u8::MAX);
+        let node = nodes.put_node(DirectoryNode::Inner { level: number, children }.encode())?;
+        self.add_child(level + 1, DirectoryChild { first_name, node, entries }, nodes)
+    }
+
+    fn add_child(
+        &mut self,
+        level: usize,
+        child: DirectoryChild,
+        nodes: &mut dyn NodeSink,
+    ) -> Result<(), Error> {
+        if self.levels.len() <= level {
+            self.levels.resize_with(level + 1, Vec::new);
+        }
+        let cut = first_pair(child.node.as_bytes()) % INNER_CUT_DIVISOR == 0;
+        let items = self.levels.get_mut(level).map_or(0, |children| {
+            children.push(child);
+            children.len()
+        });
+        let ends = items >= INNER_CHILDREN_MAX || (items >= INNER_CHILDREN_MIN && cut);
+        if ends { self.end_inner(level, nodes) } else { Ok(()) }
+    }
+}
