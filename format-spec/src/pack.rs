@@ -1,6 +1,8 @@
 //! What a pack says about itself: locator, directory, frame descriptions (SPEC §6).
 
+use crate::certificate::CERTIFICATE_BYTES_MAX;
 use crate::codec::{Reader, Writer};
+use crate::envelope::HEADER_BYTES;
 use crate::error::FormatError;
 use crate::ids::{ChunkId, SessionId};
 use crate::limits::{
@@ -8,15 +10,8 @@ use crate::limits::{
     FRAME_PLAIN_BYTES_MAX, FRAME_SEALED_BYTES_MAX, PACK_BYTES_MAX, PACK_FRAMES_MAX, TAG_BYTES,
 };
 
-/// Length of the plain header of every sealed object, bytes; frames begin behind it.
-pub const HEADER_BYTES: u32 = 192;
 /// Length of the sealed locator at the end of a pack, bytes.
 pub const LOCATOR_BYTES: u32 = 32 + TAG_BYTES;
-/// Longest certificate, bytes: fixed part, name, signature.
-pub const CERTIFICATE_BYTES_MAX: u32 = 512;
-/// Length of an Ed25519 signature, bytes.
-pub const SIGNATURE_BYTES: usize = 64;
-
 /// How a frame's plaintext is stored inside its seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
@@ -173,7 +168,7 @@ pub fn decode_frames(reader: &mut Reader<'_>) -> Result<Vec<FrameDescription>, F
             found: count as u64,
         });
     }
-    let mut end = u64::from(HEADER_BYTES);
+    let mut end = HEADER_BYTES as u64;
     let mut frames = Vec::with_capacity(count);
     for _ in 0..count {
         let frame = FrameDescription::decode(reader)?;
@@ -269,7 +264,7 @@ impl Locator {
         reader.zeros("pack locator", 4)?;
         reader.finish()?;
         let directory_end = locator.directory_offset.checked_add(locator.directory_bytes);
-        let ordered = locator.frames_end >= u64::from(HEADER_BYTES)
+        let ordered = locator.frames_end >= HEADER_BYTES as u64
             && locator.frames_end <= locator.directory_offset
             && directory_end.and_then(|end| end.checked_add(u64::from(LOCATOR_BYTES)))
                 == Some(pack_bytes)
