@@ -1,1 +1,12 @@
-//! (to be written)
+//! The operations, each Options -> Plan -> Report. They know nothing of terminals.
+
+pub mod backup;
+pub mod diff;
+pub mod dump;
+pub mod find;
+pub mod ls;
+pub mod repair_index;
+pub mod restore;
+pub mod snapshots;
+pub mod stats;
+pub mod verify;

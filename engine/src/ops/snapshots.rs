@@ -1,0 +1,220 @@
+//! Lists snapshots and finds the one that is meant.
+
+use std::collections::HashSet;
+
+use cairn_format::envelope::Kind;
+use cairn_format::ids::{SnapshotId, WriterId};
+use cairn_format::limits::RECORD_BYTES_MAX;
+use cairn_format::names::{Folder, ObjectName};
+use cairn_format::record::Snapshot;
+use cairn_format::segment::NAMESPACE_TRUSTED;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use rayon::prelude::*;
+
+use crate::context::{Counter, Remark};
+use crate::error::{Error, Explain};
+use crate::repo::Repository;
+use crate::seal::Role;
+use crate::store::StoreError;
+
+/// A snapshot that was opened and whose signature holds.
+#[derive(Clone, Debug)]
+pub struct SnapshotInfo {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The time in its name: the writer's clock when it was put, milliseconds since 1970.
+    pub name_time_ms: u64,
+    /// What it says.
+    pub record: Snapshot,
+    /// Who signed it.
+    pub writer: WriterId,
+    /// Name of the key that signed it.
+    pub writer_name: String,
+    /// Namespace its chunks are looked up in first (SPEC §7).
+    pub namespace: WriterId,
+    /// Whether its chunks were proven present after it was visible.
+    pub acknowledged: bool,
+}
+
+/// Every snapshot that can be read, oldest first. Those that cannot be are warned about, and
+/// returned as remarks.
+///
+/// # Errors
+/// When the store cannot be listed or read, or the key may not read.
+pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
+    repository.require_read("list snapshots")?;
+    let names = list_names(repository)?;
+    let acknowledged = list_acknowledged(repository)?;
+    let read = names
+        .par_iter()
+        .map(|name| read(repository, name, &acknowledged).map_err(|error| (*name, error)))
+        .collect::<Vec<_>>();
+    let (mut found, mut remarks) = (Vec::new(), Vec::new());
+    for outcome in read {
+        match outcome {
+            Ok(snapshot) => found.push(snapshot),
+            Err((_, Error::Store(StoreError::NotFound { .. }))) => {}
+            Err((name, error)) if error.is_damage() => {
+                let remark = Remark {
+                    code: error.code(),
+                    subject: name.to_string(),
+                    message: error.to_string(),
+                };
+                repository.monitor().count(Counter::Findings, 1);
+                repository.monitor().warn(remark.clone());
+                remarks.push(remark);
+            }
+            Err((_, error)) => return Err(error),
+        }
+    }
+    found.sort_by_key(|snapshot| (snapshot.record.started_ms, snapshot.name_time_ms, snapshot.id));
+    Ok((found, remarks))
+}
+
+/// As [`list_all`], without the remarks.
+///
+/// # Errors
+/// As [`list_all`].
+pub fn list(repository: &Repository) -> Result<Vec<SnapshotInfo>, Error> {
+    list_all(repository).map(|(snapshots, _)| snapshots)
+}
+
+/// Names of all snapshot objects.
+pub(crate) fn list_names(repository: &Repository) -> Result<Vec<ObjectName>, Error> {
+    let mut names = HashSet::new();
+    repository.store().list(Folder::Snapshots, &mut |name, _| {
+        names.insert(name);
+        Ok(())
+    })?;
+    let mut names = names.into_iter().collect::<Vec<_>>();
+    names.sort();
+    Ok(names)
+}
+
+/// Snapshots that an ack object names. The ack's signature is checked by `verify`.
+pub(crate) fn list_acknowledged(repository: &Repository) -> Result<HashSet<SnapshotId>, Error> {
+    let mut found = HashSet::new();
+    repository.store().list(Folder::Acks, &mut |name, _| {
+        if let ObjectName::Ack { snapshot, .. } = name {
+            found.insert(snapshot);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn read(
+    repository: &Repository,
+    name: &ObjectName,
+    acknowledged: &HashSet<SnapshotId>,
+) -> Result<SnapshotInfo, Error> {
+    let ObjectName::Snapshot { time_ms, id } = *name else {
+        return Err(Error::Internal { part: "the list of snapshots" });
+    };
+    let signed = repository.read_signed(Kind::Snapshot, name, RECORD_BYTES_MAX)?;
+    let record = Snapshot::decode(&signed.record).map_err(Error::format(name))?;
+    let namespace = match signed.writer.role {
+        Role::Writer => signed.writer.id,
+        Role::Owner | Role::Maintainer | Role::Reader => NAMESPACE_TRUSTED,
+    };
+    Ok(SnapshotInfo {
+        id,
+        name_time_ms: time_ms,
+        record,
+        writer: signed.writer.id,
+        writer_name: signed.writer.name,
+        namespace,
+        acknowledged: acknowledged.contains(&id),
+    })
+}
+
+/// Splits `SELECTOR:/path`; the path is `None` without one. The path begins at the first `:/`.
+#[must_use]
+pub fn split_selector(text: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+    match text.windows(2).position(|pair| pair == b":/") {
+        Some(at) => {
+            let (selector, path) = text.split_at(at);
+            (selector.to_vec(), path.get(1..).map(<[u8]>::to_vec))
+        }
+        None => (text.to_vec(), None),
+    }
+}
+
+/// The snapshot a text means: first digits of an id, `latest`, `latest~N` (N before the latest),
+/// `job:NAME` (its latest, also with `~N`), `@TIME` (the newest not begun after that time).
+///
+/// # Errors
+/// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::Selector`].
+pub fn select(repository: &Repository, text: &str) -> Result<SnapshotInfo, Error> {
+    select_from(list(repository)?, text)
+}
+
+/// As [`select`], among these, which are sorted oldest first.
+///
+/// # Errors
+/// As [`select`].
+pub fn select_from(snapshots: Vec<SnapshotInfo>, text: &str) -> Result<SnapshotInfo, Error> {
+    let none = || Error::NoSnapshot { selector: text.to_owned() };
+    let invalid =
+        |message: &str| Error::Selector { selector: text.to_owned(), message: message.to_owned() };
+    if let Some(time) = text.strip_prefix('@') {
+        let time_ms = parse_time(time).ok_or_else(|| invalid("the time is not understood"))?;
+        return snapshots
+            .into_iter()
+            .rev()
+            .find(|snapshot| snapshot.record.started_ms <= time_ms)
+            .ok_or_else(none);
+    }
+    let (name, back) = match text.rsplit_once('~') {
+        Some((name, back)) => {
+            let back = back.parse::<usize>();
+            (name, back.map_err(|_| invalid("a whole number must follow ~"))?)
+        }
+        None => (text, 0),
+    };
+    if name == "latest" {
+        return snapshots.into_iter().rev().nth(back).ok_or_else(none);
+    }
+    if let Some(job) = name.strip_prefix("job:") {
+        return snapshots
+            .into_iter()
+            .rev()
+            .filter(|snapshot| snapshot.record.job == job)
+            .nth(back)
+            .ok_or_else(none);
+    }
+    if back != 0 {
+        return Err(invalid("~ follows latest or job:NAME"));
+    }
+    if name.is_empty() || !name.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(invalid("it is not an id's first digits"));
+    }
+    let prefix = name.to_ascii_lowercase();
+    let mut fitting = snapshots
+        .into_iter()
+        .filter(|snapshot| snapshot.id.to_hex().starts_with(&prefix))
+        .collect::<Vec<_>>();
+    match fitting.len() {
+        0 => Err(none()),
+        1 => fitting.pop().ok_or_else(none),
+        _ => Err(Error::AmbiguousSnapshot {
+            selector: text.to_owned(),
+            candidates: fitting.iter().rev().map(|snapshot| snapshot.id).collect(),
+        }),
+    }
+}
+
+/// A time as people write it: RFC 3339 with offset, or a date with or without a time, meant in
+/// this machine's time zone; a date alone means its end.
+fn parse_time(text: &str) -> Option<i64> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Some(time.as_millisecond());
+    }
+    let zone = TimeZone::system();
+    let civil = match text.parse::<jiff::civil::Date>() {
+        Ok(date) if !text.contains([':', 'T', ' ']) => date.at(23, 59, 59, 999_000_000),
+        _ => text.parse::<DateTime>().ok()?,
+    };
+    Some(zone.to_ambiguous_zoned(civil).compatible().ok()?.timestamp().as_millisecond())
+}

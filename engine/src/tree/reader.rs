@@ -1,0 +1,293 @@
+//! Reads the tree of a snapshot: directories in order, one path, a file's extents. Memory is bound
+//! by the depth of the tree, not by its size.
+
+use bytes::Bytes;
+use cairn_format::error::FormatError;
+use cairn_format::ids::ChunkId;
+use cairn_format::limits::PATH_DEPTH_MAX;
+use cairn_format::node::{DirectoryNode, ExtentNode};
+use cairn_format::tree::{Content, Entry, Extent, Extents, Node};
+
+use crate::error::Error;
+
+/// Gives the plaintext of tree nodes.
+pub trait NodeSource: Sync {
+    /// The node's plaintext, checked against its id.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    fn node(&self, id: &ChunkId) -> Result<Bytes, Error>;
+}
+
+/// What a visitor of a tree wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// Go on, also into the directory just shown.
+    Descend,
+    /// Go on, but not into the directory just shown.
+    Skip,
+}
+
+/// Receives a tree, depth first, in the order of names.
+pub trait Visitor {
+    /// An entry; `path` is absolute and ends in its name.
+    ///
+    /// # Errors
+    /// Ends the walk.
+    fn entry(&mut self, path: &[u8], entry: &Entry) -> Result<Visit, Error>;
+
+    /// The directory at `path` ends.
+    ///
+    /// # Errors
+    /// Ends the walk.
+    fn leave(&mut self, path: &[u8], entry: &Entry) -> Result<(), Error> {
+        let _ = (path, entry);
+        Ok(())
+    }
+
+    /// Part of the directory at `path` cannot be read.
+    ///
+    /// # Errors
+    /// Ends the walk; the default does.
+    fn damaged(&mut self, path: &[u8], error: Error) -> Result<(), Error> {
+        let _ = path;
+        Err(error)
+    }
+}
+
+fn invalid(node: ChunkId) -> impl FnOnce(FormatError) -> Error {
+    move |error| Error::TreeNode { node, message: error.to_string() }
+}
+
+fn contradiction(node: ChunkId, message: &str) -> Error {
+    Error::TreeNode { node, message: message.to_owned() }
+}
+
+/// Shows every entry of one directory, in order. `damaged` hears of nodes that cannot be read.
+///
+/// # Errors
+/// Whatever `each` or `damaged` fail with.
+pub fn directory(
+    nodes: &dyn NodeSource,
+    root: &ChunkId,
+    each: &mut dyn FnMut(Entry) -> Result<(), Error>,
+    damaged: &mut dyn FnMut(Error) -> Result<(), Error>,
+) -> Result<(), Error> {
+    // Depth first with an explicit stack of (node, level it must have).
+    let mut stack = vec![(*root, None::<u8>)];
+    let mut last: Option<Vec<u8>> = None;
+    while let Some((id, level)) = stack.pop() {
+        let node = match read_directory_node(nodes, &id, level) {
+            Ok(node) => node,
+            Err(error) => {
+                damaged(error)?;
+                continue;
+            }
+        };
+        match node {
+            DirectoryNode::Leaf(entries) => {
+                for entry in entries {
+                    if last.as_ref().is_some_and(|last| *last >= entry.name) {
+                        damaged(contradiction(id, "its names are not in order"))?;
+                        break;
+                    }
+                    last = Some(entry.name.clone());
+                    each(entry)?;
+                }
+            }
+            DirectoryNode::Inner { level, children } => {
+                stack.extend(children.iter().rev().map(|child| (child.node, Some(level - 1))));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_directory_node(
+    nodes: &dyn NodeSource,
+    id: &ChunkId,
+    level: Option<u8>,
+) -> Result<DirectoryNode, Error> {
+    let node = DirectoryNode::decode(&nodes.node(id)?).map_err(invalid(*id))?;
+    let found = match &node {
+        DirectoryNode::Leaf(_) => 0,
+        DirectoryNode::Inner { level, .. } => *level,
+    };
+    if level.is_some_and(|level| level != found) {
+        return Err(contradiction(*id, "its level is not the one its parent states"));
+    }
+    Ok(node)
+}
+
+/// The entry of one name in a directory.
+///
+/// # Errors
+/// When a node on the way is missing or damaged.
+pub fn lookup(
+    nodes: &dyn NodeSource,
+    root: &ChunkId,
+    name: &[u8],
+) -> Result<Option<Entry>, Error> {
+    let (mut id, mut level) = (*root, None);
+    loop {
+        match read_directory_node(nodes, &id, level)? {
+            DirectoryNode::Leaf(entries) => {
+                return Ok(entries.into_iter().find(|entry| entry.name == name));
+            }
+            DirectoryNode::Inner { level: here, children } => {
+                let after = children.partition_point(|child| child.first_name.as_slice() <= name);
+                let Some(child) = after.checked_sub(1).and_then(|index| children.get(index)) else {
+                    return Ok(None);
+                };
+                (id, level) = (child.node, Some(here - 1));
+            }
+        }
+    }
+}
+
+/// The entry at an absolute path; `None` when there is none. The root itself (`/`) has no entry.
+///
+/// # Errors
+/// When a node on the way is missing or damaged.
+pub fn lookup_path(
+    nodes: &dyn NodeSource,
+    root: &ChunkId,
+    path: &[u8],
+) -> Result<Option<Entry>, Error> {
+    let mut directory = *root;
+    let mut found: Option<Entry> = None;
+    for name in components(path) {
+        if let Some(entry) = &found {
+            let Node::Directory(node) = &entry.node else { return Ok(None) };
+            directory = *node;
+        }
+        match lookup(nodes, &directory, name)? {
+            Some(entry) => found = Some(entry),
+            None => return Ok(None),
+        }
+    }
+    Ok(found)
+}
+
+/// The names along a path, empty ones left out.
+pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
+}
+
+/// Shows everything below a directory node to a visitor. `path` is the directory's own path, without
+/// a trailing slash (empty for the root).
+///
+/// # Errors
+/// Whatever the visitor fails with.
+pub fn walk(
+    nodes: &dyn NodeSource,
+    root: &ChunkId,
+    path: &mut Vec<u8>,
+    visitor: &mut dyn Visitor,
+) -> Result<(), Error> {
+    walk_below(nodes, root, path, visitor, 0)
+}
+
+fn walk_below(
+    nodes: &dyn NodeSource,
+    root: &ChunkId,
+    path: &mut Vec<u8>,
+    visitor: &mut dyn Visitor,
+    depth: u32,
+) -> Result<(), Error> {
+    if depth > PATH_DEPTH_MAX {
+        return visitor.damaged(path, contradiction(*root, "directories are nested too deeply"));
+    }
+    // The visitor is needed by both callbacks: damage is collected and reported between entries.
+    let mut failures: Vec<Error> = Vec::new();
+    let here = path.len();
+    directory(
+        nodes,
+        root,
+        &mut |entry| {
+            path.truncate(here);
+            path.push(b'/');
+            path.extend_from_slice(&entry.name);
+            let visit = visitor.entry(path, &entry)?;
+            if let Node::Directory(node) = &entry.node
+                && visit == Visit::Descend
+            {
+                walk_below(nodes, node, path, visitor, depth + 1)?;
+                visitor.leave(path, &entry)?;
+            }
+            path.truncate(here);
+            Ok(())
+        },
+        &mut |error| {
+            if !error.is_damage() {
+                return Err(error);
+            }
+            failures.push(error);
+            Ok(())
+        },
+    )?;
+    path.truncate(here);
+    for error in failures {
+        visitor.damaged(path, error)?;
+    }
+    Ok(())
+}
+
+/// Shows the extents of a file in order, with the offset of each.
+///
+/// # Errors
+/// When a node is missing or damaged or the extents do not add up to the file; else whatever `each`
+/// fails with.
+pub fn extents(
+    nodes: &dyn NodeSource,
+    content: &Content,
+    each: &mut dyn FnMut(u64, Extent) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let root = match &content.extents {
+        Extents::Inline(extents) => {
+            let mut offset = 0;
+            for extent in extents {
+                each(offset, *extent)?;
+                offset += extent.bytes();
+            }
+            return Ok(());
+        }
+        Extents::Tree(root) => *root,
+    };
+    let mut offset = 0_u64;
+    let mut stack = vec![(root, None::<u8>, Some(content.bytes))];
+    while let Some((id, level, bytes)) = stack.pop() {
+        let node = ExtentNode::decode(&nodes.node(&id)?).map_err(invalid(id))?;
+        let (found, sum) = match &node {
+            ExtentNode::Leaf(extents) => (0, sum(extents.iter().map(Extent::bytes))),
+            ExtentNode::Inner { level, children } => {
+                (*level, sum(children.iter().map(|child| child.bytes)))
+            }
+        };
+        if level.is_some_and(|level| level != found) {
+            return Err(contradiction(id, "its level is not the one its parent states"));
+        }
+        if sum.is_none() || bytes.is_some_and(|bytes| Some(bytes) != sum) {
+            return Err(contradiction(id, "its extents do not add up"));
+        }
+        match node {
+            ExtentNode::Leaf(extents) => {
+                for extent in extents {
+                    each(offset, extent)?;
+                    offset += extent.bytes();
+                }
+            }
+            ExtentNode::Inner { level, children } => {
+                let below = level - 1;
+                stack.extend(
+                    children.iter().rev().map(|c| (c.node, Some(below), Some(c.bytes))),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sum(mut lengths: impl Iterator<Item = u64>) -> Option<u64> {
+    lengths.try_fold(0_u64, |sum, bytes| sum.checked_add(bytes))
+}
