@@ -1,1 +1,167 @@
-//! (to be written)
+//! Where objects lie: one trait, the stores behind it, and what makes them safe to use.
+//!
+//! Every object but `format` is named by the BLAKE3 of its stored bytes and written once, so
+//! writing one twice is harmless and a damaged one may be replaced by the right bytes. Nothing
+//! here relies on a wall clock, on an exclusive lock or on a conditional write of a server.
+
+mod disk;
+pub mod error;
+pub mod fault;
+pub mod local;
+pub mod location;
+pub mod memory;
+#[cfg(feature = "object-stores")]
+pub mod object;
+pub mod record;
+pub mod retry;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_format::names::{Folder, ObjectName};
+
+pub use error::StoreError;
+
+/// What a put found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The object was written (or a damaged one of that name was replaced).
+    Written,
+    /// The same bytes were there already under that name; they are durable now.
+    AlreadyThere,
+}
+
+/// What a listing met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Objects reported, duplicates included.
+    pub objects: u64,
+    /// Entries passed over because their names are not names of objects of the folder.
+    pub foreign: u64,
+}
+
+/// Takes one listed object: its name and its size in bytes. An error ends the listing and is
+/// returned by it; [`StoreError::Stopped`] is for callers that merely saw enough.
+pub type Each<'a> = &'a mut dyn FnMut(ObjectName, u64) -> Result<(), StoreError>;
+
+/// A place that keeps objects. Calls block; a store may be used by any number of threads, and
+/// the place behind it by any number of processes and hosts at once.
+///
+/// All sizes and offsets are in bytes.
+pub trait Store: Send + Sync + Debug {
+    /// The place, for messages. Never contains credentials.
+    fn location(&self) -> String;
+
+    /// Reads a whole object of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] when the object is larger, without having read more than that
+    /// many bytes; [`StoreError::NotFound`]; and the failures of the place itself.
+    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError>;
+
+    /// Reads exactly `len` bytes from `offset`. The caller bounds `len`: that much is allocated
+    /// once the object is known to be long enough.
+    ///
+    /// # Errors
+    /// [`StoreError::Short`] when the object ends before `offset + len`;
+    /// [`StoreError::NotFound`]; and the failures of the place itself.
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError>;
+
+    /// Writes an object; it is durable once this returns `Ok`.
+    ///
+    /// An object already there is read and compared, so a put may always be repeated, also when
+    /// it is unknown whether an earlier one was carried out. The same bytes are
+    /// [`Put::AlreadyThere`]. Other bytes under a name that is a content hash are damage, and
+    /// are replaced, provided that `data` has that hash.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when `format` is there with other bytes;
+    /// [`StoreError::WrongName`] when other bytes are there and `data` does not match its name
+    /// either; [`StoreError::Full`], [`StoreError::FsyncFailed`], and the other failures of the
+    /// place. After an error the object may or may not be there, but never in part under its
+    /// name where the place can replace files atomically.
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError>;
+
+    /// Size of an object.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it is absent; and the failures of the place itself.
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError>;
+
+    /// Calls `each` for every object of the folder, in any order; an object may be reported
+    /// more than once, and one written or deleted meanwhile may be reported or not. A folder
+    /// that does not exist is empty. `each` must not assume that it may call this store.
+    ///
+    /// # Errors
+    /// What `each` returns, and the failures of the place itself.
+    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError>;
+
+    /// Deletes an object, durably; one that is absent is no error.
+    ///
+    /// # Errors
+    /// The failures of the place itself.
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+}
+
+macro_rules! forward {
+    ($pointer:ident) => {
+        impl<S: Store + ?Sized> Store for $pointer<S> {
+            fn location(&self) -> String {
+                (**self).location()
+            }
+            fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
+                (**self).get(name, bytes_max)
+            }
+            fn get_range(
+                &self,
+                name: &ObjectName,
+                offset: u64,
+                len: u64,
+            ) -> Result<Bytes, StoreError> {
+                (**self).get_range(name, offset, len)
+            }
+            fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+                (**self).put(name, data)
+            }
+            fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+                (**self).size(name)
+            }
+            fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
+                (**self).list(folder, each)
+            }
+            fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+                (**self).delete(name)
+            }
+        }
+    };
+}
+
+forward!(Arc);
+forward!(Box);
+
+/// What to do with an object of the same name that a put finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Same,
+    Replace,
+}
+
+/// The rule of [`Store::put`] for an object that is already there.
+pub(crate) fn judge_existing(
+    place: impl FnOnce() -> error::Place,
+    name: &ObjectName,
+    data: &[u8],
+    same: bool,
+) -> Result<Found, StoreError> {
+    if same {
+        return Ok(Found::Same);
+    }
+    match name.content_hash() {
+        None => Err(StoreError::Exists { place: place() }),
+        Some(hash) if *blake3::hash(data).as_bytes() == hash => Ok(Found::Replace),
+        Some(_) => Err(StoreError::WrongName { place: place() }),
+    }
+}
