@@ -1,0 +1,12 @@
+//! The local index in files: RocksDB.
+
+mod db;
+mod index;
+mod layers;
+mod load;
+mod open;
+mod record;
+#[cfg(test)]
+mod tests;
+
+pub(super) use open::{destroy, open};

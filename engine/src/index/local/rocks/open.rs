@@ -1,0 +1,422 @@
+//! Opening: folders, locks, damage, and the process that comes second.
+//!
+//! ```text
+//! <cache>/<repository>/
+//!     lock                      held by the process that writes `db`
+//!     db/                       RocksDB
+//!     damaged                   says that `db` must not be used again
+//!     load.sst                  a table file being built
+//!     old-<random>/             about to be deleted
+//!     overlay-<pid>-<random>/   what another process keeps for itself, until it ends
+//!         lock                  held by that process
+//!         db/                   RocksDB
+//! ```
+//!
+//! Locks are advisory locks of the system: they end with their process, so no clock is needed to
+//! recognise what a dead process left.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_format::ids::RepositoryId;
+
+use super::db::{Access, Budget, Db, OWN_IDENTITY, Table, Trouble, trouble};
+use super::index::{Forget, RocksIndex};
+use super::layers::Layers;
+use crate::index::local::{IndexError, LocalOptions, Opened};
+
+/// Layout of the database; another number means that it is begun anew.
+const LAYOUT: u32 = 1;
+const LOCK: &str = "lock";
+const DATABASE: &str = "db";
+const DAMAGED: &str = "damaged";
+const OLD: &str = "old-";
+const OVERLAY: &str = "overlay-";
+/// A table file being built.
+pub(super) const LOAD_FILE: &str = "load.sst";
+/// How often the second process tries to read a database that changes under it.
+const BASE_ATTEMPTS: u32 = 20;
+/// Pause between these attempts: less than half a second in all.
+const BASE_PAUSE: Duration = Duration::from_millis(20);
+/// How often a folder or lock is tried again when another process removes it meanwhile.
+const RACE_ATTEMPTS: u32 = 16;
+
+/// What an open index holds until its databases are closed.
+pub(super) enum Guard {
+    /// The right to write the database.
+    Primary {
+        /// Given back when dropped.
+        _lock: File,
+    },
+    /// A folder that ends with the index.
+    Overlay {
+        /// Shows other processes that the folder is in use.
+        _lock: File,
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Self::Overlay { folder, .. } = self {
+            // Left over if this fails, until the next process opens the index.
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// See [`crate::index::local::open`].
+pub(in crate::index::local) fn open(
+    cache: &Path,
+    repository: RepositoryId,
+    options: LocalOptions,
+) -> Result<Opened, IndexError> {
+    let root = cache.join(repository.to_hex());
+    let lock = make_folder_and_lock(&root)?;
+    sweep(&root, lock.is_some())?;
+    match lock {
+        Some(lock) => open_primary(&root, lock, repository, options),
+        None => open_overlay(&root, repository, options),
+    }
+}
+
+/// See [`crate::index::local::destroy`].
+pub(in crate::index::local) fn destroy(
+    cache: &Path,
+    repository: RepositoryId,
+) -> Result<(), IndexError> {
+    let root = cache.join(repository.to_hex());
+    if !root.exists() {
+        return Ok(());
+    }
+    let lock = make_folder_and_lock(&root)?;
+    note_damage(&root, "it was to be deleted");
+    if lock.is_some() {
+        discard_database(&root)?;
+        sweep(&root, true)?;
+    }
+    Ok(())
+}
+
+/// Notes that the database must not be used again. Nothing can be done when this fails.
+pub(super) fn note_damage(root: &Path, reason: &str) {
+    let _ = fs::write(root.join(DAMAGED), reason);
+}
+
+fn open_primary(
+    root: &Path,
+    lock: File,
+    repository: RepositoryId,
+    options: LocalOptions,
+) -> Result<Opened, IndexError> {
+    let mut rebuilt_because = damage_noted(root);
+    if rebuilt_because.is_some() {
+        discard_database(root)?;
+    }
+    let mut index = match try_primary(root, repository, options) {
+        Ok(index) => index,
+        Err(Unusable::Failed(error)) => return Err(error),
+        Err(Unusable::Damaged(reason)) => {
+            rebuilt_because = Some(reason);
+            discard_database(root)?;
+            try_primary(root, repository, options).map_err(|again| match again {
+                Unusable::Failed(error) => error,
+                Unusable::Damaged(reason) => IndexError::Store { folder: root.to_owned(), reason },
+            })?
+        }
+    };
+    index.guard = Some(Guard::Primary { _lock: lock });
+    Ok(Opened { index: Arc::new(index), rebuilt_because, shared: false })
+}
+
+/// Why a database cannot be used.
+enum Unusable {
+    /// A new one helps.
+    Damaged(String),
+    /// A new one would fail as well.
+    Failed(IndexError),
+}
+
+impl From<IndexError> for Unusable {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Corrupt { reason, .. } => Self::Damaged(reason),
+            error => Self::Failed(error),
+        }
+    }
+}
+
+/// At opening, everything that is not the system's refusal counts as damage: a database that
+/// does not open is of no use.
+fn unusable(root: &Path, error: &rocksdb::Error) -> Unusable {
+    let folder = root.to_owned();
+    let reason = error.as_ref().to_owned();
+    match trouble(&error.kind(), error.as_ref()) {
+        Trouble::Space => Unusable::Failed(IndexError::NoSpace { folder }),
+        Trouble::Refusal => Unusable::Failed(IndexError::Store { folder, reason }),
+        Trouble::Damage | Trouble::Other => Unusable::Damaged(reason),
+    }
+}
+
+fn try_primary(
+    root: &Path,
+    repository: RepositoryId,
+    options: LocalOptions,
+) -> Result<RocksIndex, Unusable> {
+    let budget = Budget::new(options);
+    let path = root.join(DATABASE);
+    let db = Db::open(&path, root, &path, Access::Kept, &budget)
+        .map_err(|error| unusable(root, &error))?;
+    if db.is_new() {
+        let mut batch = rocksdb::WriteBatch::default();
+        db.put(&mut batch, Table::Own, OWN_IDENTITY, &identity(repository))?;
+        db.write(batch)?;
+    } else {
+        check_identity(&db, repository)?;
+    }
+    let layers = Layers::new(db, None);
+    Ok(RocksIndex::new(layers, budget, root.to_owned(), Forget::Loading)?)
+}
+
+fn identity(repository: RepositoryId) -> Vec<u8> {
+    [LAYOUT.to_le_bytes().as_slice(), repository.as_bytes()].concat()
+}
+
+fn check_identity(db: &Db, repository: RepositoryId) -> Result<(), Unusable> {
+    let stored = db.get(Table::Own, OWN_IDENTITY)?;
+    match stored {
+        Some(stored) if stored == identity(repository) => Ok(()),
+        Some(stored) if stored.get(..4) == Some(LAYOUT.to_le_bytes().as_slice()) => {
+            Err(Unusable::Damaged("it belongs to another repository".to_owned()))
+        }
+        Some(_) => Err(Unusable::Damaged("it has another layout".to_owned())),
+        None => Err(Unusable::Damaged("it does not say whose it is".to_owned())),
+    }
+}
+
+fn open_overlay(
+    root: &Path,
+    repository: RepositoryId,
+    options: LocalOptions,
+) -> Result<Opened, IndexError> {
+    let (folder, lock) = make_overlay(root)?;
+    let guard = Guard::Overlay { _lock: lock, folder: folder.clone() };
+    let (mut base, mut rebuilt_because) = match open_base(root, &folder, repository, options) {
+        Ok(base) => (Some(base), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    loop {
+        let over_base = base.is_some();
+        match try_overlay(root, &folder, options, base.take()) {
+            Ok(mut index) => {
+                index.guard = Some(guard);
+                return Ok(Opened { index: Arc::new(index), rebuilt_because, shared: true });
+            }
+            // The base turned out damaged: do without.
+            Err(Unusable::Damaged(reason)) if over_base => {
+                rebuilt_because = Some(reason);
+                remove_tree(&folder.join(DATABASE))?;
+            }
+            Err(Unusable::Damaged(reason)) => {
+                return Err(IndexError::Store { folder: root.to_owned(), reason });
+            }
+            Err(Unusable::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+fn try_overlay(
+    root: &Path,
+    folder: &Path,
+    options: LocalOptions,
+    base: Option<(Db, Budget)>,
+) -> Result<RocksIndex, Unusable> {
+    let (base, budget) = match base {
+        Some((base, budget)) => (Some(base), budget),
+        None => (None, Budget::new(options)),
+    };
+    let path = folder.join(DATABASE);
+    let top = Db::open(&path, root, &path, Access::Private, &budget)
+        .map_err(|error| unusable(root, &error))?;
+    let layers = Layers::new(top, base);
+    Ok(RocksIndex::new(layers, budget, folder.to_owned(), Forget::LoadingAndPending)?)
+}
+
+/// Opens the database another process writes, as it is at one moment; or says why that is
+/// not possible.
+fn open_base(
+    root: &Path,
+    overlay: &Path,
+    repository: RepositoryId,
+    options: LocalOptions,
+) -> Result<(Db, Budget), String> {
+    let path = root.join(DATABASE);
+    let mut reason = "another process is just creating it".to_owned();
+    for attempt in 0..BASE_ATTEMPTS {
+        if attempt > 0 {
+            std::thread::sleep(BASE_PAUSE);
+        }
+        if let Some(noted) = damage_noted(root) {
+            reason = noted;
+            continue;
+        }
+        let Some(before) = manifest(&path) else { continue };
+        let budget = Budget::new(options);
+        match Db::open(&path, root, overlay, Access::ReadOnly, &budget) {
+            Err(error) => reason = error.into_string(),
+            // RocksDB reads first the list of table files, then the logs. Were the newest log
+            // turned into a table between the two, its content would be missing, while later
+            // logs' would be there. Such a step changes the list.
+            Ok(_) if manifest(&path) != Some(before) => {
+                reason = "another process changes it all the time".to_owned();
+            }
+            Ok(base) => match check_identity(&base, repository) {
+                Ok(()) => return Ok((base, budget)),
+                Err(Unusable::Damaged(damage)) => reason = damage,
+                Err(Unusable::Failed(error)) => reason = error.to_string(),
+            },
+        }
+    }
+    Err(reason)
+}
+
+/// Name and length of RocksDB's list of table files.
+fn manifest(database: &Path) -> Option<(String, u64)> {
+    let name = fs::read_to_string(database.join("CURRENT")).ok()?.trim_end().to_owned();
+    let length = fs::metadata(database.join(&name)).ok()?.len();
+    Some((name, length))
+}
+
+fn damage_noted(root: &Path) -> Option<String> {
+    let noted = fs::read(root.join(DAMAGED)).ok()?;
+    Some(String::from_utf8_lossy(&noted).into_owned())
+}
+
+/// Makes the folder, and takes its lock unless another process holds it.
+fn make_folder_and_lock(root: &Path) -> Result<Option<File>, IndexError> {
+    for _ in 0..RACE_ATTEMPTS {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(IndexError::io("create the folder", root))?;
+        match take_lock(root)? {
+            Lock::Taken(lock) => return Ok(Some(lock)),
+            Lock::Busy => return Ok(None),
+            Lock::Gone => {}
+        }
+    }
+    Err(IndexError::io("lock", root)(ErrorKind::ResourceBusy.into()))
+}
+
+enum Lock {
+    Taken(File),
+    Busy,
+    /// The folder was removed meanwhile.
+    Gone,
+}
+
+fn take_lock(folder: &Path) -> Result<Lock, IndexError> {
+    let path = folder.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let lock = match options.open(&path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Lock::Gone),
+        Err(error) => return Err(IndexError::io("open", &path)(error)),
+    };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Lock::Busy),
+        Err(TryLockError::Error(error)) => return Err(IndexError::io("lock", &path)(error)),
+    }
+    // Locked, but is it still the file of that name?
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    match (lock.metadata(), fs::metadata(&path)) {
+        (Ok(held), Ok(named)) if same(&held, &named) => Ok(Lock::Taken(lock)),
+        _ => Ok(Lock::Gone),
+    }
+}
+
+fn make_overlay(root: &Path) -> Result<(PathBuf, File), IndexError> {
+    for _ in 0..RACE_ATTEMPTS {
+        let name = format!("{OVERLAY}{}-{}", std::process::id(), random_name(root)?);
+        let folder = root.join(name);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(IndexError::io("create the folder", &folder))?;
+        if let Lock::Taken(lock) = take_lock(&folder)? {
+            return Ok((folder, lock));
+        }
+        // Another process took it for a dead one's: leave it to that one.
+    }
+    Err(IndexError::io("lock an overlay in", root)(ErrorKind::ResourceBusy.into()))
+}
+
+fn random_name(root: &Path) -> Result<String, IndexError> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random)
+        .map_err(|error| IndexError::io("choose a name in", root)(io::Error::other(error)))?;
+    Ok(cairn_format::hex::encode(&random))
+}
+
+/// Puts the database aside and deletes it. Only for the holder of the lock. A process that
+/// reads it keeps its open files.
+fn discard_database(root: &Path) -> Result<(), IndexError> {
+    let path = root.join(DATABASE);
+    // Renamed first, so that a half-deleted database is never found under its name.
+    let old = root.join(format!("{OLD}{}", random_name(root)?));
+    match fs::rename(&path, &old) {
+        Ok(()) => remove_tree(&old)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(IndexError::io("move away", &path)(error)),
+    }
+    let noted = root.join(DAMAGED);
+    match fs::remove_file(&noted) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(IndexError::io("delete", &noted)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Deletes what dead processes left.
+fn sweep(root: &Path, primary: bool) -> Result<(), IndexError> {
+    let list = |error| IndexError::io("list", root)(error);
+    for entry in fs::read_dir(root).map_err(list)? {
+        let entry = entry.map_err(list)?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with(OVERLAY) {
+            if let Lock::Taken(lock) = take_lock(&entry.path())? {
+                remove_tree(&entry.path())?;
+                drop(lock);
+            }
+        } else if primary && name.starts_with(OLD) {
+            remove_tree(&entry.path())?;
+        } else if primary && name == LOAD_FILE {
+            fs::remove_file(entry.path()).map_err(IndexError::io("delete", &entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(path: &Path) -> Result<(), IndexError> {
+    let outcome = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(IndexError::io("delete", path)(error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,289 @@
+//! What every local index promises, tested on all kinds against each other.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use cairn_format::ids::{ChunkId, PackId, SegmentId, SessionId, WriterId};
+use cairn_format::names::PackKind;
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::{Class, Explain};
+
+const PACKS: u8 = 8;
+const CHUNKS: u8 = 24;
+const SEGMENTS: u8 = 3;
+const FILES: u8 = 4;
+
+pub(super) fn chunk_id(number: u64) -> ChunkId {
+    ChunkId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+pub(super) fn pack_id(number: u64) -> PackId {
+    PackId::from_bytes(
+        *blake3::hash(&[b"pack".as_slice(), &number.to_le_bytes()].concat()).as_bytes(),
+    )
+}
+
+pub(super) fn segment_id(number: u8) -> SegmentId {
+    SegmentId::from_bytes([number; 32])
+}
+
+/// A pack of frames that hold these chunks; frames with an odd position have the first chunk of
+/// the frame before as base.
+pub(super) fn new_pack(number: u64, frames: &[Vec<u64>]) -> NewPack {
+    let (mut made, mut offset) = (Vec::new(), 100);
+    for (position, chunks) in (0_u8..).zip(frames) {
+        let chunks: Vec<(ChunkId, u32)> = chunks
+            .iter()
+            .map(|chunk| (chunk_id(*chunk), 10 + u32::try_from(*chunk % 7).unwrap()))
+            .collect();
+        let bases = match made.last() {
+            Some(NewFrame { chunks, .. }) if position % 2 == 1 => {
+                chunks.iter().take(1).copied().collect()
+            }
+            _ => Vec::new(),
+        };
+        made.push(NewFrame {
+            offset,
+            sealed_bytes: 50,
+            plain_bytes: chunks.iter().map(|(_, bytes)| bytes).sum(),
+            codec: position,
+            chunks,
+            bases,
+        });
+        offset += 50;
+    }
+    NewPack {
+        id: pack_id(number),
+        kind: if number % 2 == 0 { PackKind::Data } else { PackKind::Tree },
+        bytes: offset + 9,
+        writer: WriterId::from_bytes([1; 16]),
+        session: SessionId::from_bytes([2; 16]),
+        frames: made,
+    }
+}
+
+/// Everything a caller can read out of an index that was fed from this test's small worlds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Content {
+    places: Vec<Option<ChunkPlace>>,
+    packs: Vec<(PackNumber, PackRecord, Option<LedgerEntry>)>,
+    numbers: Vec<Option<PackNumber>>,
+    bases: Vec<Vec<(ChunkId, u32)>>,
+    directories: Vec<Vec<(ChunkId, ChunkPlace)>>,
+    ledger: Vec<Option<LedgerEntry>>,
+    neediest: Vec<PackAge>,
+    pending: Vec<PackId>,
+    segments: Vec<SegmentId>,
+    files: BTreeMap<u8, Option<Vec<u8>>>,
+    counts: Counts,
+    meta: Option<Vec<u8>>,
+}
+
+pub(super) fn content(index: &dyn LocalIndex) -> Result<Content, IndexError> {
+    let ids: Vec<ChunkId> = (0..u64::from(CHUNKS)).rev().map(chunk_id).collect();
+    let mut places = vec![None; 3];
+    index.lookup_many(&ids, &mut places)?;
+    let mut packs = Vec::new();
+    index.for_each_pack(&mut |number, record, entry| {
+        packs.push((number, *record, entry));
+        ControlFlow::Continue(())
+    })?;
+    let (mut bases, mut directories) = (Vec::new(), Vec::new());
+    for (number, record, _) in &packs {
+        assert_eq!(index.pack(*number)?.as_ref(), Some(record));
+        for frame in 0..=record.frames {
+            bases.push(index.frame_bases(*number, frame)?);
+        }
+        let mut directory = Vec::new();
+        index.for_each_chunk_of_pack(*number, &mut |id, place| {
+            directory.push((*id, *place));
+            ControlFlow::Continue(())
+        })?;
+        directories.push(directory);
+    }
+    let all_packs = || (0..u64::from(PACKS)).map(pack_id);
+    Ok(Content {
+        places,
+        packs,
+        numbers: all_packs().map(|id| index.pack_number(&id)).collect::<Result<_, _>>()?,
+        bases,
+        directories,
+        ledger: all_packs().map(|id| index.ledger_get(&id)).collect::<Result<_, _>>()?,
+        neediest: index.least_verified(3)?,
+        pending: index.pending_packs()?,
+        segments: index.segments()?,
+        files: (0..FILES)
+            .map(|file| index.get_file(&[file; 32]).map(|value| (file, value)))
+            .collect::<Result<_, _>>()?,
+        counts: index.counts()?,
+        meta: index.meta_get("name")?,
+    })
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Add(u8, bool),
+    Remove(u8),
+    Commit(Vec<u8>, u8),
+    Load(Vec<u8>, Option<u8>),
+    AddSegment(u8),
+    RemoveSegment(u8),
+    PutFiles(Vec<(u8, Vec<u8>)>),
+    RetainFiles(u8),
+    Ledger(Vec<(u8, u8, u64, bool)>),
+    Meta(Vec<u8>),
+    Reopen,
+}
+
+/// What the packs of one world hold; the same chunk may stand in several and twice in one.
+pub(super) fn world() -> impl Strategy<Value = Vec<NewPack>> {
+    let frame = proptest::collection::vec(0..u64::from(CHUNKS), 0..5);
+    let pack = proptest::collection::vec(frame, 0..4);
+    proptest::collection::vec(pack, usize::from(PACKS)).prop_map(|packs| {
+        (0_u64..).zip(packs).map(|(number, frames)| new_pack(number, &frames)).collect()
+    })
+}
+
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let pack = || 0..PACKS;
+    let packs = || proptest::collection::vec(pack(), 0..5);
+    let value = || proptest::collection::vec(any::<u8>(), 0..9);
+    let step = prop_oneof![
+        4 => (pack(), any::<bool>()).prop_map(|(pack, pending)| Step::Add(pack, pending)),
+        3 => pack().prop_map(Step::Remove),
+        1 => (packs(), 0..SEGMENTS).prop_map(|(packs, segment)| Step::Commit(packs, segment)),
+        3 => (packs(), proptest::option::of(0..SEGMENTS)).prop_map(|(packs, end)| Step::Load(packs, end)),
+        1 => (0..SEGMENTS).prop_map(Step::AddSegment),
+        1 => (0..SEGMENTS).prop_map(Step::RemoveSegment),
+        1 => proptest::collection::vec((0..FILES, value()), 0..4).prop_map(Step::PutFiles),
+        1 => (0..FILES).prop_map(Step::RetainFiles),
+        2 => proptest::collection::vec((pack(), 0_u8..3, 0_u64..9, any::<bool>()), 0..4).prop_map(Step::Ledger),
+        1 => value().prop_map(Step::Meta),
+        1 => Just(Step::Reopen),
+    ];
+    proptest::collection::vec(step, 0..24)
+}
+
+/// What a step returned, so that it can be compared too.
+pub(super) fn take(step: &Step, world: &[NewPack], index: &dyn LocalIndex) -> String {
+    let pack = |number: &u8| &world[usize::from(*number)];
+    match step {
+        Step::Add(number, pending) => {
+            let state = if *pending { PackState::Pending } else { PackState::Committed };
+            format!("{:?}", index.add_pack(pack(number), state).unwrap())
+        }
+        Step::Remove(number) => format!("{:?}", index.remove_pack(&pack(number).id).unwrap()),
+        Step::Commit(packs, segment) => {
+            let ids: Vec<PackId> = packs.iter().map(|number| pack(number).id).collect();
+            format!("{:?}", index.commit_packs(&ids, &segment_id(*segment)).unwrap())
+        }
+        Step::Load(packs, end) => {
+            let mut load = index.begin_load().unwrap();
+            for number in packs {
+                load.add(pack(number)).unwrap();
+            }
+            if let Some(segment) = end {
+                load.finish(&[segment_id(*segment)]).unwrap();
+            }
+            String::new()
+        }
+        Step::AddSegment(segment) => {
+            format!("{:?}", index.add_segment(&segment_id(*segment)).unwrap())
+        }
+        Step::RemoveSegment(segment) => {
+            format!("{:?}", index.remove_segment(&segment_id(*segment)).unwrap())
+        }
+        Step::PutFiles(files) => {
+            let files: Vec<_> =
+                files.iter().map(|(file, value)| ([*file; 32], value.clone())).collect();
+            format!("{:?}", index.put_files(&files).unwrap())
+        }
+        Step::RetainFiles(gone) => {
+            format!("{:?}", index.retain_files(&mut |key, _| key[0] != *gone).unwrap())
+        }
+        Step::Ledger(entries) => {
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|&(number, level, verified_ms, ok)| {
+                    (pack(&number).id, LedgerEntry { level, verified_ms, ok })
+                })
+                .collect();
+            format!("{:?}", index.ledger_put(&entries).unwrap())
+        }
+        Step::Meta(value) => format!("{:?}", index.meta_put("name", value).unwrap()),
+        Step::Reopen => String::new(),
+    }
+}
+
+#[test]
+fn a_chunk_of_two_packs_is_found_in_the_other_when_the_first_goes() {
+    let index = MemoryIndex::new();
+    let first = index.add_pack(&new_pack(1, &[vec![5, 6]]), PackState::Committed).unwrap();
+    let second = index.add_pack(&new_pack(2, &[vec![6, 7]]), PackState::Committed).unwrap();
+    let mut out = Vec::new();
+    let ids = [chunk_id(6), chunk_id(5), chunk_id(9)];
+    index.lookup_many(&ids, &mut out).unwrap();
+    assert_eq!(
+        out.iter().map(|place| place.map(|p| p.pack)).collect::<Vec<_>>(),
+        [Some(first), Some(first), None]
+    );
+    assert!(index.remove_pack(&pack_id(1)).unwrap());
+    index.lookup_many(&ids, &mut out).unwrap();
+    assert_eq!(
+        out.iter().map(|place| place.map(|p| p.pack)).collect::<Vec<_>>(),
+        [Some(second), None, None]
+    );
+}
+
+#[test]
+fn the_neediest_packs_come_first() {
+    let index = MemoryIndex::new();
+    for number in 0..5 {
+        index.add_pack(&new_pack(number, &[]), PackState::Committed).unwrap();
+    }
+    let entry = |verified_ms, ok| LedgerEntry { level: 2, verified_ms, ok };
+    index
+        .ledger_put(&[
+            (pack_id(0), entry(70, true)),
+            (pack_id(1), entry(60, true)),
+            (pack_id(2), entry(90, false)),
+            (pack_id(3), entry(50, true)),
+        ])
+        .unwrap();
+    let order = |limit| -> Vec<PackId> {
+        index.least_verified(limit).unwrap().iter().map(|age| age.record.id).collect()
+    };
+    assert_eq!(order(9), [4, 2, 3, 1, 0].map(pack_id));
+    assert_eq!(order(2), [4, 2].map(pack_id));
+    assert_eq!(order(0), []);
+}
+
+#[test]
+fn packs_that_break_a_limit_are_refused_and_leave_nothing() {
+    let good = new_pack(1, &[vec![1, 2]]);
+    let broken: [fn(&mut NewPack); 4] = [
+        |pack| pack.bytes = PACK_BYTES_MAX + 1,
+        |pack| pack.frames[0].offset = u32::MAX,
+        |pack| pack.frames[0].plain_bytes = 3,
+        |pack| pack.frames = vec![pack.frames[0].clone(); PACK_FRAMES_MAX as usize + 1],
+    ];
+    for break_it in broken {
+        let mut pack = good.clone();
+        break_it(&mut pack);
+        let index = MemoryIndex::new();
+        let error = index.add_pack(&pack, PackState::Committed).unwrap_err();
+        assert!(matches!(error, IndexError::Invalid { .. }), "{error}");
+        assert_eq!(error.class(), Class::Damage);
+        assert_eq!(content(&index).unwrap(), content(&MemoryIndex::new()).unwrap());
+    }
+}
+
+#[test]
+fn trouble_with_the_cache_names_its_folder_and_the_way_out() {
+    let error = IndexError::Store { folder: "/c/5".into(), reason: "it says so".to_owned() };
+    assert_eq!(error.to_string(), "local index /c/5 failed: it says so");
+    assert_eq!(error.class(), Class::Failed);
+    assert!(error.hint().unwrap().contains("/c/5 can be deleted"));
+}
