@@ -1,0 +1,227 @@
+//! The second pass: owners, permissions, attributes, times; and durability.
+
+use std::collections::HashMap;
+
+use cairn_format::tree::{Meta, Node, Xattr};
+use nix::unistd::{Group, User};
+use parking_lot::Mutex;
+use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::contain::{SafePath, Slot};
+use super::create::{Owners, Target, kind_of, look, proc_path};
+use super::error::TargetError;
+
+/// Room for a list of attribute names; the kernel gives no more.
+const NAMES_BYTES: usize = 64 << 10;
+
+/// Numbers of users and groups by name, looked up once each.
+#[derive(Default)]
+pub(super) struct OwnerIds {
+    users: Mutex<HashMap<String, Option<u32>>>,
+    groups: Mutex<HashMap<String, Option<u32>>>,
+}
+
+impl OwnerIds {
+    /// The owner an entry should have here.
+    fn of(&self, meta: &Meta, owners: Owners) -> (u32, u32) {
+        if owners != Owners::ByName {
+            return (meta.uid, meta.gid);
+        }
+        let user = meta.user.as_ref().and_then(|name| {
+            *self.users.lock().entry(name.clone()).or_insert_with(|| {
+                User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+            })
+        });
+        let group = meta.group.as_ref().and_then(|name| {
+            *self.groups.lock().entry(name.clone()).or_insert_with(|| {
+                Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+            })
+        });
+        (user.unwrap_or(meta.uid), group.unwrap_or(meta.gid))
+    }
+}
+
+/// The entry that gets its metadata, and what went wrong so far.
+struct Finishing<'a> {
+    handle: OwnedFd,
+    kind: FileType,
+    shown: std::path::PathBuf,
+    meta: &'a Meta,
+    problems: Vec<TargetError>,
+}
+
+impl Target {
+    /// Gives an entry what was recorded of it. To be called when its content is written, for a
+    /// directory when everything in it is finished; every name of a linked file may be finished.
+    /// The path of the target itself is allowed.
+    ///
+    /// Returns what could not be applied; the rest is. An owner that may not be given, or an
+    /// attribute the file system cannot hold, is no reason to lose the others.
+    #[must_use]
+    pub fn finish(&self, path: &SafePath, node: &Node, meta: &Meta) -> Vec<TargetError> {
+        match self.finishing(path, node, meta) {
+            Ok(mut entry) => {
+                let owner = self.owner_ids.of(meta, self.options.owners);
+                if self.options.owners != Owners::Ignore {
+                    entry.set_owner(owner);
+                }
+                // After the owner, whose change drops capabilities and set-id bits.
+                entry.set_xattrs();
+                entry.set_mode(owner);
+                entry.set_times();
+                entry.problems
+            }
+            Err(error) => vec![error],
+        }
+    }
+
+    /// Makes everything written durable, on every file system beneath the target.
+    ///
+    /// # Errors
+    /// Fails if anything written since the target was opened could not be made durable.
+    pub fn sync(&self) -> Result<(), TargetError> {
+        let failed = |error| TargetError::io("make durable what is in", self.path(), error);
+        rustix::fs::syncfs(self.root.directory()).map_err(failed)?;
+        for directory in self.mounted.lock().values() {
+            rustix::fs::syncfs(directory).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Finds the entry and makes sure that it is the one that was created.
+    fn finishing<'a>(
+        &self,
+        path: &SafePath,
+        node: &Node,
+        meta: &'a Meta,
+    ) -> Result<Finishing<'a>, TargetError> {
+        let shown = path.below(self.path());
+        let (handle, stat) = if path.names().is_empty() {
+            let failed = |error: std::io::Error| TargetError::Io {
+                action: "look at",
+                path: shown.clone(),
+                cause: error,
+            };
+            let handle = self.root.directory().try_clone_to_owned().map_err(failed)?;
+            let stat = rustix::fs::fstat(&handle).map_err(|error| failed(error.into()))?;
+            (handle, stat)
+        } else {
+            let slot: Slot<'_> = self.root.slot(path)?;
+            look(&slot)?
+        };
+        let kind = kind_of(node);
+        if FileType::from_raw_mode(stat.st_mode) != kind || self.has_foreign_names(&stat, meta) {
+            return Err(TargetError::Replaced { path: shown });
+        }
+        Ok(Finishing { handle, kind, shown, meta, problems: Vec::new() })
+    }
+
+    /// Whether the inode has names that the restore did not give it: what is changed here would
+    /// change there, perhaps outside of the target.
+    fn has_foreign_names(&self, stat: &Stat, meta: &Meta) -> bool {
+        let several =
+            stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+        several && !meta.link.is_some_and(|group| self.is_home(group, stat))
+    }
+}
+
+impl Finishing<'_> {
+    fn check(&mut self, action: &'static str, result: Result<(), Errno>) {
+        if let Err(error) = result {
+            self.problems.push(TargetError::io(action, &self.shown, error));
+        }
+    }
+
+    fn stat(&self) -> Result<Stat, Errno> {
+        rustix::fs::fstat(&self.handle)
+    }
+
+    fn set_owner(&mut self, (uid, gid): (u32, u32)) {
+        let same = self.stat().is_ok_and(|stat| (stat.st_uid, stat.st_gid) == (uid, gid));
+        // The largest number means "leave as it is" to the kernel.
+        if same || uid == u32::MAX || gid == u32::MAX {
+            return;
+        }
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let flags = AtFlags::EMPTY_PATH;
+        let changed = rustix::fs::chownat(&self.handle, "", Some(uid), Some(gid), flags);
+        self.check("set the owner of", changed);
+    }
+
+    fn set_xattrs(&mut self) {
+        let path = proc_path(&self.handle);
+        for name in self.surplus_xattrs(&path) {
+            match rustix::fs::removexattr(&path, name.as_slice()) {
+                Ok(()) | Err(Errno::NODATA) => {}
+                Err(error) => self.check("remove an attribute of", Err(error)),
+            }
+        }
+        for Xattr { name, value } in &self.meta.xattrs {
+            let flags = XattrFlags::empty();
+            let set = rustix::fs::setxattr(&path, name.as_slice(), value, flags);
+            self.check("set an attribute of", set);
+        }
+    }
+
+    /// Attributes that are there but not recorded: inherited from a directory's default ACL, or
+    /// left of a former file. Labels that the system gives by itself are left alone.
+    fn surplus_xattrs(&self, path: &str) -> Vec<Vec<u8>> {
+        let mut names = vec![0; NAMES_BYTES];
+        let bytes = rustix::fs::listxattr(path, names.as_mut_slice()).unwrap_or(0);
+        let ours: [&[u8]; 4] =
+            [b"user.", b"trusted.", b"system.posix_acl_", b"security.capability"];
+        names
+            .get(..bytes)
+            .unwrap_or_default()
+            .split(|byte| *byte == 0)
+            .filter(|name| ours.iter().any(|prefix| name.starts_with(prefix)))
+            .filter(|name| !self.meta.xattrs.iter().any(|xattr| xattr.name == *name))
+            .map(<[u8]>::to_vec)
+            .collect()
+    }
+
+    fn set_mode(&mut self, (uid, gid): (u32, u32)) {
+        if self.kind == FileType::Symlink {
+            return;
+        }
+        let recorded = Mode::from_raw_mode(self.meta.mode & 0o7777);
+        let mut mode = recorded;
+        match self.stat() {
+            Ok(stat) => {
+                if stat.st_uid != uid {
+                    mode -= Mode::SUID;
+                }
+                if stat.st_gid != gid {
+                    mode -= Mode::SGID;
+                }
+            }
+            Err(_) => mode -= Mode::SUID | Mode::SGID,
+        }
+        if mode != recorded {
+            self.problems.push(TargetError::SetIdLeftOut { path: self.shown.clone() });
+        }
+        self.check("set the permissions of", rustix::fs::chmod(proc_path(&self.handle), mode));
+    }
+
+    fn set_times(&mut self) {
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+            last_modification: Timespec {
+                tv_sec: self.meta.mtime.seconds,
+                tv_nsec: i64::from(self.meta.mtime.nanoseconds),
+            },
+        };
+        let handle = self.handle.as_fd();
+        let set = match rustix::fs::utimensat(handle, "", &times, AtFlags::EMPTY_PATH) {
+            // Before Linux 5.8; the link to the handle leads to the entry itself.
+            Err(Errno::INVAL | Errno::NOENT) if self.kind != FileType::Symlink => {
+                let path = proc_path(&self.handle);
+                rustix::fs::utimensat(rustix::fs::CWD, path, &times, AtFlags::empty())
+            }
+            answer => answer,
+        };
+        self.check("set the times of", set);
+    }
+}
