@@ -85,6 +85,8 @@ impl Disk for std::sync::Arc<FaultDisk> {
         to: (BorrowedFd<'_>, &str),
     ) -> rustix::io::Result<()> {
         self.strike("rename")?;
+        // Time for others to look whether the name is free, unless a lock keeps them out.
+        std::thread::sleep(std::time::Duration::from_millis(2));
         Kernel.rename(from, to)
     }
     fn unlink(&self, folder: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
