@@ -193,21 +193,8 @@ impl Opened {
                 found: header.repository,
             });
         }
-        let bound = header.bound();
-        let other_key = || SealError::OtherKey { what, epoch: header.epoch };
-        let data_key = match &header.keying {
-            Keying::Domain { domain, ephemeral, wrapped } => {
-                let secret = keys.domain_secret(*domain, header.epoch)?;
-                unwrap_data_key(&secret, ephemeral, wrapped, &bound).ok_or_else(other_key)?
-            }
-            Keying::Symmetric { .. } => {
-                symmetric_data_key(&keys.symmetric_key(header.kind, header.epoch)?, &bound)
-            }
-        };
-        if !constant_time_eq(commitment(&data_key, &bound).expose(), &header.commitment) {
-            return Err(other_key());
-        }
-        let opener = PartOpener::new(header.cipher, &data_key, &bound)?;
+        let data_key = recover_data_key(&header, keys)?;
+        let opener = PartOpener::new(header.cipher, &data_key, &header.bound())?;
         Ok(Self { header, opener })
     }
 
@@ -236,6 +223,29 @@ impl Opened {
         let mut body = body.to_vec();
         let content = unpad_body(opened.opener.open_in_place(Part::Body, &mut body)?)?.to_vec();
         Ok((opened.header, content))
+    }
+}
+
+/// The data key, after the commitment was compared.
+pub(super) fn recover_data_key(
+    header: &Header,
+    keys: &dyn KeySource,
+) -> Result<Secret32, SealError> {
+    let bound = header.bound();
+    let other_key = || SealError::OtherKey { what: header.kind.name(), epoch: header.epoch };
+    let data_key = match &header.keying {
+        Keying::Domain { domain, ephemeral, wrapped } => {
+            let secret = keys.domain_secret(*domain, header.epoch)?;
+            unwrap_data_key(&secret, ephemeral, wrapped, &bound).ok_or_else(other_key)?
+        }
+        Keying::Symmetric { .. } => {
+            symmetric_data_key(&keys.symmetric_key(header.kind, header.epoch)?, &bound)
+        }
+    };
+    if constant_time_eq(commitment(&data_key, &bound).expose(), &header.commitment) {
+        Ok(data_key)
+    } else {
+        Err(other_key())
     }
 }
 

@@ -15,6 +15,11 @@ pub mod secret;
 pub mod sign;
 pub mod slot;
 
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod vectors;
+
 pub use cairn_format::certificate::Role;
 pub use cairn_format::envelope::{Cipher, Kind, Part};
 pub use cipher::{PartOpener, PartSealer};
