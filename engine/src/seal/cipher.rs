@@ -1,4 +1,4 @@
-//! Sealing the parts of an object under its data key (SPEC §5).
+//! Sealing the parts of an object under its data key (SPEC section 5).
 //!
 //! Both ciphers run through aws-lc. XChaCha20 is ChaCha20 under a subkey that depends on the
 //! first 16 bytes of the nonce; those are the same for all parts of one type, so each object

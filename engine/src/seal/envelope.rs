@@ -1,4 +1,4 @@
-//! Sealing and opening objects: the header, the data key, and bodies (SPEC §5).
+//! Sealing and opening objects: the header, the data key, and bodies (SPEC section 5).
 
 use core::fmt;
 
@@ -144,7 +144,7 @@ impl Envelope {
         hasher.zeroize();
     }
 
-    /// The whole object with a body: header ‖ sealed, padded content.
+    /// The whole object with a body: header then sealed, padded content.
     ///
     /// # Errors
     /// [`SealError::Format`] for a pack, or content beyond the limit of the kind.

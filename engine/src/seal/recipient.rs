@@ -1,4 +1,4 @@
-//! X25519 key pairs: recipients of key slots, and domains (SPEC §3).
+//! X25519 key pairs: recipients of key slots, and domains (SPEC section 3).
 
 use core::fmt;
 
