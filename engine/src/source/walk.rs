@@ -352,7 +352,7 @@ impl Walk {
         let stat =
             rustix::fs::fstat(&directory).map_err(|e| SourceError::io("look at", path, e))?;
         let mut meta = meta_of(&stat, &mut self.owners);
-        self.read_xattrs(&directory, b".", path, &mut meta);
+        self.read_xattrs(&directory, None, path, &mut meta);
         self.pending.push_back(Event::Enter {
             path: path.to_path_buf(),
             name: name.to_vec(),
@@ -399,7 +399,7 @@ impl Walk {
                 return Err(SourceError::Replaced { path: path.to_path_buf() });
             }
         };
-        self.read_xattrs(parent, name, path, &mut meta);
+        self.read_xattrs(parent, Some(name), path, &mut meta);
         self.pending.push_back(Event::Leaf(Box::new(Leaf {
             path: path.to_path_buf(),
             name: name.to_vec(),
@@ -410,7 +410,13 @@ impl Walk {
         Ok(())
     }
 
-    fn read_xattrs(&mut self, directory: &OwnedFd, name: &[u8], path: &Path, meta: &mut Meta) {
+    fn read_xattrs(
+        &mut self,
+        directory: &OwnedFd,
+        name: Option<&[u8]>,
+        path: &Path,
+        meta: &mut Meta,
+    ) {
         let Some(reader) = self.xattrs.as_mut() else { return };
         let (xattrs, failures) = reader.read(directory.as_fd(), name, path);
         meta.xattrs = xattrs;
