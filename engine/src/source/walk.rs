@@ -544,3 +544,25 @@ const KERNEL_FILE_SYSTEMS: [rustix::fs::FsWord; 15] = [
 fn is_kernel_file_system(directory: &OwnedFd) -> bool {
     rustix::fs::fstatfs(directory).is_ok_and(|facts| KERNEL_FILE_SYSTEMS.contains(&facts.f_type))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a directory swapped for a link comes down to, without the race.
+    #[test]
+    fn a_link_is_not_opened_as_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        let parent = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        let open = |name: &str| open_directory(&parent, name.as_bytes(), Path::new(name));
+        assert!(matches!(open("real"), Ok((_, None))));
+        for name in ["link", "file"] {
+            assert!(matches!(open(name), Err(SourceError::Replaced { .. })), "{name}");
+        }
+        assert!(descend(&dir.path().canonicalize().unwrap().join("real")).is_ok());
+        assert!(descend(&dir.path().canonicalize().unwrap().join("link")).is_err());
+    }
+}

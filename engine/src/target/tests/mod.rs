@@ -446,7 +446,13 @@ fn file_systems_mounted_beneath_are_synced_too() {
     // Names of one file on two file systems: each gets the content.
     assert!(matches!(target.create(&safe("a"), &file(0), &linked), Ok(Created::File(_))));
     assert!(matches!(target.create(&safe("sub/b"), &file(0), &linked), Ok(Created::File(_))));
-    let problems = target.finish(&safe("sub/b"), &file(0), &linked);
+    for name in ["c", "sub/d"] {
+        target.create(&safe(name), &file(0), &linked).unwrap();
+    }
+    let problems: Vec<_> = ["a", "c", "sub/b", "sub/d"]
+        .into_iter()
+        .flat_map(|name| target.finish(&safe(name), &file(0), &linked))
+        .collect();
     let synced = target.sync();
     let mounts = target.mounted.lock().len();
     drop(target);
