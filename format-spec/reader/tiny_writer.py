@@ -315,7 +315,7 @@ def extent(chunk_id, length):
 
 
 def entry(kind, name, mode=0o644, uid=0, gid=0, mtime=(1_600_000_000, 123_456_789), **values):
-    """`values`: f1=…, f3=…: encoded fields."""
+    """`values`: encoded fields, `f1` the one of tag 1."""
     found = {int(tag[1:]): encoded for tag, encoded in values.items()}
     return (bytes([kind]) + counted(name) + varint(mode) + varint(uid) + varint(gid) + zigzag(mtime[0]) + varint(mtime[1])
             + fields(found))

@@ -12,5 +12,6 @@ Each module follows one part of the text, in its order:
     restore.py    the tree into a file system
     repository.py the whole, opened with a credential
 
-`python3 -m cairn_reader --help` tells how to run it.
+`python3 -m cairn_reader --help` tells how to run it, `requirements.txt` what it needs beside Python 3.11 on Linux;
+`python3 -m unittest` tests it on repositories that `tiny_writer.py` makes, which is written from the text too.
 """

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .encoding import (CHUNK_MAX, CairnError, Cursor, ENTRY_EXTENTS_MAX, ENTRY_MAX, LABEL_MAX, NAME_MAX, NODE_EXTENTS_MAX,
+from .encoding import (CHUNK_MAX, CairnError, Cursor, ENTRY_EXTENTS_MAX, ENTRY_MAX, NAME_MAX, NODE_EXTENTS_MAX,
                        NODE_LEVEL_MAX, SYMLINK_TARGET_MAX, XATTRS_MAX, require_ascending, value)
 
 DIRECTORY_LEAF, DIRECTORY_INNER, EXTENT_LEAF, EXTENT_INNER = 0x44, 0x49, 0x45, 0x4A
