@@ -3,13 +3,17 @@
 # everything, because RocksDB takes many minutes to compile.
 
 SHELL := /bin/bash
-.DEFAULT_GOAL := build
+.DEFAULT_GOAL := help
+export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CAIRN := $(TARGET)/release/cairn
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: setup build demo test lint lint-deny test-python fuzz bench bench-compare clean
+.PHONY: help setup build demo test lint lint-deny test-python fuzz bench bench-compare clean
+
+help: ## Say what can be made.
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 setup: ## Install what is missing.
 	@tests/setup/setup.sh

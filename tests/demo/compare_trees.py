@@ -94,7 +94,7 @@ class _Comparison:
         if a.st_size != b.st_size:
             yield Difference(path, "size", a.st_size, b.st_size)
             return
-        at = _first_unequal_byte(left, right)
+        at = _first_unequal_byte(left, right, a.st_size)
         if at is not None:
             yield Difference(path, "content", f"one thing at byte {at}", "another")
         elif not self.content_only and a.st_blocks * 512 < a.st_size:
@@ -126,22 +126,32 @@ def _attributes(path):
     }
 
 
-def _first_unequal_byte(left, right):
+def _first_unequal_byte(left, right, size):
     with open(left, "rb", buffering=0) as a, open(right, "rb", buffering=0) as b:
-        place = 0
-        while True:
-            ours, theirs = _read_block(a), _read_block(b)
-            if ours != theirs:
-                pairs = enumerate(itertools.zip_longest(ours, theirs))
-                return place + next(at for at, (x, y) in pairs if x != y)
-            if not ours:
-                return None
-            place += len(ours)
+        # Where both have holes there is nothing to read.
+        for start, end in _ranges_of_either(left, right, size):
+            a.seek(start)
+            b.seek(start)
+            for place in range(start, end, BLOCK_BYTES):
+                ours, theirs = (_read(file, min(BLOCK_BYTES, end - place)) for file in (a, b))
+                if ours != theirs:
+                    pairs = enumerate(itertools.zip_longest(ours, theirs))
+                    return place + next(at for at, (x, y) in pairs if x != y)
+    return None
 
 
-def _read_block(file):
+def _ranges_of_either(left, right, size):
+    merged = []
+    for start, end in sorted(_data_ranges(left, size) + _data_ranges(right, size)):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _read(file, wanted):
     parts = []
-    wanted = BLOCK_BYTES
     while wanted and (part := file.read(wanted)):
         parts.append(part)
         wanted -= len(part)

@@ -272,7 +272,7 @@ def main():
     try:
         _check_space(tempfile.gettempdir(), arguments.scale)
         work = tempfile.mkdtemp(prefix="cairn-demo-")
-        # The server's user must be able to pass through to its own folder.
+        # The server's user must be able to enter its own folder in here.
         os.chmod(work, 0o711)
         Demo(arguments, work).play()
     except (DemoFailed, compare_databases.Difference, RuntimeError) as error:

@@ -150,6 +150,16 @@ class CompareTrees(unittest.TestCase):
         only = self.only("sparse")
         self.assertEqual((only.path, only.aspect), (b"sparse", "hole"))
 
+    def test_data_in_a_hole_is_found_on_either_side(self):
+        for side in (self.left, self.right):
+            with open(f"{side}/sparse", "r+b") as out:
+                out.seek(12 << 20)
+                out.write(b"here")
+            self.assertIn("content", [one.aspect for one in self.found()])
+            with open(f"{side}/sparse", "r+b") as out:
+                out.seek(12 << 20)
+                out.write(b"\0\0\0\0")
+
     def test_a_hole_more_is_no_difference(self):
         for side, write in ((self.left, True), (self.right, False)):
             with open(f"{side}/zeros", "wb") as out:

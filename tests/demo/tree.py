@@ -26,8 +26,11 @@ NOT_SUPPORTED = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENOSYS)
 SOME_TIME_NS = 1_700_000_000_123_456_789
 
 
-def build(root, scale):
-    """Makes the tree at `root`, about 500 MB at scale 1. Returns `(files, bytes)`."""
+def build(root, scale, oddities=True):
+    """Makes the tree at `root`, about 500 MB at scale 1. Returns `(files, bytes)`.
+
+    Without `oddities` it holds plain files, folders and symbolic links only.
+    """
     root = os.fsencode(root)
     os.mkdir(root)
     files = total = 0
@@ -36,7 +39,8 @@ def build(root, scale):
         copied, size = _copy_some(source, os.path.join(root, b"system", source[1:]), budget)
         files, total = files + copied, total + size
     tiny, size = _tiny_files(os.path.join(root, b"mail"), int(TINY_FILES_AT_SCALE_ONE * scale))
-    _oddities(os.path.join(root, b"odd"))
+    if oddities:
+        _oddities(os.path.join(root, b"odd"))
     return files + tiny, total + size
 
 
@@ -178,7 +182,11 @@ def change(root):
     for number in range(len(files) // 50):
         _write(os.path.join(mail, b"00", b"new-%d.eml" % number), rng.randbytes(rng.randint(1, 4000)))
     os.rename(os.path.join(mail, b"03"), os.path.join(mail, b"archive"))
-    odd = os.path.join(root, b"odd")
+    if os.path.exists(os.path.join(root, b"odd")):
+        _change_oddities(os.path.join(root, b"odd"), rng)
+
+
+def _change_oddities(odd, rng):
     os.unlink(os.path.join(odd, b"linked too"))
     _write(os.path.join(odd, b"linked too"), b"an inode of its own\n")
     os.unlink(os.path.join(odd, b"dangling"))

@@ -9,6 +9,8 @@ shift 3
 root="$PWD/.work/tools/$crate-$version"
 if [ ! -x "$root/bin/$program" ]; then
     echo "setup: building $crate $version, once; this takes minutes" >&2
-    cargo install --quiet --locked --root "$root" --version "$version" "$@" "$crate" >&2
+    cargo install --quiet --locked --root "$root" --target-dir "$root/target" \
+        --version "$version" "$@" "$crate" >&2
+    rm -rf "$root/target"
 fi
 echo "$root/bin/$program"
