@@ -4,7 +4,8 @@
 `build` copies programs, libraries and documents of this machine until the
 tree is large enough, and adds what backup tools get wrong: hard links, holes,
 extended attributes, FIFOs, odd names, thousands of tiny files. `change` does
-what people do in a day. Both decide by sorted names and a fixed seed.
+what people do in a day. Both decide by sorted names and a fixed seed. As a
+program it builds: `tree.py ROOT SCALE`.
 """
 
 import errno
@@ -12,6 +13,7 @@ import os
 import random
 import shutil
 import stat
+import sys
 
 SOURCES = [
     (b"/usr/share", 0.40),
@@ -27,21 +29,18 @@ SOME_TIME_NS = 1_700_000_000_123_456_789
 
 
 def build(root, scale, oddities=True):
-    """Makes the tree at `root`, about 500 MB at scale 1. Returns `(files, bytes)`.
+    """Makes the tree at `root`, about 500 MB at scale 1.
 
     Without `oddities` it holds plain files, folders and symbolic links only.
     """
     root = os.fsencode(root)
     os.mkdir(root)
-    files = total = 0
     for source, part in SOURCES:
         budget = int(500e6 * scale * part)
-        copied, size = _copy_some(source, os.path.join(root, b"system", source[1:]), budget)
-        files, total = files + copied, total + size
-    tiny, size = _tiny_files(os.path.join(root, b"mail"), int(TINY_FILES_AT_SCALE_ONE * scale))
+        _copy_some(source, os.path.join(root, b"system", source[1:]), budget)
+    _tiny_files(os.path.join(root, b"mail"), int(TINY_FILES_AT_SCALE_ONE * scale))
     if oddities:
         _oddities(os.path.join(root, b"odd"))
-    return files + tiny, total + size
 
 
 def data_bytes(root):
@@ -66,18 +65,17 @@ def _copy_some(source, target, budget):
         os.makedirs(place, exist_ok=True)
         for name in sorted(names):
             try:
-                total += _copy_one(os.path.join(folder, name), os.path.join(place, name))
-                files += 1
+                size = _copy_one(os.path.join(folder, name), os.path.join(place, name), budget - total)
             except OSError:
                 # Not everybody may read everything, and packages come and go.
                 continue
-            if total >= budget:
-                break
-    return files, total
+            files, total = files + 1, total + size
 
 
-def _copy_one(path, target):
+def _copy_one(path, target, size_max):
     found = os.lstat(path)
+    if found.st_size > size_max:
+        return 0
     if stat.S_ISLNK(found.st_mode):
         os.symlink(os.readlink(path), target)
     elif stat.S_ISREG(found.st_mode):
@@ -92,7 +90,6 @@ def _copy_one(path, target):
 def _tiny_files(folder, count):
     rng = random.Random("cairn demo mail")
     words = [f"{rng.getrandbits(24):x}" for _ in range(3000)]
-    total = 0
     for number in range(count):
         place = os.path.join(folder, b"%02x" % (number % 251))
         if number < 251:
@@ -102,8 +99,6 @@ def _tiny_files(folder, count):
         _write(path, text)
         time_ns = SOME_TIME_NS + number * 1_000_000_007
         os.utime(path, ns=(time_ns, time_ns))
-        total += len(text)
-    return count, total
 
 
 def _oddities(folder):
@@ -223,3 +218,7 @@ def _overwrite_a_little(path, rng):
     with open(path, "r+b") as out:
         out.seek(rng.randrange(size) if kind == 0 and size else size)
         out.write(rng.randbytes(100))
+
+
+if __name__ == "__main__":
+    build(sys.argv[1], float(sys.argv[2]))
