@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints the path of a Rust program of one exact version, building it into
-# .work/tools if it is not there yet: `tool.sh CRATE VERSION PROGRAM [CARGO OPTION…]`.
+# .work/tools if it is not there yet: `tool.sh CRATE VERSION PROGRAM [CARGO OPTION...]`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
