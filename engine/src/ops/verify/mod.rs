@@ -109,6 +109,7 @@ pub fn run(repository: &Repository, options: &VerifyOptions) -> Result<VerifyRep
         report.findings.push(finding(remark));
     }
     check_small_objects(repository, &mut report)?;
+    check_acknowledged(repository, &mut report)?;
     let mut bad = check_presence(repository, catalog, &mut report)?;
     check_contents(repository, catalog, options.level, &mut bad, &mut report)?;
     check_trees(repository, catalog, bad, &mut report)?;
@@ -170,6 +171,39 @@ fn check_small_object(repository: &Repository, name: &ObjectName) -> Result<(), 
         return Ok(());
     }
     crate::repo::vault::read_object(repository.store(), name, RECORD_BYTES_MAX).map(|_| ())
+}
+
+/// Every acknowledged snapshot is there: one that vanished without its acknowledgement was not
+/// forgotten but lost, or withheld (SPEC section 13).
+fn check_acknowledged(repository: &Repository, report: &mut VerifyReport) -> Result<(), Error> {
+    let store = repository.store();
+    let mut acks = Vec::new();
+    store.list(Folder::Acks, &mut |name, _| {
+        if let ObjectName::Ack { snapshot, .. } = name {
+            acks.push((snapshot, name));
+        }
+        Ok(())
+    })?;
+    let listed = snapshots::list_names(repository)?
+        .into_iter()
+        .filter_map(|name| match name {
+            ObjectName::Snapshot { id, .. } => Some(id),
+            _ => None,
+        })
+        .collect::<HashSet<SnapshotId>>();
+    for (snapshot, name) in acks.into_iter().filter(|(snapshot, _)| !listed.contains(snapshot)) {
+        match store.size(&name) {
+            // Whoever forgets a snapshot removes its acknowledgement first.
+            Err(StoreError::NotFound { .. }) => {}
+            Ok(_) => report.findings.push(Finding {
+                code: "snapshot.missing",
+                object: format!("snapshot {snapshot}"),
+                message: "it was acknowledged, and is not in the store".to_owned(),
+            }),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Every pack that the index names is in the store, with its length.

@@ -1,0 +1,4 @@
+//! Tests through the library: over stores in memory that fail as planned, and over real folders.
+
+#[path = "engine/crash.rs"]
+mod crash;
