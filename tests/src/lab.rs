@@ -21,6 +21,7 @@ use cairn_format::envelope::Cipher;
 use cairn_format::limits::PACK_BYTES_MIN;
 use cairn_format::names::ObjectName;
 use parking_lot::Mutex;
+use rustix::fs::{XattrFlags, setxattr};
 
 /// A clock that stands still unless told otherwise, milliseconds since 1970.
 #[derive(Debug)]
@@ -66,23 +67,26 @@ impl Monitor for Warnings {
 /// A folder for sources, targets and caches, and what repositories are opened with.
 pub struct Lab {
     folder: tempfile::TempDir,
-    caches: tempfile::TempDir,
     /// What every repository of this lab is opened with, but for the cache folder.
     pub context: Context,
     /// Its clock.
     pub clock: Arc<TestClock>,
 }
 
-/// Room in memory from which on caches are put there, bytes.
-const MEMORY_FOLDER_BYTES_MIN: u64 = 1 << 30;
+/// Room in memory from which on labs are there, bytes.
+const MEMORY_FOLDER_BYTES_MIN: u64 = 2 << 30;
 
-/// A folder in memory, where the machine has room for it: making thousands of caches durable is
-/// not what these tests are about.
-fn memory_folder() -> Option<std::io::Result<tempfile::TempDir>> {
+/// A folder in memory, where the machine has room for it and it keeps extended attributes: making
+/// a hundred thousand small files durable is not what these tests are about.
+fn memory_folder() -> Option<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
     let room = rustix::fs::statvfs(memory).ok()?;
-    (room.f_bavail.saturating_mul(room.f_frsize) >= MEMORY_FOLDER_BYTES_MIN)
-        .then(|| tempfile::tempdir_in(memory))
+    if room.f_bavail.saturating_mul(room.f_frsize) < MEMORY_FOLDER_BYTES_MIN {
+        return None;
+    }
+    let folder = tempfile::tempdir_in(memory).ok()?;
+    setxattr(folder.path(), "user.probe", b"value", XattrFlags::empty()).ok()?;
+    Some(folder)
 }
 
 /// Material of the key file called `name`.
@@ -118,9 +122,8 @@ impl Lab {
     /// When there is no room for temporary files.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let caches = memory_folder().unwrap_or_else(tempfile::tempdir);
-        let caches = caches.expect("a folder for caches");
+        let folder = memory_folder().map_or_else(tempfile::tempdir, Ok);
+        let folder = folder.expect("a temporary folder");
         let clock = Arc::new(TestClock(AtomicI64::new(TestClock::START_MS)));
         let context = Context {
             clock: clock.clone(),
@@ -129,10 +132,10 @@ impl Lab {
             host: "host".to_owned(),
             user: "user".to_owned(),
             program: "cairn-tests".to_owned(),
-            cache_dir: caches.path().join("cache"),
+            cache_dir: folder.path().join("cache"),
             index_memory_bytes: 16 << 20,
         };
-        Self { folder, caches, context, clock }
+        Self { folder, context, clock }
     }
 
     /// A path in the lab's folder.
@@ -144,7 +147,7 @@ impl Lab {
     /// The folder of the cache of this name.
     #[must_use]
     pub fn cache(&self, name: &str) -> PathBuf {
-        self.caches.path().join(name)
+        self.path(name)
     }
 
     /// Makes a repository with the smallest packs.

@@ -2,3 +2,5 @@
 
 #[path = "engine/crash.rs"]
 mod crash;
+#[path = "engine/damage.rs"]
+mod damage;

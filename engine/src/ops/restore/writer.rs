@@ -2,7 +2,7 @@
 //! order.
 
 use cairn_format::ids::ChunkId;
-use cairn_format::tree::{Entry, Extent, Meta, Node};
+use cairn_format::tree::{Entry, Extent, LinkGroup, Meta, Node};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,6 +55,8 @@ pub struct TreeWriter<'a> {
     unfinished: Vec<Unfinished>,
     /// Files of the window whose content cannot be had, with the reason.
     broken: HashMap<usize, String>,
+    /// The same of all windows so far, for files with further names.
+    broken_links: HashMap<LinkGroup, String>,
 }
 
 fn shown(path: &[u8]) -> String {
@@ -80,6 +82,7 @@ impl<'a> TreeWriter<'a> {
             wanted: Vec::new(),
             unfinished: Vec::new(),
             broken: HashMap::new(),
+            broken_links: HashMap::new(),
         }
     }
 
@@ -173,9 +176,20 @@ impl<'a> TreeWriter<'a> {
         self.write_content()?;
         let broken = std::mem::take(&mut self.broken);
         for entry in std::mem::take(&mut self.unfinished) {
-            if let Some(message) = entry.file.and_then(|file| broken.get(&file)) {
+            let message = match (entry.file, entry.meta.link) {
+                (Some(file), group) => {
+                    let message = broken.get(&file).cloned();
+                    if let (Some(message), Some(group)) = (&message, group) {
+                        self.broken_links.insert(group, message.clone());
+                    }
+                    message
+                }
+                (None, Some(group)) => self.broken_links.get(&group).cloned(),
+                (None, None) => None,
+            };
+            if let Some(message) = message {
                 let path = entry.path.below(self.target.path()).display().to_string();
-                self.damage(&path, Error::ContentDamaged { message: message.clone() })?;
+                self.damage(&path, Error::ContentDamaged { message })?;
                 continue;
             }
             for problem in self.target.finish(&entry.path, &entry.node, &entry.meta) {
@@ -274,6 +288,9 @@ impl Visitor for TreeWriter<'_> {
             Created::File(made) => match self.list_content(made, entry) {
                 Ok(number) => file = Some(number),
                 Err(error) => {
+                    if let Some(group) = entry.meta.link {
+                        self.broken_links.insert(group, error.to_string());
+                    }
                     self.damage(&shown(path), error)?;
                     return Ok(Visit::Skip);
                 }
