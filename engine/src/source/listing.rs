@@ -42,12 +42,13 @@ impl Listing {
         (listing, failure)
     }
 
-    /// A listing of given names, sorted.
-    pub(super) fn of<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut listing = Self::default();
-        names.for_each(|name| listing.push(name));
-        listing.sort();
-        listing
+    /// Adds names that are not among them yet; before the first is handed out.
+    pub(super) fn add<'a>(&mut self, names: impl Iterator<Item = &'a [u8]>) {
+        let before = self.spans.len();
+        names.for_each(|name| self.push(name));
+        if self.spans.len() > before {
+            self.sort();
+        }
     }
 
     fn push_entry(&mut self, name: &CStr) {
@@ -95,7 +96,8 @@ mod tests {
     #[test]
     fn names_come_in_byte_order_without_repetition() {
         let names: [&[u8]; 5] = [b"b", b"a", b"\xff", b"a", b"Z"];
-        let mut listing = Listing::of(names.into_iter());
+        let mut listing = Listing::default();
+        listing.add(names.into_iter());
         assert!(listing.contains(b"a") && !listing.contains(b"c"));
         let mut got = Vec::new();
         while let Some(name) = listing.next() {

@@ -182,12 +182,12 @@ impl XattrReader {
         let mut names: Vec<&[u8]> = listed.split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
         names.sort_unstable();
         let (mut xattrs, mut failures) = (Vec::new(), Vec::new());
-        let mut total = 0;
+        let mut budget = XattrBudget::default();
         for name in names {
             match rustix::fs::lgetxattr(self.path.as_slice(), name, self.value.as_mut_slice()) {
                 Ok(bytes) => {
                     let value = self.value.get(..bytes).unwrap_or_default();
-                    if total + name.len() + bytes > XATTR_BYTES_MAX as usize {
+                    if !budget.take(name.len() + value.len()) {
                         failures.push(SourceError::XattrsTooLarge {
                             path: shown.to_path_buf(),
                             name: String::from_utf8_lossy(name).into_owned(),
@@ -195,7 +195,6 @@ impl XattrReader {
                         });
                         continue;
                     }
-                    total += name.len() + bytes;
                     xattrs.push(Xattr { name: name.to_vec(), value: value.to_vec() });
                 }
                 // Removed since it was listed, or listed without being there.
@@ -206,6 +205,23 @@ impl XattrReader {
             }
         }
         (xattrs, failures)
+    }
+}
+
+/// What an entry's attributes have used of [`XATTR_BYTES_MAX`].
+#[derive(Default)]
+struct XattrBudget {
+    used: usize,
+}
+
+impl XattrBudget {
+    /// Takes so many bytes if they are left.
+    fn take(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= (XATTR_BYTES_MAX as usize).saturating_sub(self.used);
+        if fits {
+            self.used += bytes;
+        }
+        fits
     }
 }
 
@@ -253,6 +269,15 @@ mod tests {
                 prop_assert!(!other.unchanged_since(&print));
             }
         }
+    }
+
+    #[test]
+    fn attributes_beyond_the_limit_do_not_fit() {
+        let max = XATTR_BYTES_MAX as usize;
+        let mut budget = XattrBudget::default();
+        assert!(!budget.take(max + 1));
+        assert!(budget.take(max - 10));
+        assert!(!budget.take(11) && budget.take(10) && !budget.take(1));
     }
 
     #[test]

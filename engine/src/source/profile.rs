@@ -84,9 +84,7 @@ fn all_zero(bytes: &[u8]) -> bool {
 fn is_postgresql(head: &[u8], bytes: u64) -> bool {
     // `pd_pagesize_version` of the first page in use tells the page's length.
     let Some(page_bytes) = [8192, 16384, 32768, 4096].into_iter().find(|page_bytes| {
-        head.chunks_exact(*page_bytes)
-            .find(|page| !all_zero(page))
-            .is_some_and(|page| is_postgresql_page(page))
+        head.chunks_exact(*page_bytes).find(|page| !all_zero(page)).is_some_and(is_postgresql_page)
     }) else {
         return false;
     };

@@ -12,12 +12,13 @@ use super::error::SourceError;
 /// As many symbolic links as the kernel follows in one path.
 const LINKS_MAX: u32 = 40;
 
-/// A place in the hierarchy: either wanted with everything below, or only certain names below.
+/// A place in the hierarchy: a root, or on the way to one, or both.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    /// Everything below is wanted; `below` is then empty.
-    pub(super) all: bool,
-    /// The wanted names, in byte order.
+    /// It is a root: everything below is wanted.
+    pub(super) root: bool,
+    /// The names that are roots or lead to such. Below a root they still matter: a root is
+    /// backed up where the root around it would leave it out.
     pub(super) below: BTreeMap<Vec<u8>, Wanted>,
 }
 
@@ -25,14 +26,9 @@ impl Wanted {
     fn add(&mut self, path: &[Vec<u8>]) {
         let mut place = self;
         for name in path {
-            // A root within another root is already wanted.
-            if place.all {
-                return;
-            }
             place = place.below.entry(name.clone()).or_default();
         }
-        place.all = true;
-        place.below.clear();
+        place.root = true;
     }
 }
 
@@ -120,7 +116,7 @@ mod tests {
 
     /// The wanted paths, depth first.
     fn flat(wanted: &Wanted, prefix: &Path, found: &mut Vec<PathBuf>) {
-        if wanted.all {
+        if wanted.root {
             found.push(prefix.to_path_buf());
         }
         for (name, below) in &wanted.below {
@@ -142,19 +138,18 @@ mod tests {
     }
 
     #[test]
-    fn nested_and_repeated_roots_merge() {
+    fn repeated_roots_merge_and_nested_ones_are_known() {
         let (_dir, base) = scratch();
         std::fs::create_dir_all(base.join("a/b/c")).unwrap();
         let roots = ["a/b/c", "a/b", "a/b/./c/..", "a/b/c"].map(|p| base.join(p));
         let (resolved, found) = resolved(&roots);
-        assert_eq!(found, [base.join("a/b")]);
+        assert_eq!(found, [base.join("a/b"), base.join("a/b/c")]);
         assert!(resolved.followed.is_empty() && resolved.unreadable.is_empty());
     }
 
     #[test]
-    fn the_file_system_root_swallows_all() {
-        let (_dir, base) = scratch();
-        let (_, found) = resolved(&[base, PathBuf::from("/")]);
+    fn the_top_is_a_root_like_any_other() {
+        let (_, found) = resolved(&[PathBuf::from("/"), PathBuf::from("/..")]);
         assert_eq!(found, [PathBuf::from("/")]);
     }
 

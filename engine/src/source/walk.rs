@@ -11,7 +11,7 @@
 //! [`OPEN_DIRECTORIES_MAX`] directories and one more, besides what the receiver of the events
 //! holds in [`Place`]s.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -146,8 +146,10 @@ struct Level {
     device: u64,
     inode: u64,
     names: Listing,
-    /// Where only certain names below are wanted.
-    wanted: Option<Wanted>,
+    /// Everything in it is wanted, not only `below`.
+    all: bool,
+    /// Names in it that are roots or lead to such.
+    below: BTreeMap<Vec<u8>, Wanted>,
     /// Device of the root above, for staying on one file system.
     root_device: u64,
 }
@@ -212,34 +214,40 @@ impl Walk {
 
     fn start(&mut self, wanted: Wanted) -> Result<(), SourceError> {
         let top = Path::new("/");
-        if !wanted.all && wanted.below.is_empty() {
+        if !wanted.root && wanted.below.is_empty() {
             return Ok(());
         }
         let failed = |error| SourceError::io("open", top, error);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(top, flags, Mode::empty()).map_err(failed)?;
         let stat = rustix::fs::fstat(&directory).map_err(failed)?;
-        self.push(directory, &stat, wanted, stat.st_dev);
+        self.push(directory, &stat, wanted.root, wanted.below, stat.st_dev);
         Ok(())
     }
 
     /// Enters an open directory whose path is already `self.path`.
-    fn push(&mut self, directory: OwnedFd, stat: &Stat, wanted: Wanted, root_device: u64) {
-        let (names, wanted) = if wanted.all {
-            (self.names(&directory, stat, root_device), None)
-        } else {
-            (Listing::of(wanted.below.keys().map(Vec::as_slice)), Some(wanted))
-        };
+    fn push(
+        &mut self,
+        directory: OwnedFd,
+        stat: &Stat,
+        all: bool,
+        below: BTreeMap<Vec<u8>, Wanted>,
+        root_device: u64,
+    ) {
+        let mut names =
+            if all { self.names(&directory, stat, root_device) } else { Listing::default() };
+        names.add(below.keys().map(Vec::as_slice));
         self.levels.push(Level {
             directory: Some(Arc::new(directory)),
             device: stat.st_dev,
             inode: stat.st_ino,
             names,
-            wanted,
+            all,
+            below,
             root_device,
         });
-        let open = self.levels.len().checked_sub(OPEN_DIRECTORIES_MAX + 1);
-        if let Some(level) = open.and_then(|index| self.levels.get_mut(index)) {
+        let surplus = self.levels.len().checked_sub(OPEN_DIRECTORIES_MAX + 1);
+        if let Some(level) = surplus.and_then(|index| self.levels.get_mut(index)) {
             level.directory = None;
         }
     }
@@ -261,7 +269,9 @@ impl Walk {
         let tag = CACHEDIR_TAG.as_bytes();
         if self.options.exclude_caches && names.contains(tag) && is_cache(directory) {
             self.left_out.caches += 1;
-            return Listing::of(std::iter::once(tag));
+            let mut only = Listing::default();
+            only.add(std::iter::once(tag));
+            return only;
         }
         names
     }
@@ -278,7 +288,7 @@ impl Walk {
             level.names = Listing::default();
             return Some(());
         };
-        let wanted = level.wanted.as_mut().map(|w| w.below.remove(&name).unwrap_or_default());
+        let wanted = level.below.remove(&name);
         let path = self.path.join(OsStr::from_bytes(&name));
         if let Err(error) = self.visit(&directory, &name, &path, wanted) {
             self.pending.push_back(Event::Unreadable { path, error });
@@ -286,6 +296,7 @@ impl Walk {
         Some(())
     }
 
+    /// `wanted` says that the name is a root or leads to one.
     fn visit(
         &mut self,
         parent: &Arc<OwnedFd>,
@@ -300,23 +311,28 @@ impl Walk {
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| SourceError::io("look at", path, e))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let directory = kind == FileType::Directory;
-        // Named by a person, or above such: the filters do not apply.
-        let named = wanted.is_some();
-        let too_long = kind == FileType::RegularFile
-            && self.options.exclude_larger_than.is_some_and(|bytes| length(&stat) > bytes);
-        if !named && (too_long || self.excludes.leaves_out(path, directory)) {
+        let root = wanted.as_ref().is_some_and(|wanted| wanted.root);
+        let parent_all = self.levels.last().is_some_and(|level| level.all);
+        let all = root || (parent_all && !self.leaves_out(path, kind, &stat));
+        if !all && wanted.is_none() {
             self.left_out.entries += 1;
             return Ok(());
         }
-        if directory {
-            return self.enter(parent, name, path, wanted);
+        if kind == FileType::Directory {
+            let below = wanted.map(|wanted| wanted.below).unwrap_or_default();
+            return self.enter(parent, name, path, root, all, below);
         }
-        if wanted.as_ref().is_some_and(|wanted| !wanted.all) {
+        if !all {
             // It was a directory on the way to a root when the roots were resolved.
             return Err(SourceError::Replaced { path: path.to_path_buf() });
         }
-        self.leaf(parent, name, path, &stat, named)
+        self.leaf(parent, name, path, &stat, root)
+    }
+
+    fn leaves_out(&self, path: &Path, kind: FileType, stat: &Stat) -> bool {
+        let too_long = kind == FileType::RegularFile
+            && self.options.exclude_larger_than.is_some_and(|bytes| length(stat) > bytes);
+        too_long || self.excludes.leaves_out(path, kind == FileType::Directory)
     }
 
     fn enter(
@@ -324,7 +340,9 @@ impl Walk {
         parent: &Arc<OwnedFd>,
         name: &[u8],
         path: &Path,
-        wanted: Option<Wanted>,
+        root: bool,
+        all: bool,
+        below: BTreeMap<Vec<u8>, Wanted>,
     ) -> Result<(), SourceError> {
         if self.levels.len() > PATH_DEPTH_MAX as usize {
             let path = path.to_path_buf();
@@ -340,16 +358,14 @@ impl Walk {
             name: name.to_vec(),
             meta: Box::new(meta),
         });
-        let is_root = wanted.as_ref().is_some_and(|wanted| wanted.all);
-        let mut wanted = wanted.unwrap_or(Wanted { all: true, ..Wanted::default() });
-        if let (Some(error), true) = (denied, wanted.all) {
+        let listed = all && denied.is_none();
+        if let (Some(error), true) = (denied, all) {
             self.pending.push_back(Event::Unreadable { path: path.to_path_buf(), error });
-            wanted = Wanted::default();
         }
         let above = self.levels.last().map_or(stat.st_dev, |level| level.root_device);
-        let root_device = if is_root || !wanted.all { stat.st_dev } else { above };
+        let root_device = if root || !all { stat.st_dev } else { above };
         self.path.push(OsStr::from_bytes(name));
-        self.push(directory, &stat, wanted, root_device);
+        self.push(directory, &stat, listed, below, root_device);
         Ok(())
     }
 
@@ -359,7 +375,7 @@ impl Walk {
         name: &[u8],
         path: &Path,
         stat: &Stat,
-        named: bool,
+        root: bool,
     ) -> Result<(), SourceError> {
         let mut meta = meta_of(stat, &mut self.owners);
         let place = || Place::new(Arc::clone(parent), name, path, stat, self.options.detect_holes);
@@ -367,7 +383,7 @@ impl Walk {
         let minor = rustix::fs::minor(stat.st_rdev);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => LeafKind::File { bytes: length(stat), place: place() },
-            FileType::BlockDevice if named || self.options.read_devices => {
+            FileType::BlockDevice if root || self.options.read_devices => {
                 LeafKind::DeviceData { place: place() }
             }
             FileType::Symlink => {
@@ -501,7 +517,7 @@ fn is_cache(directory: &OwnedFd) -> bool {
 
 /// Magic numbers of file systems whose files are made by the kernel when read
 /// (`linux/magic.h`).
-const KERNEL_FILE_SYSTEMS: [i64; 15] = [
+const KERNEL_FILE_SYSTEMS: [rustix::fs::FsWord; 15] = [
     0x9fa0,      // proc
     0x6265_6572, // sysfs
     0x1cd1,      // devpts
@@ -520,7 +536,5 @@ const KERNEL_FILE_SYSTEMS: [i64; 15] = [
 ];
 
 fn is_kernel_file_system(directory: &OwnedFd) -> bool {
-    rustix::fs::fstatfs(directory).is_ok_and(|facts| {
-        i64::try_from(facts.f_type).is_ok_and(|t| KERNEL_FILE_SYSTEMS.contains(&t))
-    })
+    rustix::fs::fstatfs(directory).is_ok_and(|facts| KERNEL_FILE_SYSTEMS.contains(&facts.f_type))
 }

@@ -1,6 +1,7 @@
 //! Test kit: a store that fails as planned. Every call is numbered, so that a test can let an
 //! operation fail, or its process die, at each call in turn.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -100,6 +101,7 @@ pub struct Call {
 struct State {
     plan: Plan,
     calls: Vec<Call>,
+    calls_of: BTreeMap<CallKind, u64>,
     crashed: bool,
 }
 
@@ -146,7 +148,9 @@ impl<S: Store> FaultStore<S> {
     fn enter(&self, kind: CallKind, name: Option<ObjectName>, place: Place) -> Entered {
         let mut state = self.state.lock();
         let number = state.calls.len() as u64;
-        let nth = state.calls.iter().filter(|call| call.kind == kind).count() as u64;
+        let of_kind = state.calls_of.entry(kind).or_default();
+        let nth = *of_kind;
+        *of_kind += 1;
         let rule = state.plan.rules.iter().find(|(when, _)| match *when {
             When::Call(call) => call == number,
             When::Nth(of, call) => of == kind && call == nth,

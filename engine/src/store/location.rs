@@ -188,9 +188,12 @@ fn parse_remote(scheme: Scheme, rest: &[u8]) -> Result<Location, StoreError> {
         return Err(bad(shown(), "it is not UTF-8"));
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if let Some((user, _)) = authority.rsplit_once('@')
-        && (!scheme.allows_user() || user.contains(':'))
-    {
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    if user.contains(':') || (!user.is_empty() && !scheme.allows_user()) {
+        return Err(credentials);
+    }
+    // A password with a slash in it ends the host early: what looks like a port must be one.
+    if host.split_once(':').is_some_and(|(_, port)| !port.bytes().all(|b| b.is_ascii_digit())) {
         return Err(credentials);
     }
     if let Some((_, query)) = rest.split_once('?') {
@@ -210,4 +213,137 @@ fn parse_remote(scheme: Scheme, rest: &[u8]) -> Result<Location, StoreError> {
         return Err(bad(shown(), "`..` leads out of the prefix"));
     }
     Ok(Location::Remote { scheme, rest: rest.trim_end_matches('/').to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::error::{Class, Explain};
+
+    fn parse(text: &str) -> Result<Location, StoreError> {
+        Location::parse(OsStr::new(text))
+    }
+
+    #[test]
+    fn paths_and_file_urls() {
+        for (given, path) in [
+            ("/backup", "/backup"),
+            ("relative/dir", "relative/dir"),
+            ("./a:b", "./a:b"),
+            ("50%/backup?", "50%/backup?"),
+            ("C://x/y", "C://x/y"),
+            ("file:///backup", "/backup"),
+            ("FILE://localhost/backup", "/backup"),
+            ("file:///with%20space%25", "/with space%"),
+        ] {
+            let expected = match given {
+                // One letter is a scheme like any other.
+                "C://x/y" => None,
+                _ => Some(Location::Local(path.into())),
+            };
+            assert_eq!(parse(given).ok(), expected, "{given}");
+        }
+        let raw = OsStr::from_bytes(b"/back\xffup");
+        assert_eq!(Location::parse(raw).unwrap(), Location::Local(Path::new(raw).into()));
+    }
+
+    #[test]
+    fn remote_places() {
+        for (given, scheme, rest) in [
+            ("s3://bucket/some/prefix/", Scheme::S3, "bucket/some/prefix"),
+            ("azblob://container", Scheme::Azblob, "container"),
+            ("gcs://bucket/a@b:c", Scheme::Gcs, "bucket/a@b:c"),
+            ("sftp://user@host:22/path", Scheme::Sftp, "user@host:22/path"),
+            ("WebDAV://host/path", Scheme::Webdav, "host/path"),
+        ] {
+            let location = Location::Remote { scheme, rest: rest.to_owned() };
+            assert_eq!(parse(given).unwrap(), location);
+            let error = location.open().unwrap_err();
+            assert!(matches!(error, StoreError::Unsupported { .. }), "{error:?}");
+            assert_eq!(error.class(), Class::Usage);
+            assert!(error.to_string().contains(scheme.name()), "{error}");
+        }
+        assert_eq!(parse("memory://").unwrap(), Location::Memory);
+    }
+
+    #[test]
+    fn credentials_are_refused_and_not_repeated() {
+        for given in [
+            "s3://AKIA:hunter2@bucket/prefix",
+            "s3://hunter2@bucket",
+            "sftp://user:hunter2@host/path",
+            "webdav://user:hunter2@host",
+            "webdav://user:pa?ss@hunter2/",
+            "webdav://user:pa/hunter2@host/",
+            "azblob://container/x?sig=hunter2&se=1",
+            "s3://bucket?secret_access_key=hunter2",
+        ] {
+            let error = parse(given).unwrap_err();
+            assert!(matches!(error, StoreError::CredentialsInLocation { .. }), "{given} {error:?}");
+            assert_eq!(error.class(), Class::Usage);
+            assert!(!format!("{error} {error:?} {:?}", error.hint()).contains("hunter2"));
+        }
+        let hint = parse("s3://a:b@c").unwrap_err().hint().unwrap();
+        assert!(hint.contains("AWS_SECRET_ACCESS_KEY"), "{hint}");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused() {
+        for given in [
+            "",
+            "a\0b",
+            "file://",
+            "file://host/path",
+            "file://relative",
+            "file:///a?b",
+            "file:///a#b",
+            "file:///a%2",
+            "file:///a%zz",
+            "file:///a%00b",
+            "memory://x",
+            "s3://",
+            "s3:///prefix",
+            "s3://bucket/../other",
+            "s3://bucket?region=x",
+        ] {
+            let error = parse(given).unwrap_err();
+            assert!(matches!(error, StoreError::BadLocation { .. }), "{given} {error:?}");
+            assert_eq!(error.class(), Class::Usage);
+        }
+        let error = parse("gopher://hole").unwrap_err();
+        assert!(error.to_string().contains("gopher"), "{error}");
+        assert_eq!(error.class(), Class::Usage);
+    }
+
+    #[test]
+    fn a_local_place_is_created_and_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Local(folder.path().join("new"));
+        assert_eq!(location.open().unwrap_err().class(), Class::NoRepository);
+        let store = location.create().unwrap();
+        let name = cairn_format::names::ObjectName::Format;
+        store.put(&name, b"format").unwrap();
+        assert_eq!(location.open().unwrap().get(&name, 6).unwrap(), &b"format"[..]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_understood_or_refused(bytes: Vec<u8>) {
+            let _either = Location::parse(OsStr::from_bytes(&bytes));
+        }
+
+        #[test]
+        fn a_password_is_never_repeated(
+            scheme in "s3|azblob|gcs|sftp|webdav|gopher",
+            user in "[a-z]{1,8}",
+            tail in "[a-z?#/@]{0,12}",
+        ) {
+            let given = format!("{scheme}://{user}:hunter2@{tail}");
+            let error = parse(&given).unwrap_err();
+            let told = format!("{error} {error:?}");
+            proptest::prop_assert!(!told.contains("hunter2"));
+        }
+    }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use cairn_format::names::{Folder, ObjectName};
 use futures_core::Stream;
 use opendal::options::{ListOptions, ReadOptions, WriteOptions};
-use opendal::{EntryMode, ErrorKind, Operator};
+use opendal::{Buffer, EntryMode, ErrorKind, Operator};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::runtime::{Handle, Runtime};
@@ -261,8 +261,7 @@ impl Store for ObjectStore {
         // One request, whatever the size: the stream is dropped when it goes on for too long.
         let request = async {
             let mut stream = self.operator.reader(&path).await?.into_stream(..).await?;
-            let mut data = Vec::new();
-            let mut pieces = Vec::new();
+            let mut pieces: Vec<Bytes> = Vec::new();
             let mut bytes = 0;
             while let Some(piece) = next(&mut stream).await {
                 let piece = piece?;
@@ -270,17 +269,9 @@ impl Store for ObjectStore {
                 if bytes > bytes_max {
                     return Ok(Err(bytes));
                 }
-                pieces.push(piece);
+                pieces.extend(piece);
             }
-            match <[_; 1]>::try_from(pieces) {
-                Ok([whole]) => Ok(Ok(whole.to_bytes())),
-                Err(pieces) => {
-                    for piece in pieces.into_iter().flatten() {
-                        data.extend_from_slice(&piece);
-                    }
-                    Ok(Ok(data.into()))
-                }
-            }
+            Ok(Ok(Buffer::from(pieces).to_bytes()))
         };
         self.wait("read", || self.place(name), bytes_max, request)?
             .map_err(|bytes| StoreError::TooLarge { place: self.place(name), bytes, bytes_max })

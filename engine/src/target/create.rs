@@ -309,7 +309,7 @@ impl Target {
         let private = Mode::RUSR | Mode::WUSR;
         for _ in 0..TRIES_MAX {
             match rustix::fs::openat(slot.parent(), slot.name, flags, private) {
-                Ok(file) => return self.adopt(path, slot, file, bytes, 0),
+                Ok(file) => return self.adopt(path, slot, file, bytes, 0, meta),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(slot.failed("make the file", error)),
             }
@@ -325,7 +325,7 @@ impl Target {
                 && self.options.overwrite != Overwrite::Never
                 && let Ok(file) = take_over(&handle, &stat)
             {
-                return self.adopt(path, slot, file, bytes, stat.st_size.unsigned_abs());
+                return self.adopt(path, slot, file, bytes, stat.st_size.unsigned_abs(), meta);
             }
             self.remove(slot, &stat)?;
         }
@@ -349,6 +349,7 @@ impl Target {
         file: OwnedFd,
         bytes: u64,
         existing_bytes: u64,
+        meta: &Meta,
     ) -> Result<(Created, (u64, u64)), TargetError> {
         if existing_bytes != bytes {
             rustix::fs::ftruncate(&file, bytes)
@@ -362,6 +363,7 @@ impl Target {
             id,
             path: path.clone(),
             inode,
+            link: meta.link,
             bytes,
             existing_bytes: existing_bytes.min(bytes),
         };

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use cairn_format::tree::LinkGroup;
 use rustix::fd::OwnedFd;
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::contain::SafePath;
@@ -14,7 +15,7 @@ use super::error::TargetError;
 const BLOCK_BYTES: u64 = 4096;
 
 /// Zeros written at once where a hole cannot be made.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A file made by [`Target::create`]. Holds nothing open.
 #[derive(Clone, Debug)]
@@ -22,6 +23,7 @@ pub struct TargetFile {
     pub(super) id: u64,
     pub(super) path: SafePath,
     pub(super) inode: (u64, u64),
+    pub(super) link: Option<LinkGroup>,
     pub(super) bytes: u64,
     /// So many of its first bytes were there before and may be anything; the others are zero.
     pub(super) existing_bytes: u64,
@@ -150,7 +152,10 @@ impl Target {
         }
         let slot = self.root.slot(&file.path)?;
         let (handle, stat) = look(&slot)?;
-        if (stat.st_dev, stat.st_ino) != file.inode {
+        // Inode numbers are used again, so the number alone does not tell.
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let same = (stat.st_dev, stat.st_ino) == file.inode;
+        if !regular || !same || self.has_foreign_names(&stat, file.link) {
             return Err(TargetError::Replaced { path: slot.path });
         }
         let flags = OFlags::RDWR | OFlags::CLOEXEC;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cairn_format::tree::{Meta, Node, Xattr};
+use cairn_format::tree::{LinkGroup, Meta, Node, Xattr};
 use nix::unistd::{Group, User};
 use parking_lot::Mutex;
 use rustix::fd::{AsFd as _, OwnedFd};
@@ -112,7 +112,8 @@ impl Target {
             look(&slot)?
         };
         let kind = kind_of(node);
-        if FileType::from_raw_mode(stat.st_mode) != kind || self.has_foreign_names(&stat, meta) {
+        if FileType::from_raw_mode(stat.st_mode) != kind || self.has_foreign_names(&stat, meta.link)
+        {
             return Err(TargetError::Replaced { path: shown });
         }
         Ok(Finishing { handle, kind, shown, meta, problems: Vec::new() })
@@ -120,10 +121,10 @@ impl Target {
 
     /// Whether the inode has names that the restore did not give it: what is changed here would
     /// change there, perhaps outside of the target.
-    fn has_foreign_names(&self, stat: &Stat, meta: &Meta) -> bool {
+    pub(super) fn has_foreign_names(&self, stat: &Stat, link: Option<LinkGroup>) -> bool {
         let several =
             stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
-        several && !meta.link.is_some_and(|group| self.is_home(group, stat))
+        several && !link.is_some_and(|group| self.is_home(group, stat))
     }
 }
 

@@ -185,7 +185,9 @@ pub struct Opened {
     /// files, an older format. A fact for a log line.
     pub rebuilt_because: Option<String>,
     /// Whether another process has the index open for writing. This one then reads what was there
-    /// when it opened, and keeps what it writes for itself: it is gone when the index is dropped.
+    /// when it opened, without that one's pending packs, and keeps what it writes for itself: that
+    /// is gone when the index is dropped, except file cache and ledger, which the next process
+    /// that opens the index for writing takes over. Its pending packs are gone too.
     pub shared: bool,
 }
 
@@ -348,8 +350,8 @@ pub trait LocalIndex: Send + Sync {
     /// See the trait.
     fn put_files(&self, files: &[([u8; 32], Vec<u8>)]) -> Result<(), IndexError>;
 
-    /// Removes the entries of the file cache that `keep` refuses; returns how many. Entries
-    /// written meanwhile may or may not be asked about.
+    /// Removes the entries of the file cache that `keep` refuses; returns how many. `keep` must
+    /// not use the index.
     ///
     /// # Errors
     /// See the trait.

@@ -337,6 +337,8 @@ fn database_options(log_folder: &Path, access: Access, budget: &Budget) -> Optio
     options.set_max_total_wal_size(LOG_BYTES);
     // After a loss of power the log is believed up to its first gap: writes vanish in order.
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // A log that is missing from the middle is damage.
+    options.set_track_and_verify_wals_in_manifest(true);
     // The default of 2 MiB for every input of a compaction would count against our cap.
     options.set_compaction_readahead_size(256 << 10);
     options.set_db_log_dir(log_folder);

@@ -7,9 +7,10 @@ use cairn_format::ids::{ChunkId, PackId, SegmentId};
 use parking_lot::Mutex;
 
 use super::db::{Budget, OWN_LOADING, OWN_TALLY, Table};
+use super::handover;
 use super::layers::{Batch, Layers};
 use super::load::Load;
-use super::open::Guard;
+use super::open::{self, Guard};
 use super::record::{
     Tally, base_key, decode_bases, decode_ledger, decode_number, decode_place, decode_record,
     encode_bases, encode_layout, encode_ledger, encode_place, encode_record, layout_places,
@@ -25,7 +26,7 @@ const LOOKUP_BATCH: usize = 512;
 /// Pairs read at once where a caller is shown all of them.
 const SCAN_BATCH: usize = 512;
 /// Largest set of changes made at once where they need not be atomic, bytes.
-const BATCH_BYTES: usize = 1 << 20;
+pub(super) const BATCH_BYTES: usize = 1 << 20;
 /// Stands before values of callers, which may be empty: see `Layers`.
 const VALUE: u8 = 1;
 
@@ -39,6 +40,16 @@ pub(super) struct RocksIndex {
     pub(super) scratch: PathBuf,
     /// Last: given back after the databases are closed. Set when opening succeeded.
     pub(super) guard: Option<Guard>,
+}
+
+impl Drop for RocksIndex {
+    fn drop(&mut self) {
+        self.note_manifest();
+        if let Some(Guard::Overlay { handover, .. }) = &mut self.guard {
+            // Without it other processes' work is merely repeated.
+            *handover = handover::prepare(&self.layers).unwrap_or_default();
+        }
+    }
 }
 
 /// Which unfinished packs to forget.
@@ -67,6 +78,13 @@ impl RocksIndex {
         let index = Self { layers, budget, tally: Mutex::new(tally), scratch, guard: None };
         index.forget_unfinished(forget)?;
         Ok(index)
+    }
+
+    /// See [`open::note_manifest`].
+    pub(super) fn note_manifest(&self) {
+        if let Some(Guard::Primary { .. }) = self.guard {
+            open::note_manifest(self.layers.root());
+        }
     }
 
     fn forget_unfinished(&self, forget: Forget) -> Result<(), IndexError> {
@@ -464,7 +482,7 @@ impl LocalIndex for RocksIndex {
 }
 
 impl RocksIndex {
-    fn ledger(&self, value: &[u8]) -> Result<LedgerEntry, IndexError> {
+    pub(super) fn ledger(&self, value: &[u8]) -> Result<LedgerEntry, IndexError> {
         decode_ledger(value).ok_or_else(|| self.layers.corrupt("a ledger entry makes no sense"))
     }
 

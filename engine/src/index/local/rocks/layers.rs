@@ -141,6 +141,11 @@ impl Layers {
         }
     }
 
+    /// The database that is written.
+    pub(super) fn top(&self) -> &Db {
+        &self.top
+    }
+
     /// See [`Db::flush`].
     pub(super) fn flush(&self, table: Table) -> Result<(), IndexError> {
         self.top.flush(table)

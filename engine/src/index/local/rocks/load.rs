@@ -103,6 +103,7 @@ impl BulkLoad for Load<'_> {
         batch.delete(Table::Own, OWN_LOADING)?;
         batch.write()?;
         self.finished = true;
+        self.index.note_manifest();
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The local index in files: RocksDB.
 
 mod db;
+mod handover;
 mod index;
 mod layers;
 mod load;

@@ -4,9 +4,11 @@
 //! <cache>/<repository>/
 //!     lock                      held by the process that writes `db`
 //!     db/                       RocksDB
+//!     manifest                  how long RocksDB's list of tables was at least
 //!     damaged                   says that `db` must not be used again
 //!     load.sst                  a table file being built
 //!     old-<random>/             about to be deleted
+//!     handover-<random>/        what an overlay leaves: see `handover`
 //!     overlay-<pid>-<random>/   what another process keeps for itself, until it ends
 //!         lock                  held by that process
 //!         db/                   RocksDB
@@ -25,6 +27,7 @@ use std::time::Duration;
 use cairn_format::ids::RepositoryId;
 
 use super::db::{Access, Budget, Db, OWN_IDENTITY, Table, Trouble, trouble};
+use super::handover;
 use super::index::{Forget, RocksIndex};
 use super::layers::Layers;
 use crate::index::local::{IndexError, LocalOptions, Opened};
@@ -32,8 +35,9 @@ use crate::index::local::{IndexError, LocalOptions, Opened};
 /// Layout of the database; another number means that it is begun anew.
 const LAYOUT: u32 = 1;
 const LOCK: &str = "lock";
-const DATABASE: &str = "db";
+pub(super) const DATABASE: &str = "db";
 const DAMAGED: &str = "damaged";
+const MANIFEST: &str = "manifest";
 const OLD: &str = "old-";
 const OVERLAY: &str = "overlay-";
 /// A table file being built.
@@ -58,14 +62,20 @@ pub(super) enum Guard {
         _lock: File,
         /// The folder.
         folder: PathBuf,
+        /// Its name while it waits for the next process that writes the database; `None` when
+        /// nothing in it is worth that.
+        handover: Option<PathBuf>,
     },
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Self::Overlay { folder, .. } = self {
-            // Left over if this fails, until the next process opens the index.
-            let _ = fs::remove_dir_all(folder);
+        if let Self::Overlay { folder, handover, .. } = self {
+            // What fails here is left for the next process to sweep.
+            let _ = match handover {
+                Some(name) => fs::rename(folder, name),
+                None => fs::remove_dir_all(folder),
+            };
         }
     }
 }
@@ -130,12 +140,13 @@ fn open_primary(
             })?
         }
     };
+    handover::take_all(&index, root, repository, options)?;
     index.guard = Some(Guard::Primary { _lock: lock });
     Ok(Opened { index: Arc::new(index), rebuilt_because, shared: false })
 }
 
 /// Why a database cannot be used.
-enum Unusable {
+pub(super) enum Unusable {
     /// A new one helps.
     Damaged(String),
     /// A new one would fail as well.
@@ -168,14 +179,15 @@ fn try_primary(
     repository: RepositoryId,
     options: LocalOptions,
 ) -> Result<RocksIndex, Unusable> {
+    if manifest_is_cut(root) {
+        return Err(Unusable::Damaged("its list of tables was cut".to_owned()));
+    }
     let budget = Budget::new(options);
     let path = root.join(DATABASE);
     let db = Db::open(&path, root, &path, Access::Kept, &budget)
         .map_err(|error| unusable(root, &error))?;
     if db.is_new() {
-        let mut batch = rocksdb::WriteBatch::default();
-        db.put(&mut batch, Table::Own, OWN_IDENTITY, &identity(repository))?;
-        db.write(batch)?;
+        put_identity(&db, repository)?;
     } else {
         check_identity(&db, repository)?;
     }
@@ -187,7 +199,13 @@ fn identity(repository: RepositoryId) -> Vec<u8> {
     [LAYOUT.to_le_bytes().as_slice(), repository.as_bytes()].concat()
 }
 
-fn check_identity(db: &Db, repository: RepositoryId) -> Result<(), Unusable> {
+fn put_identity(db: &Db, repository: RepositoryId) -> Result<(), IndexError> {
+    let mut batch = rocksdb::WriteBatch::default();
+    db.put(&mut batch, Table::Own, OWN_IDENTITY, &identity(repository))?;
+    db.write(batch)
+}
+
+pub(super) fn check_identity(db: &Db, repository: RepositoryId) -> Result<(), Unusable> {
     let stored = db.get(Table::Own, OWN_IDENTITY)?;
     match stored {
         Some(stored) if stored == identity(repository) => Ok(()),
@@ -205,14 +223,14 @@ fn open_overlay(
     options: LocalOptions,
 ) -> Result<Opened, IndexError> {
     let (folder, lock) = make_overlay(root)?;
-    let guard = Guard::Overlay { _lock: lock, folder: folder.clone() };
+    let guard = Guard::Overlay { _lock: lock, folder: folder.clone(), handover: None };
     let (mut base, mut rebuilt_because) = match open_base(root, &folder, repository, options) {
         Ok(base) => (Some(base), None),
         Err(reason) => (None, Some(reason)),
     };
     loop {
         let over_base = base.is_some();
-        match try_overlay(root, &folder, options, base.take()) {
+        match try_overlay(root, &folder, repository, options, base.take()) {
             Ok(mut index) => {
                 index.guard = Some(guard);
                 return Ok(Opened { index: Arc::new(index), rebuilt_because, shared: true });
@@ -233,6 +251,7 @@ fn open_overlay(
 fn try_overlay(
     root: &Path,
     folder: &Path,
+    repository: RepositoryId,
     options: LocalOptions,
     base: Option<(Db, Budget)>,
 ) -> Result<RocksIndex, Unusable> {
@@ -243,6 +262,7 @@ fn try_overlay(
     let path = folder.join(DATABASE);
     let top = Db::open(&path, root, &path, Access::Private, &budget)
         .map_err(|error| unusable(root, &error))?;
+    put_identity(&top, repository)?;
     let layers = Layers::new(top, base);
     Ok(RocksIndex::new(layers, budget, folder.to_owned(), Forget::LoadingAndPending)?)
 }
@@ -290,6 +310,24 @@ fn manifest(database: &Path) -> Option<(String, u64)> {
     let name = fs::read_to_string(database.join("CURRENT")).ok()?.trim_end().to_owned();
     let length = fs::metadata(database.join(&name)).ok()?.len();
     Some((name, length))
+}
+
+/// Notes how long the list of table files is. RocksDB takes a list that was cut for a shorter
+/// one: then tables would be forgotten while the log goes on from them.
+pub(super) fn note_manifest(root: &Path) {
+    if let Some((name, length)) = manifest(&root.join(DATABASE)) {
+        // Without the note a cut is not found, which takes a second mishap to matter.
+        let _ = fs::write(root.join(MANIFEST), format!("{name} {length}"));
+    }
+}
+
+/// Whether the list of table files is shorter than it was.
+fn manifest_is_cut(root: &Path) -> bool {
+    let Some((name, length)) = manifest(&root.join(DATABASE)) else { return false };
+    let noted = fs::read_to_string(root.join(MANIFEST)).unwrap_or_default();
+    noted.split_once(' ').is_some_and(|(noted_name, noted_length)| {
+        noted_name == name && noted_length.parse::<u64>().is_ok_and(|noted| length < noted)
+    })
 }
 
 fn damage_noted(root: &Path) -> Option<String> {
@@ -359,7 +397,7 @@ fn make_overlay(root: &Path) -> Result<(PathBuf, File), IndexError> {
     Err(IndexError::io("lock an overlay in", root)(ErrorKind::ResourceBusy.into()))
 }
 
-fn random_name(root: &Path) -> Result<String, IndexError> {
+pub(super) fn random_name(root: &Path) -> Result<String, IndexError> {
     let mut random = [0; 8];
     getrandom::fill(&mut random)
         .map_err(|error| IndexError::io("choose a name in", root)(io::Error::other(error)))?;
@@ -407,7 +445,7 @@ fn sweep(root: &Path, primary: bool) -> Result<(), IndexError> {
     Ok(())
 }
 
-fn remove_tree(path: &Path) -> Result<(), IndexError> {
+pub(super) fn remove_tree(path: &Path) -> Result<(), IndexError> {
     let outcome = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

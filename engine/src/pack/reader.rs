@@ -1,0 +1,204 @@
+//! Opens packs: their keys, directories, and frames.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use cairn_format::envelope::{HEADER_BYTES, Header, Kind, Part};
+use cairn_format::ids::PackId;
+use cairn_format::names::{ObjectName, PackKind};
+use cairn_format::pack::{Directory, LOCATOR_BYTES, Locator, SIGNATURE_BYTES};
+use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
+use parking_lot::Mutex;
+
+use crate::error::Error;
+use crate::seal::envelope::KeySource;
+use crate::seal::{Opened, PartOpener, Role, Trust};
+use crate::store::{Store, StoreError};
+
+/// Keys of packs kept at hand.
+const OPENERS_MAX: usize = 1024;
+
+/// Ranges read from a pack begin and end at multiples of this, so that the store does not see where
+/// frames lie (SPEC §13), bytes.
+pub const RANGE_STEP_BYTES: u64 = 64 << 10;
+
+/// Opens packs of one repository.
+pub struct PackReader<'a> {
+    store: &'a dyn Store,
+    keys: &'a (dyn KeySource + Sync),
+    openers: Mutex<Openers>,
+}
+
+#[derive(Default)]
+struct Openers {
+    by_pack: HashMap<PackId, Arc<PartOpener>>,
+    order: VecDeque<PackId>,
+}
+
+fn damaged(pack: PackId) -> impl Fn(&dyn std::fmt::Display) -> Error {
+    move |error| Error::PackDamaged { pack, message: error.to_string() }
+}
+
+/// Turns a store's "not there" into damage: packs that the index names must be there.
+fn missing(pack: PackId) -> impl FnOnce(StoreError) -> Error {
+    move |error| match error {
+        StoreError::NotFound { .. } => {
+            Error::PackDamaged { pack, message: "it is missing from the store".to_owned() }
+        }
+        StoreError::Short { .. } => {
+            Error::PackDamaged { pack, message: "it is shorter than it must be".to_owned() }
+        }
+        other => Error::Store(other),
+    }
+}
+
+impl<'a> PackReader<'a> {
+    /// A reader with no packs open.
+    #[must_use]
+    pub fn new(store: &'a dyn Store, keys: &'a (dyn KeySource + Sync)) -> Self {
+        Self { store, keys, openers: Mutex::default() }
+    }
+
+    /// What opens the parts of a pack.
+    ///
+    /// # Errors
+    /// When the pack is missing, damaged, or sealed to a key that is not at hand.
+    pub fn opener(&self, kind: PackKind, id: PackId) -> Result<Arc<PartOpener>, Error> {
+        if let Some(opener) = self.openers.lock().by_pack.get(&id) {
+            return Ok(Arc::clone(opener));
+        }
+        let name = ObjectName::Pack(kind, id);
+        let header = self
+            .store
+            .get_range(&name, 0, HEADER_BYTES as u64)
+            .map_err(missing(id))?;
+        let opener = Arc::new(self.open_header(kind, id, &header)?.opener);
+        let mut openers = self.openers.lock();
+        if openers.order.len() >= OPENERS_MAX
+            && let Some(oldest) = openers.order.pop_front()
+        {
+            openers.by_pack.remove(&oldest);
+        }
+        if openers.by_pack.insert(id, Arc::clone(&opener)).is_none() {
+            openers.order.push_back(id);
+        }
+        Ok(opener)
+    }
+
+    fn open_header(&self, kind: PackKind, id: PackId, header: &[u8]) -> Result<Opened, Error> {
+        let opened = Opened::open(header, self.keys).map_err(|error| damaged(id)(&error))?;
+        let expected = match kind {
+            PackKind::Data => Kind::DataPack,
+            PackKind::Tree => Kind::TreePack,
+        };
+        if opened.header.kind == expected {
+            Ok(opened)
+        } else {
+            Err(damaged(id)(&"it holds another kind of frames than its name says"))
+        }
+    }
+
+    /// Reads a range of a pack, widened to [`RANGE_STEP_BYTES`]; returns it with the offset at
+    /// which it begins.
+    ///
+    /// # Errors
+    /// When the pack is missing or too short.
+    pub fn range(
+        &self,
+        kind: PackKind,
+        id: PackId,
+        pack_bytes: u64,
+        start: u64,
+        end: u64,
+    ) -> Result<(u64, bytes::Bytes), Error> {
+        let from = start / RANGE_STEP_BYTES * RANGE_STEP_BYTES;
+        let to = end.div_ceil(RANGE_STEP_BYTES).saturating_mul(RANGE_STEP_BYTES).min(pack_bytes);
+        if to < end || from >= to {
+            return Err(damaged(id)(&"a frame lies outside of it"));
+        }
+        let name = ObjectName::Pack(kind, id);
+        let bytes = self.store.get_range(&name, from, to - from).map_err(missing(id))?;
+        Ok((from, bytes))
+    }
+
+    /// Reads and checks the directory of a pack of `pack_bytes` bytes: what a segment would say of it.
+    ///
+    /// # Errors
+    /// When the pack is missing, damaged, or signed by nobody who may.
+    pub fn directory(
+        &self,
+        kind: PackKind,
+        id: PackId,
+        pack_bytes: u64,
+        trust: &Trust,
+    ) -> Result<PackSection, Error> {
+        let name = ObjectName::Pack(kind, id);
+        let failed = damaged(id);
+        let bytes = u32::try_from(pack_bytes)
+            .ok()
+            .filter(|bytes| *bytes <= cairn_format::limits::PACK_BYTES_MAX)
+            .ok_or_else(|| failed(&"it is larger than a pack may be"))?;
+        if pack_bytes < HEADER_BYTES as u64 + u64::from(LOCATOR_BYTES) {
+            return Err(failed(&"it is shorter than a pack can be"));
+        }
+        let header = self.store.get_range(&name, 0, HEADER_BYTES as u64).map_err(missing(id))?;
+        let opened = self.open_header(kind, id, &header)?;
+        let locator_at = pack_bytes - u64::from(LOCATOR_BYTES);
+        let mut sealed = self
+            .store
+            .get_range(&name, locator_at, u64::from(LOCATOR_BYTES))
+            .map_err(missing(id))?
+            .to_vec();
+        let plain = opened
+            .opener
+            .open_in_place(Part::Locator, &mut sealed)
+            .map_err(|error| failed(&error))?;
+        let locator = Locator::decode(plain, pack_bytes).map_err(|error| failed(&error))?;
+        let mut sealed = self
+            .store
+            .get_range(&name, locator.directory_offset, locator.directory_bytes)
+            .map_err(missing(id))?
+            .to_vec();
+        let plain = opened
+            .opener
+            .open_in_place(Part::Directory, &mut sealed)
+            .map_err(|error| failed(&error))?;
+        let (directory, role, writer) = check_directory(&opened.header, plain, trust)
+            .map_err(|message| failed(&message))?;
+        let sealed = directory.frames.iter().map(|frame| u64::from(frame.sealed_bytes));
+        if HEADER_BYTES as u64 + sealed.sum::<u64>() != locator.frames_end
+            || directory.frames.len() != locator.frames as usize
+        {
+            return Err(failed(&"its directory does not describe its frames"));
+        }
+        let domain = match opened.header.keying {
+            cairn_format::envelope::Keying::Domain { domain, .. } => domain,
+            cairn_format::envelope::Keying::Symmetric { .. } => {
+                return Err(failed(&"it is not sealed to a domain"));
+            }
+        };
+        Ok(PackSection {
+            id,
+            kind,
+            domain,
+            epoch: opened.header.epoch,
+            bytes,
+            namespace: if role == Role::Writer { writer } else { NAMESPACE_TRUSTED },
+            session: directory.session,
+            frames: directory.frames,
+        })
+    }
+}
+
+type CheckedDirectory = (Directory, Role, cairn_format::ids::WriterId);
+
+fn check_directory(header: &Header, plain: &[u8], trust: &Trust) -> Result<CheckedDirectory, String> {
+    let (body, signature) = plain
+        .split_last_chunk::<SIGNATURE_BYTES>()
+        .ok_or_else(|| "its directory is cut short".to_owned())?;
+    let directory = Directory::decode(body).map_err(|error| error.to_string())?;
+    let writer = trust
+        .verify("the directory of a pack", &header.bound(), &directory.certificate, body, signature)
+        .map_err(|error| error.to_string())?;
+    Ok((directory, writer.role, writer.id))
+}

@@ -1,0 +1,299 @@
+//! Repositories: making them, opening them, their keys.
+
+use std::sync::{Arc, OnceLock};
+
+use cairn_format::envelope::{Cipher, Kind};
+use cairn_format::format_object::{FORMAT_BYTES, FormatObject};
+use cairn_format::ids::{ObjectHash, RepositoryId, SlotId};
+use cairn_format::limits::RECORD_BYTES_MAX;
+use cairn_format::names::{Folder, ObjectName};
+use cairn_format::record::{ChunkerSettings, Config, Domain, DomainOrigin};
+
+use crate::chunk::{ALIGNED_BYTES_DEFAULT, CHUNKER_DEFAULT};
+use crate::context::{Context, Remark};
+use crate::error::{Error, Explain};
+use crate::index::catalog::Catalog;
+use crate::seal::{Keys, Opened, Roots, Trust, Unlock, random};
+use crate::store::{Store, StoreError};
+
+pub mod chunks;
+pub mod keys;
+pub mod vault;
+
+pub use keys::NewKey;
+pub use vault::Vault;
+
+/// Length at which packs are closed unless `init` is told otherwise, bytes.
+pub const PACK_BYTES_DEFAULT: u32 = 32 << 20;
+
+/// How a repository is made.
+#[derive(Debug)]
+pub struct InitOptions {
+    /// Cipher of all objects.
+    pub cipher: Cipher,
+    /// The first key; its role must be owner.
+    pub key: NewKey,
+    /// Length at which packs are closed, bytes.
+    pub pack_bytes: u32,
+    /// Where content is cut.
+    pub chunker: ChunkerSettings,
+    /// Chunk of page files and devices, bytes.
+    pub aligned_bytes: u32,
+}
+
+impl InitOptions {
+    /// The usual settings with this first key.
+    #[must_use]
+    pub fn new(key: NewKey) -> Self {
+        Self {
+            cipher: Cipher::Aes256Gcm,
+            key,
+            pack_bytes: PACK_BYTES_DEFAULT,
+            chunker: CHUNKER_DEFAULT,
+            aligned_bytes: ALIGNED_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// What `init` made.
+#[derive(Clone, Copy, Debug)]
+pub struct InitReport {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The first key slot.
+    pub slot: SlotId,
+}
+
+fn format_hash(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}
+
+/// Makes a repository in an empty store. `format` is put last: until then there is no repository.
+///
+/// # Errors
+/// [`Error::RepositoryExists`]; [`Error::Usage`] for settings out of range; failures of the store.
+pub fn init(
+    store: &dyn Store,
+    options: &InitOptions,
+    context: &Context,
+) -> Result<InitReport, Error> {
+    if options.key.role != crate::seal::Role::Owner {
+        let message = "the first key must be an owner's".to_owned();
+        return Err(Error::Usage { message, hint: None });
+    }
+    match store.size(&ObjectName::Format) {
+        Ok(_) => return Err(Error::RepositoryExists { location: store.location() }),
+        Err(StoreError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let random = context.random.as_ref();
+    let repository = RepositoryId::from_bytes(random::array(random)?);
+    let created_ms = context.clock.now_ms();
+    let format =
+        FormatObject { required_features: 0, optional_features: 0, repository, created_ms }
+            .encode(format_hash);
+    let keys = Keys::from_roots(Roots::generate(repository, random)?)?;
+    let epoch = keys.epoch();
+    let config = Config {
+        repository,
+        format_hash: format_hash(&format),
+        generation: 1,
+        cipher: options.cipher as u8,
+        owner_key: *keys.signer()?.public_key(),
+        domains: vec![Domain {
+            id: 0,
+            epoch,
+            public_key: keys.domain_public(0, epoch)?,
+            origin: DomainOrigin::Derived,
+            name: "default".to_owned(),
+        }],
+        pack_bytes: options.pack_bytes,
+        chunker: options.chunker,
+        aligned_bytes: options.aligned_bytes,
+        parity: None,
+        previous: None,
+        revoked: Vec::new(),
+        previous_root: None,
+    };
+    // Settings are checked by the reader's own rules before anything is written.
+    Config::decode(&config.encode()).map_err(|error| Error::Usage {
+        message: format!("these settings cannot be used: {error}"),
+        hint: Some("SPEC section 2 lists the limits of sizes".to_owned()),
+    })?;
+    let slot = keys::seal_slot(repository, &keys, &options.key, context)?;
+    let trust = Trust { repository, owner: config.owner_key, revoked: Vec::new() };
+    let cipher = options.cipher;
+    let config_record = config.encode();
+    let sealed = {
+        let key = crate::seal::envelope::KeySource::symmetric_key(&keys, Kind::Config, epoch)?;
+        let to = crate::seal::envelope::SealTo::Symmetric { epoch, key: &key };
+        let envelope =
+            crate::seal::Envelope::create(Kind::Config, cipher, repository, to, random)?;
+        let content = keys.signer()?.sign_body(envelope.header(), &config_record)?;
+        trust.verify_body(envelope.header(), &content)?;
+        envelope.seal_body(&content)?
+    };
+    let name = ObjectName::Config(ObjectHash::from_bytes(*blake3::hash(&sealed).as_bytes()));
+    let slot_id = crate::seal::slot::slot_id(&slot);
+    store.put(&name, &sealed)?;
+    store.put(&ObjectName::Key(slot_id), &slot)?;
+    match store.put(&ObjectName::Format, &format) {
+        Ok(_) => Ok(InitReport { repository, slot: slot_id }),
+        Err(StoreError::Exists { .. }) => {
+            Err(Error::RepositoryExists { location: store.location() })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads and checks the `format` object.
+///
+/// # Errors
+/// [`Error::NoRepository`]; damage; a newer version.
+pub fn read_format(store: &dyn Store) -> Result<(FormatObject, [u8; 32]), Error> {
+    let bytes = match store.get(&ObjectName::Format, FORMAT_BYTES as u64) {
+        Ok(bytes) => bytes,
+        Err(StoreError::NotFound { .. }) => {
+            return Err(Error::NoRepository { location: store.location() });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let format =
+        FormatObject::parse(&bytes, format_hash).map_err(Error::format(ObjectName::Format))?;
+    Ok((format, format_hash(&bytes)))
+}
+
+/// An opened repository.
+pub struct Repository {
+    vault: Vault,
+    catalog: OnceLock<Catalog>,
+    /// Held while the catalog is opened, so that this happens once.
+    opening: parking_lot::Mutex<()>,
+}
+
+impl Repository {
+    /// Opens a repository with whatever key slot the secret fits.
+    ///
+    /// # Errors
+    /// [`Error::NoRepository`], [`Error::WrongKey`], [`Error::NoKeySlots`], [`Error::NoConfig`];
+    /// damage; failures of the store.
+    pub fn open(
+        store: Arc<dyn Store>,
+        unlock: &Unlock,
+        context: &Context,
+    ) -> Result<Self, Error> {
+        let (format, hash) = read_format(store.as_ref())?;
+        let payload = keys::unlock(store.as_ref(), format.repository, unlock, context)?;
+        let keys = Keys::from_payload(format.repository, &payload)?;
+        let (config, trust) = read_config(store.as_ref(), &keys, hash, context)?;
+        let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
+        let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
+        Ok(Self { vault, catalog: OnceLock::new(), opening: parking_lot::Mutex::default() })
+    }
+
+    /// The store, keys and settings.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// The index, opened and brought up to date at first use.
+    ///
+    /// # Errors
+    /// Failures of the store or the cache.
+    pub fn catalog(&self) -> Result<&Catalog, Error> {
+        if let Some(catalog) = self.catalog.get() {
+            return Ok(catalog);
+        }
+        let _opening = self.opening.lock();
+        if self.catalog.get().is_none() {
+            let catalog = Catalog::open(&self.vault)?;
+            let _ = self.catalog.set(catalog);
+        }
+        self.catalog.get().ok_or(Error::Internal { part: "opening the index" })
+    }
+}
+
+impl std::ops::Deref for Repository {
+    type Target = Vault;
+
+    fn deref(&self) -> &Vault {
+        &self.vault
+    }
+}
+
+impl Vault {
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+}
+
+/// The valid config of the highest generation. Invalid ones are warned about: an attacker may add
+/// some, but cannot sign them.
+fn read_config(
+    store: &dyn Store,
+    keys: &Keys,
+    hash: [u8; 32],
+    context: &Context,
+) -> Result<(Config, Trust), Error> {
+    let mut names = Vec::new();
+    store.list(Folder::Config, &mut |name, _| {
+        names.push(name);
+        Ok(())
+    })?;
+    names.sort();
+    names.dedup();
+    let mut best: Option<(Config, Trust)> = None;
+    let mut newer = None;
+    for name in names {
+        match open_config(store, keys, &name, hash) {
+            Ok((config, trust)) => {
+                if best.as_ref().is_none_or(|(known, _)| known.generation < config.generation) {
+                    best = Some((config, trust));
+                }
+            }
+            Err(error @ Error::Format { .. }) if !error.is_damage() => newer = Some(error),
+            Err(error) if error.is_damage() => {
+                context.monitor.warn(Remark {
+                    code: error.code(),
+                    subject: name.to_string(),
+                    message: error.to_string(),
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match (newer, best) {
+        // A config that only a newer cairn understands may not be passed over.
+        (Some(error), _) => Err(error),
+        (None, Some(found)) => Ok(found),
+        (None, None) => Err(Error::NoConfig { location: store.location() }),
+    }
+}
+
+fn open_config(
+    store: &dyn Store,
+    keys: &Keys,
+    name: &ObjectName,
+    hash: [u8; 32],
+) -> Result<(Config, Trust), Error> {
+    let object = vault::read_object(store, name, RECORD_BYTES_MAX)?;
+    let (header, content) = Opened::open_body(&object, keys).map_err(Error::sealed(name))?;
+    let parts = cairn_format::envelope::Content::parse(&content).map_err(Error::format(name))?;
+    let config = Config::decode(parts.record).map_err(Error::format(name))?;
+    keys.check_owner(&config.owner_key).map_err(Error::sealed(name))?;
+    let trust = Trust {
+        repository: keys.repository(),
+        owner: config.owner_key,
+        revoked: config.revoked.clone(),
+    };
+    trust.verify_body(&header, &content).map_err(Error::sealed(name))?;
+    let belongs = config.repository == keys.repository() && config.format_hash == hash;
+    if header.kind == Kind::Config && belongs {
+        Ok((config, trust))
+    } else {
+        Err(Error::Hash { object: name.to_string() })
+    }
+}

@@ -1,0 +1,372 @@
+//! The key ring: what each role holds, and what it can do with it (SPEC §3).
+
+use std::collections::BTreeMap;
+
+use cairn_format::certificate::Role;
+use cairn_format::envelope::Kind;
+use cairn_format::ids::{ChunkId, RepositoryId};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::envelope::KeySource;
+use super::error::SealError;
+use super::payload::{DomainSecrets, RoleKeys, SharedKeys, SlotPayload};
+use super::random::Random;
+use super::recipient::public_key;
+use super::roots::{FIRST_EPOCH, Roots};
+use super::secret::Secret32;
+use super::sign::{Signer, Trust};
+
+/// Entries of the chunker's gear table.
+pub const GEAR_ENTRIES: usize = 256;
+
+/// The keys of one repository, as far as the role holds them.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    role: Role,
+    repository: RepositoryId,
+    epoch: u32,
+    chunk_id: Secret32,
+    tree_id: Secret32,
+    chunker: Option<Secret32>,
+    index: BTreeMap<u32, Secret32>,
+    config: BTreeMap<u32, Secret32>,
+    /// Held secrets; the owner derives those of derived domains besides.
+    domains: DomainSecrets,
+    roots: Option<Roots>,
+    signer: Option<Signer>,
+}
+
+/// What the owner hands to a new key slot.
+#[derive(Clone, Debug)]
+pub struct Grant<'a> {
+    /// The role.
+    pub role: Role,
+    /// Domains with their epochs that a reader or maintainer may read.
+    pub domains: &'a [(u32, u32)],
+    /// Name in the certificate of a writer or maintainer.
+    pub name: &'a str,
+    /// Time of the certificate, milliseconds since 1970.
+    pub issued_ms: i64,
+}
+
+impl Keys {
+    /// The owner's keys.
+    ///
+    /// # Errors
+    /// [`SealError::KeyNotHeld`] unless the roots reach back to the first epoch.
+    pub fn from_roots(roots: Roots) -> Result<Self, SealError> {
+        let repository = roots.repository();
+        let (mut index, mut config) = (BTreeMap::new(), BTreeMap::new());
+        for epoch in FIRST_EPOCH..=roots.newest() {
+            index.insert(epoch, roots.index_key(epoch)?);
+            config.insert(epoch, roots.config_key(epoch)?);
+        }
+        Ok(Self {
+            role: Role::Owner,
+            repository,
+            epoch: roots.newest(),
+            chunk_id: roots.chunk_id_key()?,
+            tree_id: roots.tree_id_key()?,
+            chunker: Some(roots.chunker_key()?),
+            index,
+            config,
+            domains: DomainSecrets::new(),
+            signer: Some(Signer::owner(&roots.signing_seed()?, repository)),
+            roots: Some(roots),
+        })
+    }
+
+    /// The keys of an opened slot. An owner's slot of a later epoch needs the roots before it:
+    /// see [`SlotPayload::into_roots`].
+    ///
+    /// # Errors
+    /// [`SealError::KeyNotHeld`] for an owner's slot of a later epoch; [`SealError::Format`] when
+    /// seed and certificate do not fit.
+    pub fn from_payload(
+        repository: RepositoryId,
+        payload: &SlotPayload,
+    ) -> Result<Self, SealError> {
+        let (shared, chunker, domains, signer) = match &payload.keys {
+            RoleKeys::Owner { root } => {
+                return Self::from_roots(Roots::new(repository, payload.epoch, root.clone()));
+            }
+            RoleKeys::Writer { shared, chunker, signer } => {
+                (shared, Some(chunker.clone()), DomainSecrets::new(), Some(signer))
+            }
+            RoleKeys::Reader { shared, domains } => (shared, None, domains.clone(), None),
+            RoleKeys::Maintainer { shared, domains, signer } => {
+                (shared, None, domains.clone(), Some(signer))
+            }
+        };
+        Ok(Self {
+            role: payload.role(),
+            repository,
+            epoch: payload.epoch,
+            chunk_id: shared.chunk_id.clone(),
+            tree_id: shared.tree_id.clone(),
+            chunker,
+            index: BTreeMap::from([(payload.epoch, shared.index.clone())]),
+            config: BTreeMap::from([(payload.epoch, shared.config.clone())]),
+            domains,
+            roots: None,
+            signer: signer.map(Signer::from_slot).transpose()?,
+        })
+    }
+
+    /// The role.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The repository.
+    #[must_use]
+    pub const fn repository(&self) -> RepositoryId {
+        self.repository
+    }
+
+    /// The epoch that new objects are sealed in.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// True for roles that can open chunks and snapshots.
+    #[must_use]
+    pub const fn can_read(&self) -> bool {
+        matches!(self.role, Role::Owner | Role::Reader | Role::Maintainer)
+    }
+
+    /// True for roles that can back up.
+    #[must_use]
+    pub const fn can_write(&self) -> bool {
+        matches!(self.role, Role::Owner | Role::Writer)
+    }
+
+    /// True for roles that can collect garbage: they can read, and sign tombs.
+    #[must_use]
+    pub const fn can_collect(&self) -> bool {
+        matches!(self.role, Role::Owner | Role::Maintainer)
+    }
+
+    /// Refuses early what [`Self::can_read`] denies.
+    ///
+    /// # Errors
+    /// [`SealError::KeyRoleInsufficient`].
+    pub fn require_read(&self) -> Result<(), SealError> {
+        self.require(self.can_read(), "reader, maintainer, owner")
+    }
+
+    /// Refuses early what [`Self::can_write`] denies.
+    ///
+    /// # Errors
+    /// [`SealError::KeyRoleInsufficient`].
+    pub fn require_write(&self) -> Result<(), SealError> {
+        self.require(self.can_write(), "writer, owner")
+    }
+
+    /// Refuses early what [`Self::can_collect`] denies.
+    ///
+    /// # Errors
+    /// [`SealError::KeyRoleInsufficient`].
+    pub fn require_collect(&self) -> Result<(), SealError> {
+        self.require(self.can_collect(), "maintainer, owner")
+    }
+
+    const fn require(&self, can: bool, needs: &'static str) -> Result<(), SealError> {
+        if can { Ok(()) } else { Err(SealError::KeyRoleInsufficient { needs, has: self.role }) }
+    }
+
+    /// The id of a data chunk.
+    #[must_use]
+    pub fn chunk_id(&self, plaintext: &[u8]) -> ChunkId {
+        ChunkId::from_bytes(blake3::keyed_hash(self.chunk_id.expose(), plaintext).into())
+    }
+
+    /// The id of a tree node.
+    #[must_use]
+    pub fn tree_id(&self, plaintext: &[u8]) -> ChunkId {
+        ChunkId::from_bytes(blake3::keyed_hash(self.tree_id.expose(), plaintext).into())
+    }
+
+    fn chunker_key(&self) -> Result<&Secret32, SealError> {
+        self.chunker
+            .as_ref()
+            .ok_or(SealError::KeyRoleInsufficient { needs: "writer, owner", has: self.role })
+    }
+
+    /// The gear table of the content-defined chunker (SPEC §8.8).
+    ///
+    /// # Errors
+    /// [`SealError::KeyRoleInsufficient`] for roles that do not cut.
+    pub fn gear_table(&self) -> Result<Zeroizing<[u64; GEAR_ENTRIES]>, SealError> {
+        let key = self
+            .chunker
+            .as_ref()
+            .ok_or(SealError::KeyRoleInsufficient { needs: "writer, owner", has: self.role })?;
+        let mut hasher = blake3::Hasher::new_keyed(key.expose());
+        hasher.update(b"cairn v1 gear");
+        let mut output = hasher.finalize_xof();
+        let mut table = Zeroizing::new([0; GEAR_ENTRIES]);
+        for entry in table.iter_mut() {
+            let mut bytes = [0; 8];
+            output.fill(&mut bytes);
+            *entry = u64::from_le_bytes(bytes);
+        }
+        output.zeroize();
+        hasher.zeroize();
+        Ok(table)
+    }
+
+    /// The signing key; readers have none.
+    ///
+    /// # Errors
+    /// [`SealError::KeyRoleInsufficient`] for a reader.
+    pub fn signer(&self) -> Result<&Signer, SealError> {
+        self.signer.as_ref().ok_or(SealError::KeyRoleInsufficient {
+            needs: "writer, maintainer, owner",
+            has: self.role,
+        })
+    }
+
+    /// Checks the owner's key that a config states against what these keys know of the owner:
+    /// an owner knows its key, a writer's and a maintainer's certificate was signed with it. A
+    /// reader has nothing to check it against.
+    ///
+    /// # Errors
+    /// [`SealError::Signature`] when the config's owner is another.
+    pub fn check_owner(&self, owner: &[u8; 32]) -> Result<(), SealError> {
+        let Some(signer) = &self.signer else { return Ok(()) };
+        let trust = Trust { repository: self.repository, owner: *owner, revoked: Vec::new() };
+        trust.verify_certificate(&signer.certificate().encode()).map(|_| ())
+    }
+
+    /// Adds the secret of an external domain, or of any domain the slot did not bring.
+    pub fn add_domain_secret(&mut self, domain: u32, epoch: u32, secret: Secret32) {
+        self.domains.insert((domain, epoch), secret);
+    }
+
+    /// The public key that a derived domain of this epoch has; for the config.
+    ///
+    /// # Errors
+    /// As [`KeySource::domain_secret`].
+    pub fn domain_public(&self, domain: u32, epoch: u32) -> Result<[u8; 32], SealError> {
+        self.domain_secret(domain, epoch).map(|secret| public_key(&secret))
+    }
+
+    /// The roots, of an owner.
+    ///
+    /// # Errors
+    /// [`SealError::KeyRoleInsufficient`] for anyone else.
+    pub fn roots(&self) -> Result<&Roots, SealError> {
+        self.roots.as_ref().ok_or(SealError::KeyRoleInsufficient { needs: "owner", has: self.role })
+    }
+
+    fn shared(&self) -> Result<SharedKeys, SealError> {
+        Ok(SharedKeys {
+            chunk_id: self.chunk_id.clone(),
+            tree_id: self.tree_id.clone(),
+            index: self.symmetric_key(Kind::Index, self.epoch)?,
+            config: self.symmetric_key(Kind::Config, self.epoch)?,
+        })
+    }
+
+    /// What a new slot with these same keys must hold: for another passphrase or method.
+    ///
+    /// # Errors
+    /// None for keys that were made by this module.
+    pub fn own_payload(&self) -> Result<SlotPayload, SealError> {
+        let keys = match self.role {
+            Role::Owner => RoleKeys::Owner { root: self.roots()?.root(self.epoch)?.clone() },
+            Role::Writer => RoleKeys::Writer {
+                shared: self.shared()?,
+                chunker: self.chunker_key()?.clone(),
+                signer: self.signer()?.to_slot(),
+            },
+            Role::Reader => {
+                RoleKeys::Reader { shared: self.shared()?, domains: self.domains.clone() }
+            }
+            Role::Maintainer => RoleKeys::Maintainer {
+                shared: self.shared()?,
+                domains: self.domains.clone(),
+                signer: self.signer()?.to_slot(),
+            },
+        };
+        Ok(SlotPayload { epoch: self.epoch, keys })
+    }
+
+    /// What a new slot of some role must hold; only the owner can make it. Writers and
+    /// maintainers get a signing key of their own.
+    ///
+    /// # Errors
+    /// [`SealError::KeyRoleInsufficient`] unless these are the owner's keys;
+    /// [`SealError::KeyNotHeld`] for a domain without secret; [`SealError::RngBroken`].
+    pub fn grant(&self, grant: &Grant<'_>, random: &dyn Random) -> Result<SlotPayload, SealError> {
+        let roots = self.roots()?;
+        let issue = || {
+            self.signer()?.issue(self.repository, grant.role, grant.issued_ms, grant.name, random)
+        };
+        let domains = || -> Result<DomainSecrets, SealError> {
+            let secrets = grant.domains.iter().map(|(domain, epoch)| {
+                Ok(((*domain, *epoch), self.domain_secret(*domain, *epoch)?))
+            });
+            secrets.collect()
+        };
+        let keys = match grant.role {
+            Role::Owner => RoleKeys::Owner { root: roots.root(self.epoch)?.clone() },
+            Role::Writer => RoleKeys::Writer {
+                shared: self.shared()?,
+                chunker: roots.chunker_key()?,
+                signer: issue()?,
+            },
+            Role::Reader => RoleKeys::Reader { shared: self.shared()?, domains: domains()? },
+            Role::Maintainer => RoleKeys::Maintainer {
+                shared: self.shared()?,
+                domains: domains()?,
+                signer: issue()?,
+            },
+        };
+        Ok(SlotPayload { epoch: self.epoch, keys })
+    }
+}
+
+impl KeySource for Keys {
+    fn repository(&self) -> RepositoryId {
+        self.repository
+    }
+
+    fn domain_secret(&self, domain: u32, epoch: u32) -> Result<Secret32, SealError> {
+        if let Some(secret) = self.domains.get(&(domain, epoch)) {
+            return Ok(secret.clone());
+        }
+        self.require_read()?;
+        match &self.roots {
+            Some(roots) => roots.domain_secret(domain, epoch),
+            None => Err(SealError::KeyNotHeld { what: format!("domain {domain}"), epoch }),
+        }
+    }
+
+    fn symmetric_key(&self, kind: Kind, epoch: u32) -> Result<Secret32, SealError> {
+        let keys = if kind == Kind::Config { &self.config } else { &self.index };
+        keys.get(&epoch)
+            .cloned()
+            .ok_or_else(|| SealError::KeyNotHeld { what: format!("the {}", kind.name()), epoch })
+    }
+}
+
+impl SlotPayload {
+    /// The root in an owner's slot, to be completed from the configs
+    /// ([`Roots::add_previous`]) and made into [`Keys::from_roots`].
+    ///
+    /// # Errors
+    /// [`SealError::KeyRoleInsufficient`] for another role's slot.
+    pub fn into_roots(self, repository: RepositoryId) -> Result<Roots, SealError> {
+        let role = self.role();
+        match self.keys {
+            RoleKeys::Owner { root } => Ok(Roots::new(repository, self.epoch, root)),
+            RoleKeys::Writer { .. } | RoleKeys::Reader { .. } | RoleKeys::Maintainer { .. } => {
+                Err(SealError::KeyRoleInsufficient { needs: "owner", has: role })
+            }
+        }
+    }
+}
