@@ -24,3 +24,5 @@ mod secrets;
 mod signals;
 #[cfg(test)]
 mod sources;
+#[cfg(test)]
+mod terminal;
