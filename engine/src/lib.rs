@@ -5,13 +5,17 @@
 //! environment and never exits; every operation is Options -> Plan -> Report.
 
 pub mod chunk;
+pub mod context;
 pub mod error;
 pub mod frame;
 pub mod index;
 pub mod ops;
 pub mod pack;
+pub mod pipeline;
+pub mod repo;
 pub mod seal;
-pub mod snapshot;
+
 pub mod source;
 pub mod store;
 pub mod target;
+pub mod tree;

@@ -1,4 +1,4 @@
-//! Roles, and the certificate that says which signing key has which (SPEC §3).
+//! Roles, and the certificate that says which signing key has which (SPEC section 3).
 
 use crate::codec::{Reader, Writer};
 use crate::error::FormatError;

@@ -1,4 +1,4 @@
-//! The plain header of sealed objects, their parts, and the padding of bodies (SPEC §5).
+//! The plain header of sealed objects, their parts, and the padding of bodies (SPEC section 5).
 
 use crate::certificate::CERTIFICATE_BYTES_MAX;
 use crate::codec::{Reader, Writer, padme};
@@ -16,11 +16,11 @@ pub const HEADER_BYTES: usize = 192;
 pub const BOUND_BYTES: usize = 88;
 /// Length of a sealed data key, bytes.
 pub const WRAPPED_KEY_BYTES: usize = 48;
-/// Kind of a key slot, which has a layout of its own (SPEC §3.1).
+/// Kind of a key slot, which has a layout of its own (SPEC section 3.1).
 pub const KIND_KEY_SLOT: u8 = 9;
-/// Kind of a receipt, which is plain (SPEC §8.6).
+/// Kind of a receipt, which is plain (SPEC section 8.6).
 pub const KIND_RECEIPT: u8 = 10;
-/// Kind of a replica record, which is plain (SPEC §8.7).
+/// Kind of a replica record, which is plain (SPEC section 8.7).
 pub const KIND_REPLICA: u8 = 11;
 /// The value of the header's domain field that says "symmetric".
 const DOMAIN_SYMMETRIC: u32 = u32::MAX;
@@ -80,7 +80,7 @@ impl Kind {
         matches!(self, Self::DataPack | Self::TreePack)
     }
 
-    /// Largest object of this kind, bytes (SPEC §2).
+    /// Largest object of this kind, bytes (SPEC section 2).
     #[must_use]
     pub const fn object_bytes_max(self) -> u32 {
         match self {
@@ -316,7 +316,7 @@ pub const fn content_bytes_max(kind: Kind) -> usize {
     kind.object_bytes_max() as usize / 9 * 8 - HEADER_BYTES - 64
 }
 
-/// The padded plaintext of a body: `u32 length ‖ content ‖ zeros`. `room` bytes more are
+/// The padded plaintext of a body: `u32 length then content then zeros`. `room` bytes more are
 /// reserved behind it, for the tag.
 ///
 /// # Errors
@@ -361,7 +361,7 @@ pub fn unpad_body(body: &[u8]) -> Result<&[u8], FormatError> {
     Ok(content)
 }
 
-/// The content of a body, taken apart: `bytes certificate ‖ record ‖ [64] signature`.
+/// The content of a body, taken apart: `bytes certificate then record then [64] signature`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content<'a> {
     /// The encoded certificate; empty only where nothing is signed (leases).

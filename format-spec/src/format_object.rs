@@ -1,4 +1,4 @@
-//! The `format` object: the only plain, fixed-name object; says what the repository is (SPEC §4.1).
+//! The `format` object: the only plain, fixed-name object; says what the repository is (SPEC section 4.1).
 
 use crate::codec::{Reader, Writer};
 use crate::error::FormatError;
@@ -12,9 +12,9 @@ const CHECKED_BYTES: usize = 64;
 pub const FORMAT_MAGIC: [u8; 16] = *b"cairn repository";
 /// The format version this crate writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
-/// Required feature bits this crate knows (SPEC §11): none yet.
+/// Required feature bits this crate knows (SPEC section 11): none yet.
 pub const REQUIRED_FEATURES_KNOWN: u64 = 0;
-/// Optional feature bits this crate knows (SPEC §11): none yet.
+/// Optional feature bits this crate knows (SPEC section 11): none yet.
 pub const OPTIONAL_FEATURES_KNOWN: u64 = 0;
 
 /// What the `format` object says. Protected against damage by its check sum, and against

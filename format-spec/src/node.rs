@@ -270,6 +270,37 @@ fn decode_extents(reader: &mut Reader<'_>, count_max: u32) -> Result<Vec<Extent>
     Ok(extents)
 }
 
+/// Appends a file's content in the form an entry's field 1 or 3 has, with the tag before it: for
+/// local caches.
+pub fn encode_content(content: &Content, writer: &mut Writer) {
+    match &content.extents {
+        Extents::Inline(extents) => {
+            writer.u8(1).varint(content.bytes);
+            encode_extents(extents, writer);
+        }
+        Extents::Tree(node) => {
+            writer.u8(3).varint(content.bytes).raw(node.as_bytes());
+        }
+    }
+}
+
+/// Reads what [`encode_content`] wrote.
+///
+/// # Errors
+/// Any [`FormatError`].
+pub fn decode_content(bytes: &[u8]) -> Result<Content, FormatError> {
+    let mut reader = Reader::new(bytes, "content");
+    let tag = reader.u8()?;
+    let bytes = reader.varint()?;
+    let extents = match tag {
+        1 => Extents::Inline(decode_extents(&mut reader, INLINE_EXTENTS_MAX)?),
+        3 => Extents::Tree(ChunkId::from_bytes(reader.array()?)),
+        _ => return Err(FormatError::Value { what: "content" }),
+    };
+    reader.finish()?;
+    Ok(Content { bytes, extents })
+}
+
 mod kind {
     pub const FILE: u8 = 1;
     pub const DIRECTORY: u8 = 2;

@@ -1,4 +1,4 @@
-//! The plain head of a key slot (SPEC §3.1). The sealed payload is secret and has its codec
+//! The plain head of a key slot (SPEC section 3.1). The sealed payload is secret and has its codec
 //! where secrets are wiped, in the engine.
 
 use crate::certificate::Role;

@@ -1,12 +1,12 @@
 //! Fills a pack in memory: sealed frames one after another, then filler, directory and locator.
 
 use cairn_format::codec::padme;
-use cairn_format::envelope::{HEADER_BYTES, Part};
+use cairn_format::envelope::{HEADER_BYTES, Part, SIGNATURE_BYTES};
 use cairn_format::ids::{PackId, SessionId, WriterId};
 use cairn_format::limits::{DIRECTORY_BYTES_MAX, PACK_FRAMES_MAX, TAG_BYTES};
 use cairn_format::names::PackKind;
 use cairn_format::pack::{
-    ChunkRef, Codec, Directory, FrameDescription, LOCATOR_BYTES, Locator, SIGNATURE_BYTES,
+    ChunkRef, Codec, Directory, FrameDescription, LOCATOR_BYTES, Locator,
 };
 use cairn_format::segment::PackSection;
 

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use cairn_format::envelope::{HEADER_BYTES, Header, Kind, Part};
+use cairn_format::envelope::{HEADER_BYTES, Header, Kind, Part, SIGNATURE_BYTES};
 use cairn_format::ids::PackId;
 use cairn_format::names::{ObjectName, PackKind};
-use cairn_format::pack::{Directory, LOCATOR_BYTES, Locator, SIGNATURE_BYTES};
+use cairn_format::pack::{Directory, LOCATOR_BYTES, Locator};
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
 use parking_lot::Mutex;
 

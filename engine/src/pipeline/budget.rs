@@ -34,6 +34,17 @@ impl Budget {
         *used = used.saturating_add(bytes);
     }
 
+    /// Takes bytes only if that needs no waiting.
+    #[must_use]
+    pub fn try_take(&self, bytes: usize) -> bool {
+        let mut used = self.bytes_used.lock();
+        let fits = *used == 0 || used.saturating_add(bytes) <= self.bytes_max;
+        if fits {
+            *used = used.saturating_add(bytes);
+        }
+        fits
+    }
+
     /// Takes bytes and gives them back when the share is dropped.
     pub fn share(&self, bytes: usize) -> Share<'_> {
         self.take(bytes);

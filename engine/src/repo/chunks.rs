@@ -2,7 +2,6 @@
 //! decoded, and every chunk is checked against its id.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_format::ids::{ChunkId, WriterId};

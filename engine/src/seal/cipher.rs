@@ -1,4 +1,4 @@
-//! Sealing the parts of an object under its data key (SPEC §5).
+//! Sealing the parts of an object under its data key (SPEC section 5).
 //!
 //! Both ciphers run through aws-lc. XChaCha20 is ChaCha20 under a subkey that depends on the
 //! first 16 bytes of the nonce; those are the same for all parts of one type, so each object
@@ -280,4 +280,216 @@ fn split_nonce(nonce: &[u8; 24]) -> ([u8; 16], Nonce) {
     first_half.copy_from_slice(&nonce[..16]);
     short[4..].copy_from_slice(&nonce[16..]);
     (first_half, Nonce::assume_unique_for_key(short))
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_format::hex;
+    use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CIPHERS: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::XChaCha20Poly1305];
+    const PARTS: [Part; 6] = [
+        Part::Frame(0),
+        Part::Frame(1),
+        Part::Frame(65_535),
+        Part::Directory,
+        Part::Locator,
+        Part::Body,
+    ];
+
+    fn pair(cipher: Cipher) -> (PartSealer, PartOpener) {
+        let (key, bound) = (Secret32::copy_from(&[7; 32]), [9; BOUND_BYTES]);
+        (
+            PartSealer::new(cipher, &key, &bound).unwrap(),
+            PartOpener::new(cipher, &key, &bound).unwrap(),
+        )
+    }
+
+    fn bytes(text: &str) -> Vec<u8> {
+        text.as_bytes()
+            .chunks(2)
+            .map(|pair| {
+                hex::decode::<1>(core::str::from_utf8(pair).unwrap()).map(|[byte]| byte).unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn parts_round_trip_in_a_vector_and_in_a_region() {
+        for cipher in CIPHERS {
+            let ((one, opener), (other, _)) = (pair(cipher), pair(cipher));
+            for part in PARTS {
+                let mut sealed = b"plaintext".to_vec();
+                one.seal_in_place(part, &mut sealed).unwrap();
+                let mut region = [b"plaintext".as_slice(), &[0xaa; TAG]].concat();
+                other.seal_region(part, &mut region).unwrap();
+                assert_eq!(sealed, region);
+                assert_eq!(opener.open_in_place(part, &mut sealed).unwrap(), b"plaintext");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_does_not_open_as_another_or_with_a_changed_bit() {
+        for cipher in CIPHERS {
+            let (sealer, opener) = pair(cipher);
+            for part in PARTS {
+                let mut sealed = b"secret".to_vec();
+                sealer.seal_in_place(part, &mut sealed).unwrap();
+                for other in PARTS.into_iter().filter(|other| *other != part) {
+                    assert!(opener.open_in_place(other, &mut sealed.clone()).is_err());
+                }
+                for bit in 0..sealed.len() * 8 {
+                    let mut flipped = sealed.clone();
+                    flipped[bit / 8] ^= 1 << (bit % 8);
+                    assert_eq!(
+                        opener.open_in_place(part, &mut flipped),
+                        Err(SealError::Damaged { what: part_name(part) })
+                    );
+                    assert!(!flipped.windows(6).any(|window| window == b"secret"));
+                }
+                for len in 0..sealed.len() {
+                    assert!(opener.open_in_place(part, &mut sealed[..len].to_vec()).is_err());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_byte_of_the_bound_header_counts() {
+        for cipher in CIPHERS {
+            let key = Secret32::copy_from(&[7; 32]);
+            let mut sealed = b"secret".to_vec();
+            pair(cipher).0.seal_in_place(Part::Body, &mut sealed).unwrap();
+            for index in 0..BOUND_BYTES {
+                let mut bound = [9; BOUND_BYTES];
+                bound[index] ^= 1;
+                let opener = PartOpener::new(cipher, &key, &bound).unwrap();
+                assert!(opener.open_in_place(Part::Body, &mut sealed.clone()).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn no_part_is_sealed_twice() {
+        for cipher in CIPHERS {
+            let (sealer, _) = pair(cipher);
+            for part in PARTS {
+                sealer.seal_in_place(part, &mut b"one".to_vec()).unwrap();
+                let mut second = b"two".to_vec();
+                assert_eq!(
+                    sealer.seal_in_place(part, &mut second),
+                    Err(SealError::SealedTwice { what: part_name(part) })
+                );
+                assert_eq!(second, b"two");
+            }
+            sealer.seal_in_place(Part::Frame(2), &mut Vec::new()).unwrap();
+            let beyond = Part::Frame(u64::from(PACK_FRAMES_MAX));
+            assert!(sealer.seal_in_place(beyond, &mut Vec::new()).is_err());
+            assert!(sealer.seal_region(Part::Frame(3), &mut [0; TAG - 1]).is_err());
+        }
+    }
+
+    #[test]
+    fn nonces_are_those_of_the_specification() {
+        let (sealer, _) = pair(Cipher::XChaCha20Poly1305);
+        let oracle = chacha20poly1305::XChaCha20Poly1305::new(&[7; 32].into());
+        for part in PARTS {
+            let mut sealed = b"plaintext".to_vec();
+            sealer.seal_in_place(part, &mut sealed).unwrap();
+            let mut nonce = [0; 24];
+            nonce[0] = part.type_byte();
+            nonce[16..].copy_from_slice(&part.counter().to_le_bytes());
+            let aad = [&[9; 88][..], &[part.type_byte()], &part.counter().to_le_bytes()].concat();
+            let payload = Payload { msg: b"plaintext", aad: &aad };
+            assert_eq!(oracle.encrypt(&nonce.into(), payload).unwrap(), sealed);
+        }
+        let (sealer, _) = pair(Cipher::Aes256Gcm);
+        let mut sealed = b"plaintext".to_vec();
+        sealer.seal_in_place(Part::Frame(258), &mut sealed).unwrap();
+        let aad = [&[9; 88][..], &[1, 2, 1, 0, 0, 0, 0, 0, 0]].concat();
+        let nonce = Nonce::assume_unique_for_key([1, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
+        let mut expected = b"plaintext".to_vec();
+        bind(&AES_256_GCM, &Secret32::copy_from(&[7; 32]))
+            .unwrap()
+            .seal_in_place_append_tag(nonce, Aad::from(aad), &mut expected)
+            .unwrap();
+        assert_eq!(sealed, expected);
+    }
+
+    #[test]
+    fn aes_256_gcm_matches_the_known_answer_of_nist() {
+        // "The Galois/Counter Mode of Operation (GCM)", submission to NIST, test case 16.
+        let key: [u8; 32] =
+            hex::decode("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308")
+                .unwrap();
+        let nonce = hex::decode("cafebabefacedbaddecaf888").unwrap();
+        let mut buf = bytes(concat!(
+            "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72",
+            "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+        ));
+        bind(&AES_256_GCM, &Secret32::copy_from(&key))
+            .unwrap()
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(bytes("feedfacedeadbeeffeedfacedeadbeefabaddad2")),
+                &mut buf,
+            )
+            .unwrap();
+        assert_eq!(
+            hex::encode(&buf),
+            concat!(
+                "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa",
+                "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
+                "76fc6ece0f4e1768cddf8853bb2d551b",
+            )
+        );
+    }
+
+    #[test]
+    fn xchacha20_poly1305_matches_the_known_answer_of_the_draft() {
+        // draft-irtf-cfrg-xchacha, appendix A.3.1.
+        let mut key = Secret32::zeroed();
+        for (byte, value) in key.expose_mut().iter_mut().zip(0x80..) {
+            *byte = value;
+        }
+        let nonce = core::array::from_fn(|index| 0x40 + u8::try_from(index).unwrap());
+        let mut buf = b"Ladies and Gentlemen of the class of '99: If I could offer you \
+            only one tip for the future, sunscreen would be it."
+            .to_vec();
+        seal_small(&key, &nonce, &bytes("50515253c0c1c2c3c4c5c6c7"), &mut buf).unwrap();
+        assert_eq!(
+            hex::encode(&buf),
+            concat!(
+                "bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb",
+                "731c7f1b0b4aa6440bf3a82f4eda7e39ae64c6708c54c216cb96b72e1213b452",
+                "2f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3fff9",
+                "21f9664c97637da9768812f615c68b13b52e",
+                "c0875924c1c7987947deafd8780acf49",
+            )
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn xchacha20_poly1305_equals_the_portable_implementation(
+            key: [u8; 32],
+            nonce: [u8; 24],
+            aad in proptest::collection::vec(any::<u8>(), 0..200),
+            plaintext in proptest::collection::vec(any::<u8>(), 0..2000),
+        ) {
+            let secret = Secret32::copy_from(&key);
+            let mut sealed = plaintext.clone();
+            seal_small(&secret, &nonce, &aad, &mut sealed).unwrap();
+            let oracle = chacha20poly1305::XChaCha20Poly1305::new(&key.into())
+                .encrypt(&nonce.into(), Payload { msg: &plaintext, aad: &aad })
+                .unwrap();
+            prop_assert_eq!(&sealed, &oracle);
+            let opened = open_small(&secret, &nonce, &aad, &mut sealed).map(|opened| opened.to_vec());
+            prop_assert_eq!(opened, Some(plaintext));
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The key ring: what each role holds, and what it can do with it (SPEC §3).
+//! The key ring: what each role holds, and what it can do with it (SPEC section 3).
 
 use std::collections::BTreeMap;
 
@@ -195,7 +195,7 @@ impl Keys {
             .ok_or(SealError::KeyRoleInsufficient { needs: "writer, owner", has: self.role })
     }
 
-    /// The gear table of the content-defined chunker (SPEC §8.8).
+    /// The gear table of the content-defined chunker (SPEC section 8.8).
     ///
     /// # Errors
     /// [`SealError::KeyRoleInsufficient`] for roles that do not cut.

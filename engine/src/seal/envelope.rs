@@ -1,4 +1,4 @@
-//! Sealing and opening objects: the header, the data key, and bodies (SPEC §5).
+//! Sealing and opening objects: the header, the data key, and bodies (SPEC section 5).
 
 use core::fmt;
 
@@ -144,7 +144,7 @@ impl Envelope {
         hasher.zeroize();
     }
 
-    /// The whole object with a body: header ‖ sealed, padded content.
+    /// The whole object with a body: header then sealed, padded content.
     ///
     /// # Errors
     /// [`SealError::Format`] for a pack, or content beyond the limit of the kind.
@@ -193,21 +193,8 @@ impl Opened {
                 found: header.repository,
             });
         }
-        let bound = header.bound();
-        let other_key = || SealError::OtherKey { what, epoch: header.epoch };
-        let data_key = match &header.keying {
-            Keying::Domain { domain, ephemeral, wrapped } => {
-                let secret = keys.domain_secret(*domain, header.epoch)?;
-                unwrap_data_key(&secret, ephemeral, wrapped, &bound).ok_or_else(other_key)?
-            }
-            Keying::Symmetric { .. } => {
-                symmetric_data_key(&keys.symmetric_key(header.kind, header.epoch)?, &bound)
-            }
-        };
-        if !constant_time_eq(commitment(&data_key, &bound).expose(), &header.commitment) {
-            return Err(other_key());
-        }
-        let opener = PartOpener::new(header.cipher, &data_key, &bound)?;
+        let data_key = recover_data_key(&header, keys)?;
+        let opener = PartOpener::new(header.cipher, &data_key, &header.bound())?;
         Ok(Self { header, opener })
     }
 
@@ -236,6 +223,29 @@ impl Opened {
         let mut body = body.to_vec();
         let content = unpad_body(opened.opener.open_in_place(Part::Body, &mut body)?)?.to_vec();
         Ok((opened.header, content))
+    }
+}
+
+/// The data key, after the commitment was compared.
+pub(super) fn recover_data_key(
+    header: &Header,
+    keys: &dyn KeySource,
+) -> Result<Secret32, SealError> {
+    let bound = header.bound();
+    let other_key = || SealError::OtherKey { what: header.kind.name(), epoch: header.epoch };
+    let data_key = match &header.keying {
+        Keying::Domain { domain, ephemeral, wrapped } => {
+            let secret = keys.domain_secret(*domain, header.epoch)?;
+            unwrap_data_key(&secret, ephemeral, wrapped, &bound).ok_or_else(other_key)?
+        }
+        Keying::Symmetric { .. } => {
+            symmetric_data_key(&keys.symmetric_key(header.kind, header.epoch)?, &bound)
+        }
+    };
+    if constant_time_eq(commitment(&data_key, &bound).expose(), &header.commitment) {
+        Ok(data_key)
+    } else {
+        Err(other_key())
     }
 }
 

@@ -1,4 +1,4 @@
-//! All cryptography: keys and roles, key slots, sealed objects, signatures (SPEC §3 and §5).
+//! All cryptography: keys and roles, key slots, sealed objects, signatures (SPEC section 3 and section 5).
 //!
 //! Nothing outside this module handles a secret. A secret lives in [`Secret32`] or
 //! [`SecretBytes`], which wipe their memory and print nothing.
@@ -14,6 +14,11 @@ pub mod roots;
 pub mod secret;
 pub mod sign;
 pub mod slot;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use cairn_format::certificate::Role;
 pub use cairn_format::envelope::{Cipher, Kind, Part};

@@ -1,4 +1,4 @@
-//! What a key slot holds once it is open: exactly the keys of its role (SPEC §3.1).
+//! What a key slot holds once it is open: exactly the keys of its role (SPEC section 3.1).
 
 use std::collections::BTreeMap;
 

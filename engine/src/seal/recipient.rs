@@ -1,4 +1,4 @@
-//! X25519 key pairs: recipients of key slots, and domains (SPEC §3).
+//! X25519 key pairs: recipients of key slots, and domains (SPEC section 3).
 
 use core::fmt;
 
@@ -172,13 +172,20 @@ mod tests {
 
     #[test]
     fn x25519_matches_rfc_7748_and_refuses_small_order() {
-        let secret = |text| Secret32::copy_from(&hex::decode(text).unwrap());
-        let alice = secret("77076d0a7318a57d3c16c17251b26645df4c2f92ebc099ac0d0b8a0b2a9f0a1e");
-        let alice_rfc = "77076d0a7318a57d3c16c17251b26645df4c2f92ebc09948cc8f6b3d7b1c2a5b";
-        assert_ne!(alice, secret(alice_rfc));
-        assert!(agree(&alice, &[0; 32]).is_none());
+        let bytes = |text| hex::decode::<32>(text).unwrap();
+        let alice = Secret32::copy_from(&bytes(
+            "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
+        ));
+        let bob = bytes("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f");
+        let shared = bytes("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
+        assert_eq!(
+            public_key(&alice),
+            bytes("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
+        );
+        assert_eq!(agree(&alice, &bob).unwrap().expose(), &shared);
         let mut one = [0; 32];
         one[0] = 1;
+        assert!(agree(&alice, &[0; 32]).is_none());
         assert!(agree(&alice, &one).is_none());
     }
 }

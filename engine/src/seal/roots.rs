@@ -1,4 +1,4 @@
-//! The owner's roots, one for each epoch, and all that is derived from them (SPEC §3).
+//! The owner's roots, one for each epoch, and all that is derived from them (SPEC section 3).
 
 use std::collections::BTreeMap;
 
@@ -133,7 +133,7 @@ impl Roots {
         self.wrap_previous(epoch, random)
     }
 
-    /// Seals the root of `epoch − 1` under that of `epoch`.
+    /// Seals the root of `epoch - 1` under that of `epoch`.
     ///
     /// # Errors
     /// [`SealError::KeyNotHeld`] when one of the two is not held; [`SealError::RngBroken`].

@@ -105,7 +105,7 @@ pub fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(one, other).is_ok()
 }
 
-/// `KDF(context, parts one after another)` of SPEC §1.
+/// `KDF(context, parts one after another)` of SPEC section 1.
 pub(crate) fn kdf(context: &'static str, parts: &[&[u8]]) -> Secret32 {
     let mut hasher = blake3::Hasher::new_derive_key(context);
     for part in parts {

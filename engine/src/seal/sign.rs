@@ -1,4 +1,4 @@
-//! Signatures, and who may sign what (SPEC §1 and §3).
+//! Signatures, and who may sign what (SPEC section 1 and section 3).
 
 use core::fmt;
 
@@ -26,7 +26,7 @@ pub fn writer_id(public_key: &[u8; 32]) -> WriterId {
     WriterId::from_bytes(id)
 }
 
-/// `"cairn v1 signed" ‖ 0 ‖ context ‖ H(body)`.
+/// `"cairn v1 signed" then 0 then context then H(body)`.
 fn message(context: &[u8], body: &[u8]) -> Vec<u8> {
     [b"cairn v1 signed\0".as_slice(), context, blake3::hash(body).as_bytes()].concat()
 }
@@ -108,13 +108,13 @@ impl Signer {
         SignerKey { seed: self.seed.clone(), certificate: self.certificate.clone() }
     }
 
-    /// `Ed25519(context, body)` of SPEC §1.
+    /// `Ed25519(context, body)` of SPEC section 1.
     #[must_use]
     pub fn sign(&self, context: &[u8], body: &[u8]) -> [u8; SIGNATURE_BYTES] {
         self.key.sign(&message(context, body)).to_bytes()
     }
 
-    /// The content of a body or pack directory: `bytes certificate ‖ record ‖ signature`.
+    /// The content of a body or pack directory: `bytes certificate then record then signature`.
     ///
     /// # Errors
     /// [`SealError::SignerRole`] when the signer's role may not sign this kind of object.
@@ -313,7 +313,7 @@ fn verify(
     })
 }
 
-/// Who may sign which kind of object (SPEC §8).
+/// Who may sign which kind of object (SPEC section 8).
 fn check_role(role: Role, kind: Kind) -> Result<(), SealError> {
     let may = match kind {
         Kind::DataPack | Kind::TreePack | Kind::Index | Kind::Snapshot | Kind::Ack => role.signs(),

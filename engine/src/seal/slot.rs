@@ -1,4 +1,4 @@
-//! Key slots: four ways to the keys of a repository (SPEC §3.1).
+//! Key slots: four ways to the keys of a repository (SPEC section 3.1).
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use cairn_format::error::FormatError;

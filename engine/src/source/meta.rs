@@ -157,20 +157,28 @@ impl XattrReader {
         })
     }
 
-    /// Reads the attributes of `name` in `directory` (`.`: of the directory itself), sorted by
-    /// name; what cannot be read or does not fit is left out and returned as failures.
+    /// Reads the attributes of `name` in `directory`, or of the directory itself, sorted by name;
+    /// what cannot be read or does not fit is left out and returned as failures.
     pub(super) fn read(
         &mut self,
         directory: BorrowedFd<'_>,
-        name: &[u8],
+        name: Option<&[u8]>,
         shown: &Path,
     ) -> (Vec<Xattr>, Vec<SourceError>) {
         self.path.clear();
         // Writing to a Vec cannot fail.
-        let _ = write!(self.path, "{PROC_FD}/{}/", directory.as_raw_fd());
-        self.path.extend_from_slice(name);
-
-        let listed = match rustix::fs::llistxattr(self.path.as_slice(), self.names.as_mut_slice()) {
+        let _ = write!(self.path, "{PROC_FD}/{}", directory.as_raw_fd());
+        if let Some(name) = name {
+            self.path.push(b'/');
+            self.path.extend_from_slice(name);
+        }
+        let (path, names) = (self.path.as_slice(), self.names.as_mut_slice());
+        // The way to a handle is itself a link, and the only one that is followed.
+        let listed = match name {
+            None => rustix::fs::listxattr(path, names),
+            Some(_) => rustix::fs::llistxattr(path, names),
+        };
+        let listed = match listed {
             Ok(bytes) => self.names.get(..bytes).unwrap_or_default(),
             // No such attributes on this file system, or the file vanished, which opening tells.
             Err(Errno::OPNOTSUPP | Errno::NOENT | Errno::NOSYS) => return Default::default(),
@@ -183,19 +191,24 @@ impl XattrReader {
         names.sort_unstable();
         let (mut xattrs, mut failures) = (Vec::new(), Vec::new());
         let mut budget = XattrBudget::default();
-        for name in names {
-            match rustix::fs::lgetxattr(self.path.as_slice(), name, self.value.as_mut_slice()) {
+        for attribute in names {
+            let value = self.value.as_mut_slice();
+            let read = match name {
+                None => rustix::fs::getxattr(path, attribute, value),
+                Some(_) => rustix::fs::lgetxattr(path, attribute, value),
+            };
+            match read {
                 Ok(bytes) => {
                     let value = self.value.get(..bytes).unwrap_or_default();
-                    if !budget.take(name.len() + value.len()) {
+                    if !budget.take(attribute.len() + value.len()) {
                         failures.push(SourceError::XattrsTooLarge {
                             path: shown.to_path_buf(),
-                            name: String::from_utf8_lossy(name).into_owned(),
+                            name: String::from_utf8_lossy(attribute).into_owned(),
                             bytes_max: XATTR_BYTES_MAX,
                         });
                         continue;
                     }
-                    xattrs.push(Xattr { name: name.to_vec(), value: value.to_vec() });
+                    xattrs.push(Xattr { name: attribute.to_vec(), value: value.to_vec() });
                 }
                 // Removed since it was listed, or listed without being there.
                 Err(Errno::NODATA | Errno::NOENT | Errno::OPNOTSUPP) => {}

@@ -352,7 +352,7 @@ impl Walk {
         let stat =
             rustix::fs::fstat(&directory).map_err(|e| SourceError::io("look at", path, e))?;
         let mut meta = meta_of(&stat, &mut self.owners);
-        self.read_xattrs(&directory, b".", path, &mut meta);
+        self.read_xattrs(&directory, None, path, &mut meta);
         self.pending.push_back(Event::Enter {
             path: path.to_path_buf(),
             name: name.to_vec(),
@@ -399,7 +399,7 @@ impl Walk {
                 return Err(SourceError::Replaced { path: path.to_path_buf() });
             }
         };
-        self.read_xattrs(parent, name, path, &mut meta);
+        self.read_xattrs(parent, Some(name), path, &mut meta);
         self.pending.push_back(Event::Leaf(Box::new(Leaf {
             path: path.to_path_buf(),
             name: name.to_vec(),
@@ -410,7 +410,13 @@ impl Walk {
         Ok(())
     }
 
-    fn read_xattrs(&mut self, directory: &OwnedFd, name: &[u8], path: &Path, meta: &mut Meta) {
+    fn read_xattrs(
+        &mut self,
+        directory: &OwnedFd,
+        name: Option<&[u8]>,
+        path: &Path,
+        meta: &mut Meta,
+    ) {
         let Some(reader) = self.xattrs.as_mut() else { return };
         let (xattrs, failures) = reader.read(directory.as_fd(), name, path);
         meta.xattrs = xattrs;
@@ -537,4 +543,26 @@ const KERNEL_FILE_SYSTEMS: [rustix::fs::FsWord; 15] = [
 
 fn is_kernel_file_system(directory: &OwnedFd) -> bool {
     rustix::fs::fstatfs(directory).is_ok_and(|facts| KERNEL_FILE_SYSTEMS.contains(&facts.f_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a directory swapped for a link comes down to, without the race.
+    #[test]
+    fn a_link_is_not_opened_as_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        let parent = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        let open = |name: &str| open_directory(&parent, name.as_bytes(), Path::new(name));
+        assert!(matches!(open("real"), Ok((_, None))));
+        for name in ["link", "file"] {
+            assert!(matches!(open(name), Err(SourceError::Replaced { .. })), "{name}");
+        }
+        assert!(descend(&dir.path().canonicalize().unwrap().join("real")).is_ok());
+        assert!(descend(&dir.path().canonicalize().unwrap().join("link")).is_err());
+    }
 }

@@ -106,6 +106,8 @@ struct LinkHome {
     path: SafePath,
     inode: (u64, u64),
     kind: FileType,
+    /// Inodes that had the role before, where the file system could not give them more names.
+    earlier: Vec<(u64, u64)>,
 }
 
 /// A directory being filled with a restored tree. Usable from several threads at once.
@@ -223,13 +225,21 @@ impl Target {
             return Ok(Created::Linked);
         }
         let (created, inode) = self.create_leaf(path, &slot, node, meta)?;
-        links.insert(group, LinkHome { path: path.clone(), inode, kind: kind_of(node) });
+        let mut home =
+            LinkHome { path: path.clone(), inode, kind: kind_of(node), earlier: Vec::new() };
+        if let Some(before) = links.remove(&group) {
+            home.earlier = before.earlier;
+            home.earlier.push(before.inode);
+        }
+        links.insert(group, home);
         Ok(created)
     }
 
     /// Whether this inode is the one that the names of a group share.
     pub(super) fn is_home(&self, group: LinkGroup, stat: &Stat) -> bool {
-        self.links.lock().get(&group).is_some_and(|home| home.inode == (stat.st_dev, stat.st_ino))
+        let inode = (stat.st_dev, stat.st_ino);
+        let links = self.links.lock();
+        links.get(&group).is_some_and(|home| home.inode == inode || home.earlier.contains(&inode))
     }
 
     fn create_directory(&self, slot: &Slot<'_>) -> Result<Created, TargetError> {

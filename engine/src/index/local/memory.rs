@@ -8,8 +8,8 @@ use cairn_format::ids::{ChunkId, PackId, SegmentId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::{
-    BulkLoad, ChunkPlace, Counts, IndexError, LedgerEntry, LocalIndex, NewPack, PackNumber,
-    PackRecord, PackState,
+    BulkLoad, ChunkPlace, Counts, EachPack, IndexError, LedgerEntry, LocalIndex, NewPack,
+    PackNumber, PackRecord, PackState,
 };
 
 /// A local index that lives and dies with the process; its memory follows what it holds.
@@ -216,10 +216,7 @@ impl LocalIndex for MemoryIndex {
         Ok(())
     }
 
-    fn for_each_pack(
-        &self,
-        each: &mut dyn FnMut(PackNumber, &PackRecord, Option<LedgerEntry>) -> ControlFlow<()>,
-    ) -> Result<(), IndexError> {
+    fn for_each_pack(&self, each: &mut EachPack<'_>) -> Result<(), IndexError> {
         // A copy, so that `each` may write to the index.
         let state = self.state.read();
         let packs: Vec<_> = state

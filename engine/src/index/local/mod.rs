@@ -177,6 +177,10 @@ impl Default for LocalOptions {
     }
 }
 
+/// Is shown a pack and its newest verification, and says whether to go on.
+pub type EachPack<'a> =
+    dyn FnMut(PackNumber, &PackRecord, Option<LedgerEntry>) -> ControlFlow<()> + 'a;
+
 /// What [`open`] found.
 pub struct Opened {
     /// The index, ready for use.
@@ -377,10 +381,7 @@ pub trait LocalIndex: Send + Sync {
     ///
     /// # Errors
     /// See the trait.
-    fn for_each_pack(
-        &self,
-        each: &mut dyn FnMut(PackNumber, &PackRecord, Option<LedgerEntry>) -> ControlFlow<()>,
-    ) -> Result<(), IndexError>;
+    fn for_each_pack(&self, each: &mut EachPack<'_>) -> Result<(), IndexError>;
 
     /// Shows every chunk a pack lists, in the order of its directory, until `each` breaks off.
     /// Shows nothing when the pack is not known.
@@ -424,7 +425,7 @@ pub trait LocalIndex: Send + Sync {
 
 /// A load of many packs that is under way. Dropping it takes back everything it added.
 ///
-/// What it adds may be seen by look-ups before it is finished.
+/// Packs may be seen before it is finished; their chunks are surely found only afterwards.
 pub trait BulkLoad {
     /// Adds a committed pack. One that is known already becomes committed.
     ///

@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use cairn_format::ids::{ChunkId, PackId, SegmentId, SessionId, WriterId};
-use cairn_format::names::PackKind;
-use proptest::prelude::*;
-
 use super::*;
 use crate::error::{Class, Explain};
+use cairn_format::ids::{ChunkId, PackId, SegmentId, SessionId, WriterId};
+use cairn_format::names::PackKind;
 
-const PACKS: u8 = 8;
-const CHUNKS: u8 = 24;
-const SEGMENTS: u8 = 3;
-const FILES: u8 = 4;
+/// Size of the small worlds that [`content`] reads out.
+pub(super) const PACKS: u8 = 8;
+pub(super) const CHUNKS: u8 = 24;
+pub(super) const FILES: u8 = 4;
 
 pub(super) fn chunk_id(number: u64) -> ChunkId {
     ChunkId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
@@ -56,7 +54,7 @@ pub(super) fn new_pack(number: u64, frames: &[Vec<u64>]) -> NewPack {
     }
     NewPack {
         id: pack_id(number),
-        kind: if number % 2 == 0 { PackKind::Data } else { PackKind::Tree },
+        kind: if number.is_multiple_of(2) { PackKind::Data } else { PackKind::Tree },
         bytes: offset + 9,
         writer: WriterId::from_bytes([1; 16]),
         session: SessionId::from_bytes([2; 16]),
@@ -120,101 +118,6 @@ pub(super) fn content(index: &dyn LocalIndex) -> Result<Content, IndexError> {
         counts: index.counts()?,
         meta: index.meta_get("name")?,
     })
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum Step {
-    Add(u8, bool),
-    Remove(u8),
-    Commit(Vec<u8>, u8),
-    Load(Vec<u8>, Option<u8>),
-    AddSegment(u8),
-    RemoveSegment(u8),
-    PutFiles(Vec<(u8, Vec<u8>)>),
-    RetainFiles(u8),
-    Ledger(Vec<(u8, u8, u64, bool)>),
-    Meta(Vec<u8>),
-    Reopen,
-}
-
-/// What the packs of one world hold; the same chunk may stand in several and twice in one.
-pub(super) fn world() -> impl Strategy<Value = Vec<NewPack>> {
-    let frame = proptest::collection::vec(0..u64::from(CHUNKS), 0..5);
-    let pack = proptest::collection::vec(frame, 0..4);
-    proptest::collection::vec(pack, usize::from(PACKS)).prop_map(|packs| {
-        (0_u64..).zip(packs).map(|(number, frames)| new_pack(number, &frames)).collect()
-    })
-}
-
-pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let pack = || 0..PACKS;
-    let packs = || proptest::collection::vec(pack(), 0..5);
-    let value = || proptest::collection::vec(any::<u8>(), 0..9);
-    let step = prop_oneof![
-        4 => (pack(), any::<bool>()).prop_map(|(pack, pending)| Step::Add(pack, pending)),
-        3 => pack().prop_map(Step::Remove),
-        1 => (packs(), 0..SEGMENTS).prop_map(|(packs, segment)| Step::Commit(packs, segment)),
-        3 => (packs(), proptest::option::of(0..SEGMENTS)).prop_map(|(packs, end)| Step::Load(packs, end)),
-        1 => (0..SEGMENTS).prop_map(Step::AddSegment),
-        1 => (0..SEGMENTS).prop_map(Step::RemoveSegment),
-        1 => proptest::collection::vec((0..FILES, value()), 0..4).prop_map(Step::PutFiles),
-        1 => (0..FILES).prop_map(Step::RetainFiles),
-        2 => proptest::collection::vec((pack(), 0_u8..3, 0_u64..9, any::<bool>()), 0..4).prop_map(Step::Ledger),
-        1 => value().prop_map(Step::Meta),
-        1 => Just(Step::Reopen),
-    ];
-    proptest::collection::vec(step, 0..24)
-}
-
-/// What a step returned, so that it can be compared too.
-pub(super) fn take(step: &Step, world: &[NewPack], index: &dyn LocalIndex) -> String {
-    let pack = |number: &u8| &world[usize::from(*number)];
-    match step {
-        Step::Add(number, pending) => {
-            let state = if *pending { PackState::Pending } else { PackState::Committed };
-            format!("{:?}", index.add_pack(pack(number), state).unwrap())
-        }
-        Step::Remove(number) => format!("{:?}", index.remove_pack(&pack(number).id).unwrap()),
-        Step::Commit(packs, segment) => {
-            let ids: Vec<PackId> = packs.iter().map(|number| pack(number).id).collect();
-            format!("{:?}", index.commit_packs(&ids, &segment_id(*segment)).unwrap())
-        }
-        Step::Load(packs, end) => {
-            let mut load = index.begin_load().unwrap();
-            for number in packs {
-                load.add(pack(number)).unwrap();
-            }
-            if let Some(segment) = end {
-                load.finish(&[segment_id(*segment)]).unwrap();
-            }
-            String::new()
-        }
-        Step::AddSegment(segment) => {
-            format!("{:?}", index.add_segment(&segment_id(*segment)).unwrap())
-        }
-        Step::RemoveSegment(segment) => {
-            format!("{:?}", index.remove_segment(&segment_id(*segment)).unwrap())
-        }
-        Step::PutFiles(files) => {
-            let files: Vec<_> =
-                files.iter().map(|(file, value)| ([*file; 32], value.clone())).collect();
-            format!("{:?}", index.put_files(&files).unwrap())
-        }
-        Step::RetainFiles(gone) => {
-            format!("{:?}", index.retain_files(&mut |key, _| key[0] != *gone).unwrap())
-        }
-        Step::Ledger(entries) => {
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|&(number, level, verified_ms, ok)| {
-                    (pack(&number).id, LedgerEntry { level, verified_ms, ok })
-                })
-                .collect();
-            format!("{:?}", index.ledger_put(&entries).unwrap())
-        }
-        Step::Meta(value) => format!("{:?}", index.meta_put("name", value).unwrap()),
-        Step::Reopen => String::new(),
-    }
 }
 
 #[test]
@@ -286,4 +189,24 @@ fn trouble_with_the_cache_names_its_folder_and_the_way_out() {
     assert_eq!(error.to_string(), "local index /c/5 failed: it says so");
     assert_eq!(error.class(), Class::Failed);
     assert!(error.hint().unwrap().contains("/c/5 can be deleted"));
+}
+
+#[test]
+fn a_pack_is_pending_until_a_segment_names_it() {
+    let index = MemoryIndex::new();
+    for number in [2, 1, 3] {
+        index.add_pack(&new_pack(number, &[vec![number]]), PackState::Pending).unwrap();
+    }
+    assert_eq!(index.pending_packs().unwrap(), [2, 1, 3].map(pack_id));
+    index.commit_packs(&[pack_id(1), pack_id(9)], &segment_id(4)).unwrap();
+    assert_eq!(index.pending_packs().unwrap(), [2, 3].map(pack_id));
+    assert_eq!(index.segments().unwrap(), [segment_id(4)]);
+    let mut load = index.begin_load().unwrap();
+    load.add(&new_pack(2, &[vec![2]])).unwrap();
+    drop(load);
+    assert_eq!(index.pending_packs().unwrap(), [2, 3].map(pack_id), "a dropped load commits none");
+    let mut load = index.begin_load().unwrap();
+    load.add(&new_pack(2, &[vec![2]])).unwrap();
+    load.finish(&[]).unwrap();
+    assert_eq!(index.pending_packs().unwrap(), [pack_id(3)]);
 }

@@ -10,6 +10,7 @@ use rocksdb::{
     WriteOptions,
 };
 
+use super::open::LOAD_FILES;
 use crate::index::local::{IndexError, LocalOptions};
 
 /// What a key-value pair belongs to.
@@ -140,6 +141,9 @@ const BLOCK_BYTES: usize = 8 << 10;
 const FILTER_BITS: f64 = 10.0;
 const FILE_BYTES: u64 = 32 << 20;
 
+/// Is shown the position of a key that was found, and its value.
+pub(super) type EachFound<'a> = dyn FnMut(usize, &[u8]) -> Result<(), IndexError> + 'a;
+
 /// One open RocksDB.
 pub(super) struct Db {
     rocks: DB,
@@ -219,7 +223,7 @@ impl Db {
         &self,
         table: Table,
         keys: &[&[u8]],
-        each: &mut dyn FnMut(usize, &[u8]) -> Result<(), IndexError>,
+        each: &mut EachFound<'_>,
     ) -> Result<(), IndexError> {
         let family = self.family(table)?;
         let stored: Vec<Cow<'_, [u8]>> = keys.iter().map(|key| table.key(key)).collect();
@@ -277,29 +281,75 @@ impl Db {
     pub(super) fn flush(&self, table: Table) -> Result<(), IndexError> {
         self.rocks.flush_cf(self.family(table)?).map_err(|error| self.fail(&error))
     }
+}
 
-    /// Adds pairs with ascending keys by building a table file and taking it over. When it
-    /// returns they are durable.
-    pub(super) fn ingest<'p>(
-        &self,
-        table: Table,
-        pairs: impl Iterator<Item = (&'p [u8], &'p [u8])>,
-        file: &Path,
-    ) -> Result<(), IndexError> {
-        let fail = |error: rocksdb::Error| self.fail(&error);
-        let mut writer = SstFileWriter::create(&self.table_options);
-        writer.open(file).map_err(fail)?;
-        for (key, value) in pairs {
-            writer.put(table.key(key), value).map_err(fail)?;
+/// Table files built outside the database, to be taken over by it in one step.
+pub(super) struct TableFiles<'a> {
+    db: &'a Db,
+    table: Table,
+    folder: &'a Path,
+    files: Vec<PathBuf>,
+    /// The one being written.
+    writer: Option<SstFileWriter<'a>>,
+}
+
+impl<'a> TableFiles<'a> {
+    /// `folder` must be on the database's file system.
+    pub(super) fn new(db: &'a Db, table: Table, folder: &'a Path) -> Self {
+        Self { db, table, folder, files: Vec::new(), writer: None }
+    }
+
+    /// Adds a pair; keys must ascend.
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
+        let fail = |error: rocksdb::Error| self.db.fail(&error);
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let file = self.folder.join(format!("{LOAD_FILES}{}.sst", self.files.len()));
+                let writer = SstFileWriter::create(&self.db.table_options);
+                writer.open(&file).map_err(fail)?;
+                self.files.push(file);
+                none.insert(writer)
+            }
+        };
+        writer.put(self.table.key(key), value).map_err(fail)?;
+        if writer.file_size() >= FILE_BYTES { self.finish_file() } else { Ok(()) }
+    }
+
+    fn finish_file(&mut self) -> Result<(), IndexError> {
+        match self.writer.take() {
+            None => Ok(()),
+            Some(mut writer) => writer.finish().map_err(|error| self.db.fail(&error)),
         }
-        writer.finish().map_err(fail)?;
+    }
+
+    /// Adds everything to the database. When it returns, it is durable.
+    pub(super) fn ingest(mut self) -> Result<(), IndexError> {
+        self.finish_file()?;
+        if self.files.is_empty() {
+            return Ok(());
+        }
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        self.rocks
-            .ingest_external_file_cf_opts(self.family(table)?, &options, vec![file])
-            .map_err(fail)
+        let family = self.db.family(self.table)?;
+        self.db
+            .rocks
+            .ingest_external_file_cf_opts(family, &options, self.files.clone())
+            .map_err(|error| self.db.fail(&error))
     }
 }
+
+impl Drop for TableFiles<'_> {
+    fn drop(&mut self) {
+        for file in &self.files {
+            // Those taken over are gone; others are swept by the next open if this fails.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// A key without its tag, and its value.
+pub(super) type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// Walks over pairs of one table in ascending order.
 pub(super) struct Cursor<'a> {
@@ -310,7 +360,7 @@ pub(super) struct Cursor<'a> {
 
 impl Cursor<'_> {
     /// The present pair; `None` at the end.
-    pub(super) fn pair(&self) -> Result<Option<(&[u8], &[u8])>, IndexError> {
+    pub(super) fn pair(&self) -> Result<Option<Pair<'_>>, IndexError> {
         match self.pairs.item() {
             Some((key, value)) => Ok(Some((self.table.strip(key), value))),
             None => self.pairs.status().map(|()| None).map_err(|error| self.db.fail(&error)),

@@ -73,7 +73,7 @@ struct Unread;
 
 fn take_files(index: &RocksIndex, left: &Db) -> Result<(), IndexError> {
     let mut batch = index.layers.batch();
-    each_pair(left, Table::Files, &mut |key, value| {
+    each_pair(left, Table::Files, |key, value| {
         // An empty value is a deletion: see `Layers`.
         match value.is_empty() {
             true => batch.delete(Table::Files, key)?,
@@ -90,7 +90,7 @@ fn take_files(index: &RocksIndex, left: &Db) -> Result<(), IndexError> {
 /// Of two verifications the newer one counts.
 fn take_ledger(index: &RocksIndex, left: &Db) -> Result<(), IndexError> {
     let mut batch = index.layers.batch();
-    each_pair(left, Table::Ledger, &mut |key, value| {
+    each_pair(left, Table::Ledger, |key, value| {
         let (Ok(id), Some(entry)) = (PackId::from_slice(key), decode_ledger(value)) else {
             return Ok(());
         };
@@ -107,7 +107,7 @@ fn take_ledger(index: &RocksIndex, left: &Db) -> Result<(), IndexError> {
 fn each_pair(
     left: &Db,
     table: Table,
-    each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), IndexError>,
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), IndexError>,
 ) -> Result<(), IndexError> {
     let mut cursor = left.cursor(table, &[], &[])?;
     while let Some((key, value)) = cursor.pair()? {

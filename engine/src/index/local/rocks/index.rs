@@ -17,8 +17,8 @@ use super::record::{
     number_key, other_key,
 };
 use crate::index::local::{
-    BulkLoad, ChunkPlace, Counts, IndexError, LedgerEntry, LocalIndex, NewPack, PackNumber,
-    PackRecord, PackState,
+    BulkLoad, ChunkPlace, Counts, EachPack, IndexError, LedgerEntry, LocalIndex, NewPack,
+    PackNumber, PackRecord, PackState,
 };
 
 /// Keys looked up at once.
@@ -423,10 +423,7 @@ impl LocalIndex for RocksIndex {
         batch.write()
     }
 
-    fn for_each_pack(
-        &self,
-        each: &mut dyn FnMut(PackNumber, &PackRecord, Option<LedgerEntry>) -> ControlFlow<()>,
-    ) -> Result<(), IndexError> {
+    fn for_each_pack(&self, each: &mut EachPack<'_>) -> Result<(), IndexError> {
         let mut from = Some(PackNumber(0));
         while let Some(first) = from {
             let page = self.records_from(first)?;

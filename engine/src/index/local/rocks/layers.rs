@@ -8,8 +8,11 @@ use std::path::Path;
 
 use rocksdb::WriteBatch;
 
-use super::db::{Db, Table};
+use super::db::{Db, EachFound, Table};
 use crate::index::local::IndexError;
+
+/// Is shown a key and its value, and says whether to go on.
+pub(super) type EachPair<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, IndexError> + 'a;
 
 /// One database, or two seen as one.
 pub(super) struct Layers {
@@ -78,7 +81,7 @@ impl Layers {
         &self,
         table: Table,
         keys: &[&[u8]],
-        each: &mut dyn FnMut(usize, &[u8]) -> Result<(), IndexError>,
+        each: &mut EachFound<'_>,
     ) -> Result<(), IndexError> {
         let Some(base) = &self.base else { return self.top.get_sorted(table, keys, each) };
         let mut decided = vec![false; keys.len()];
@@ -107,7 +110,7 @@ impl Layers {
         table: Table,
         prefix: &[u8],
         from: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, IndexError>,
+        each: &mut EachPair<'_>,
     ) -> Result<(), IndexError> {
         let mut top = self.top.cursor(table, prefix, from)?;
         let mut base = match &self.base {
@@ -149,15 +152,5 @@ impl Layers {
     /// See [`Db::flush`].
     pub(super) fn flush(&self, table: Table) -> Result<(), IndexError> {
         self.top.flush(table)
-    }
-
-    /// See [`Db::ingest`].
-    pub(super) fn ingest<'p>(
-        &self,
-        table: Table,
-        pairs: impl Iterator<Item = (&'p [u8], &'p [u8])>,
-        file: &Path,
-    ) -> Result<(), IndexError> {
-        self.top.ingest(table, pairs, file)
     }
 }

@@ -5,8 +5,11 @@ mod handover;
 mod index;
 mod layers;
 mod load;
+#[cfg(test)]
+mod model;
 mod open;
 mod record;
+mod spill;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@
 //!     db/                       RocksDB
 //!     manifest                  how long RocksDB's list of tables was at least
 //!     damaged                   says that `db` must not be used again
-//!     load.sst                  a table file being built
+//!     load-*                    files of a load that is under way
 //!     old-<random>/             about to be deleted
 //!     handover-<random>/        what an overlay leaves: see `handover`
 //!     overlay-<pid>-<random>/   what another process keeps for itself, until it ends
@@ -40,8 +40,8 @@ const DAMAGED: &str = "damaged";
 const MANIFEST: &str = "manifest";
 const OLD: &str = "old-";
 const OVERLAY: &str = "overlay-";
-/// A table file being built.
-pub(super) const LOAD_FILE: &str = "load.sst";
+/// Begins the names of files that a load builds.
+pub(super) const LOAD_FILES: &str = "load-";
 /// How often the second process tries to read a database that changes under it.
 const BASE_ATTEMPTS: u32 = 20;
 /// Pause between these attempts: less than half a second in all.
@@ -174,7 +174,7 @@ fn unusable(root: &Path, error: &rocksdb::Error) -> Unusable {
     }
 }
 
-fn try_primary(
+pub(super) fn try_primary(
     root: &Path,
     repository: RepositoryId,
     options: LocalOptions,
@@ -438,7 +438,7 @@ fn sweep(root: &Path, primary: bool) -> Result<(), IndexError> {
             }
         } else if primary && name.starts_with(OLD) {
             remove_tree(&entry.path())?;
-        } else if primary && name == LOAD_FILE {
+        } else if primary && name.starts_with(LOAD_FILES) {
             fs::remove_file(entry.path()).map_err(IndexError::io("delete", &entry.path()))?;
         }
     }

@@ -1,0 +1,161 @@
+//! Recognises files that did not change since an earlier backup, so that they are not read again.
+//!
+//! An entry counts only while what it names is protected: while the snapshot of the session that
+//! wrote it is listed, or, for a session that was interrupted, when all its chunks are found in the
+//! index one by one.
+
+use std::collections::HashMap;
+
+use cairn_format::codec::Writer;
+use cairn_format::ids::{ChunkId, SessionId, SnapshotId, WriterId};
+use cairn_format::names::ObjectName;
+use cairn_format::node::{decode_content, encode_content};
+use cairn_format::tree::{Content, Extent, Extents};
+
+use crate::error::Error;
+use crate::index::catalog::Catalog;
+use crate::source::meta::Fingerprint;
+
+/// Entries written at once.
+const WRITE_ENTRIES: usize = 1024;
+
+/// The key of a path in the cache.
+#[must_use]
+pub fn key_of(path: &[u8]) -> [u8; 32] {
+    *blake3::hash(path).as_bytes()
+}
+
+fn session_name(session: SessionId) -> String {
+    format!("session/{session}")
+}
+
+/// Reads the cache while the source is walked.
+pub struct Recogniser<'a> {
+    catalog: &'a Catalog,
+    namespace: WriterId,
+    listed: std::collections::HashSet<SnapshotId>,
+    sessions: HashMap<SessionId, bool>,
+}
+
+impl<'a> Recogniser<'a> {
+    /// A recogniser that trusts sessions whose snapshots are among these.
+    #[must_use]
+    pub fn new(catalog: &'a Catalog, namespace: WriterId, snapshots: &[ObjectName]) -> Self {
+        let listed = snapshots
+            .iter()
+            .filter_map(|name| match name {
+                ObjectName::Snapshot { id, .. } => Some(*id),
+                _ => None,
+            })
+            .collect();
+        Self { catalog, namespace, listed, sessions: HashMap::new() }
+    }
+
+    /// The content of the file at the path of `key`, if it has not changed since it was last read;
+    /// and whether the entry is to be written anew, under the session that runs.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn recognise(
+        &mut self,
+        key: &[u8; 32],
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<(Content, bool)>, Error> {
+        let Some(value) = self.catalog.index().get_file(key)? else { return Ok(None) };
+        let Some((session, known, content)) = decode(&value) else { return Ok(None) };
+        if !fingerprint.unchanged_since(&known) {
+            return Ok(None);
+        }
+        if self.is_protected(session)? {
+            // A long list cannot be checked chunk by chunk once its snapshot is forgotten, so its
+            // entry moves on with every backup.
+            let renew = matches!(content.extents, Extents::Tree(_));
+            return Ok(Some((content, renew)));
+        }
+        Ok(if self.is_complete(&content)? { Some((content, true)) } else { None })
+    }
+
+    fn is_protected(&mut self, session: SessionId) -> Result<bool, Error> {
+        if let Some(known) = self.sessions.get(&session) {
+            return Ok(*known);
+        }
+        let noted = self.catalog.index().meta_get(&session_name(session))?;
+        let protected = noted
+            .and_then(|bytes| SnapshotId::from_slice(&bytes).ok())
+            .is_some_and(|snapshot| self.listed.contains(&snapshot));
+        self.sessions.insert(session, protected);
+        Ok(protected)
+    }
+
+    fn is_complete(&self, content: &Content) -> Result<bool, Error> {
+        let Extents::Inline(extents) = &content.extents else { return Ok(false) };
+        let ids = extents
+            .iter()
+            .filter_map(|extent| match extent {
+                Extent::Chunk { id, .. } => Some(*id),
+                Extent::Hole { .. } => None,
+            })
+            .collect::<Vec<ChunkId>>();
+        Ok(self.catalog.known(&ids, self.namespace)?.into_iter().all(|known| known))
+    }
+}
+
+fn decode(value: &[u8]) -> Option<(SessionId, Fingerprint, Content)> {
+    let (session, rest) = value.split_at_checked(SessionId::LEN)?;
+    let (fingerprint, content) = rest.split_at_checked(Fingerprint::ENCODED_BYTES)?;
+    Some((
+        SessionId::from_slice(session).ok()?,
+        Fingerprint::from_bytes(fingerprint)?,
+        decode_content(content).ok()?,
+    ))
+}
+
+/// Writes the cache while the tree is built.
+pub struct FileCache<'a> {
+    catalog: &'a Catalog,
+    session: SessionId,
+    entries: Vec<([u8; 32], Vec<u8>)>,
+}
+
+impl<'a> FileCache<'a> {
+    /// A cache whose entries belong to this session.
+    #[must_use]
+    pub fn new(catalog: &'a Catalog, session: SessionId) -> Self {
+        Self { catalog, session, entries: Vec::new() }
+    }
+
+    /// Remembers a file's content.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn put(
+        &mut self,
+        key: [u8; 32],
+        fingerprint: &Fingerprint,
+        content: &Content,
+    ) -> Result<(), Error> {
+        let mut value = Writer::new();
+        value.raw(self.session.as_bytes()).raw(&fingerprint.to_bytes());
+        encode_content(content, &mut value);
+        self.entries.push((key, value.into_bytes()));
+        if self.entries.len() >= WRITE_ENTRIES { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.catalog.index().put_files(&self.entries)?;
+        self.entries.clear();
+        Ok(())
+    }
+}
+
+/// Notes the snapshot that protects what a session read.
+///
+/// # Errors
+/// Failures of the cache.
+pub fn protect(catalog: &Catalog, session: SessionId, snapshot: SnapshotId) -> Result<(), Error> {
+    Ok(catalog.index().meta_put(&session_name(session), snapshot.as_bytes())?)
+}

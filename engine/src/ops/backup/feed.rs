@@ -1,0 +1,579 @@
+//! The first half of a backup: walks the source, recognises what did not change, reads and cuts
+//! the rest into batches, and hands batches to the workers.
+
+use std::collections::HashSet;
+use std::sync::mpsc::Sender;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cairn_format::names::PackKind;
+use cairn_format::tree::{Entry, Extent, LinkGroup, Meta, Node, Timestamp};
+use parking_lot::Mutex;
+
+use super::assemble::{FileNumber, Message, PendingFile, Step};
+use super::cache::{Recogniser, key_of};
+use crate::chunk::Cutter;
+use crate::context::{Counter, Remark};
+use crate::error::{Error, Explain};
+use crate::pipeline::budget::Budget;
+use crate::pipeline::ingest::{BATCH_BYTES, Batch, Ingest};
+use crate::repo::Vault;
+use crate::source::error::SourceError;
+use crate::source::file::{FileReader, Place, Segment, Stillness};
+use crate::source::meta::Fingerprint;
+use crate::source::profile::{self, ContentKind, HEAD_BYTES, Profile};
+use crate::source::stream::StreamSource;
+use crate::source::walk::{Event, Leaf, LeafKind, Walk};
+
+/// Batches under way to and in the workers, bytes.
+const BATCHES_BYTES_MAX: usize = 24 << 20;
+/// Steps under way to the assembler.
+const STEPS_MAX: usize = 8192;
+/// How often a file that changes while it is read is read.
+const READS_MAX: u32 = 3;
+/// A file must have rested so long before its fingerprint is trusted, milliseconds.
+const SETTLE_MS: u32 = 2_000;
+/// Remarks on single entries that are kept for the report; all are counted and shown.
+const REMARKS_KEPT_MAX: usize = 1_000;
+/// Emptied batches kept for reuse.
+const SPARE_BATCHES_MAX: usize = 32;
+
+/// What feeder and workers share.
+pub struct Shared<'a> {
+    pub ingest: &'a Ingest<'a>,
+    pub vault: &'a Vault,
+    pub steps: Budget,
+    batches: Budget,
+    failed: AtomicBool,
+    failure: Mutex<Option<Error>>,
+    spare: Mutex<Vec<Batch>>,
+}
+
+impl<'a> Shared<'a> {
+    /// Nothing under way yet.
+    pub fn new(ingest: &'a Ingest<'a>, vault: &'a Vault) -> Self {
+        Self {
+            ingest,
+            vault,
+            steps: Budget::new(STEPS_MAX),
+            batches: Budget::new(BATCHES_BYTES_MAX),
+            failed: AtomicBool::new(false),
+            failure: Mutex::default(),
+            spare: Mutex::default(),
+        }
+    }
+
+    /// Notes why a task failed; the first reason counts.
+    pub fn fail(&self, error: Error) {
+        self.failure.lock().get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// The reason a task failed, if one did.
+    pub fn take_failure(&self) -> Option<Error> {
+        self.failure.lock().take()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(self.take_failure().unwrap_or(Error::Cancelled));
+        }
+        self.vault.check_cancelled()
+    }
+
+    /// What a worker does with a batch.
+    fn work(&self, filled: Filled, messages: &Sender<Message>) {
+        let Filled { mut batch, parts } = filled;
+        let bytes = batch.data.len();
+        let outcome = if self.failed.load(Ordering::Acquire) {
+            Err(Error::Cancelled)
+        } else {
+            self.ingest.store(PackKind::Data, &batch)
+        };
+        match outcome {
+            Ok(ids) => {
+                let mut known = ids.into_iter().zip(batch.chunks.iter().copied());
+                for Part { file, part, chunks } in parts {
+                    let extents = known.by_ref().take(chunks);
+                    let extents =
+                        extents.map(|(id, bytes)| Extent::Chunk { id, bytes }).collect();
+                    // The assembler is gone only when the backup has failed already.
+                    let _ = messages.send(Message::Part { file, part, extents });
+                }
+            }
+            Err(error) => {
+                self.fail(error);
+                let _ = messages.send(Message::Failed);
+            }
+        }
+        batch.data.clear();
+        batch.chunks.clear();
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARE_BATCHES_MAX {
+            spare.push(batch);
+        }
+        drop(spare);
+        self.batches.give(bytes);
+    }
+}
+
+struct Part {
+    file: FileNumber,
+    part: u32,
+    chunks: usize,
+}
+
+/// A batch, and which file each run of its chunks belongs to.
+struct Filled {
+    batch: Batch,
+    parts: Vec<Part>,
+}
+
+/// Cutters for each profile.
+pub struct Cutters {
+    pub content: Cutter,
+    pub aligned: Cutter,
+}
+
+/// Totals of the first half.
+#[derive(Debug, Default)]
+pub struct Fed {
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Entries that could not be read.
+    pub unread: u64,
+    /// Remarks on them, the first so many.
+    pub remarks: Vec<Remark>,
+}
+
+/// How files are treated.
+pub struct FeedOptions {
+    /// Cut every file this way instead of looking at it.
+    pub profile: Option<Profile>,
+    /// Read files even if they seem unchanged.
+    pub reread: bool,
+}
+
+/// Reads sources, in one thread; workers run in `scope`.
+pub struct Feeder<'a, 's, 'scope> {
+    shared: &'scope Shared<'a>,
+    scope: &'s rayon::Scope<'scope>,
+    messages: Sender<Message>,
+    recogniser: Recogniser<'a>,
+    cutters: &'a Cutters,
+    options: FeedOptions,
+    now: Timestamp,
+    batch: Batch,
+    parts: Vec<Part>,
+    files: FileNumber,
+    linked: HashSet<LinkGroup>,
+    fed: Fed,
+}
+
+/// The file being cut into the current batch.
+struct Cutting<'c> {
+    file: FileNumber,
+    part: u32,
+    cutter: &'c Cutter,
+    /// Where the bytes begin in the batch that are in no chunk yet.
+    uncut: usize,
+    /// Chunks of the file in the current batch that are in no part yet.
+    chunks: usize,
+}
+
+impl<'a, 's, 'scope> Feeder<'a, 's, 'scope>
+where
+    'a: 'scope,
+{
+    /// A feeder with nothing read.
+    pub fn new(
+        shared: &'scope Shared<'a>,
+        scope: &'s rayon::Scope<'scope>,
+        messages: Sender<Message>,
+        recogniser: Recogniser<'a>,
+        cutters: &'a Cutters,
+        options: FeedOptions,
+    ) -> Self {
+        let now_ms = shared.vault.context.clock.now_ms();
+        let now = Timestamp { seconds: now_ms.div_euclid(1000), nanoseconds: 0 };
+        Self {
+            shared,
+            scope,
+            messages,
+            recogniser,
+            cutters,
+            options,
+            now,
+            batch: Batch::default(),
+            parts: Vec::new(),
+            files: 0,
+            linked: HashSet::new(),
+            fed: Fed::default(),
+        }
+    }
+
+    /// Ends the tree and hands the last batch over.
+    ///
+    /// # Errors
+    /// Why a task failed.
+    pub fn finish(mut self) -> Result<Fed, Error> {
+        self.flush()?;
+        self.step(Step::End)?;
+        Ok(self.fed)
+    }
+
+    /// Reads a file tree.
+    ///
+    /// # Errors
+    /// Failures that are not the source's. What cannot be read is counted and reported.
+    pub fn files(&mut self, walk: Walk) -> Result<(), Error> {
+        for event in walk {
+            self.shared.check()?;
+            match event {
+                Event::Enter { name, meta, .. } => {
+                    self.count(Counter::EntriesScanned, 1);
+                    self.step(Step::Enter { name, meta })?;
+                }
+                Event::Leave => self.step(Step::Leave)?,
+                Event::Leaf(leaf) => {
+                    self.count(Counter::EntriesScanned, 1);
+                    self.leaf(*leaf)?;
+                }
+                Event::Unreadable { path, error } => {
+                    self.remark(&path.display().to_string(), &error);
+                }
+                Event::Incomplete { path, error } => {
+                    self.remark(&path.display().to_string(), &error);
+                }
+                Event::Followed { root, real } => self.shared.vault.monitor().warn(Remark {
+                    code: "source.followed",
+                    subject: root.display().to_string(),
+                    message: format!(
+                        "{} leads through a symbolic link; {} is backed up",
+                        root.display(),
+                        real.display()
+                    ),
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, leaf: Leaf) -> Result<(), Error> {
+        let node = match leaf.kind {
+            LeafKind::File { ref place, .. } => {
+                let place = place.clone();
+                return self.file(leaf, &place, ContentKind::File);
+            }
+            LeafKind::DeviceData { ref place } => {
+                let place = place.clone();
+                return self.file(leaf, &place, ContentKind::Device);
+            }
+            LeafKind::Symlink { target } => Node::Symlink(target),
+            LeafKind::Fifo => Node::Fifo,
+            LeafKind::Socket => Node::Socket,
+            LeafKind::CharDevice { major, minor } => Node::CharDevice { major, minor },
+            LeafKind::BlockDevice { major, minor } => Node::BlockDevice { major, minor },
+        };
+        let entry = Entry { name: leaf.name, node, meta: leaf.meta };
+        self.step(Step::Entry(Box::new(entry), None))
+    }
+
+    fn file(&mut self, leaf: Leaf, place: &Place, kind: ContentKind) -> Result<(), Error> {
+        let Leaf { path, name, meta, fingerprint, .. } = leaf;
+        if let Some(group) = meta.link
+            && !self.linked.insert(group)
+        {
+            let meta = Box::new(meta);
+            return self.step(Step::Linked { name, meta, group });
+        }
+        let key = {
+            use std::os::unix::ffi::OsStrExt as _;
+            key_of(path.as_os_str().as_bytes())
+        };
+        if kind == ContentKind::File
+            && !self.options.reread
+            && let Some((content, renew)) = self.recogniser.recognise(&key, &fingerprint)?
+        {
+            self.count(Counter::FilesUnchanged, 1);
+            self.count(Counter::BytesUnchanged, content.bytes);
+            let entry = Entry { name, node: Node::File(content), meta };
+            return self.step(Step::Entry(Box::new(entry), renew.then_some((key, fingerprint))));
+        }
+        let mut reader = match FileReader::open(place) {
+            Ok(reader) => reader,
+            Err(error) => {
+                self.remark(&path.display().to_string(), &error);
+                return Ok(());
+            }
+        };
+        let number = self.next_file();
+        self.step(Step::File(Box::new(PendingFile { number, name, meta })))?;
+        self.read_until_still(&mut reader, place, number, key, kind)
+    }
+
+    fn read_until_still(
+        &mut self,
+        reader: &mut FileReader,
+        place: &Place,
+        mut number: FileNumber,
+        key: [u8; 32],
+        kind: ContentKind,
+    ) -> Result<(), Error> {
+        let shown = place.path().display().to_string();
+        for read in 1..=READS_MAX {
+            let parts = match self.read_file(reader, number, kind) {
+                Ok(parts) => parts,
+                Err(Error::Source(error)) => {
+                    self.drop_uncut();
+                    return self.give_up(&shown, &error);
+                }
+                Err(error) => return Err(error),
+            };
+            let still = match reader.finish() {
+                Ok(still) => still,
+                Err(error) => return self.give_up(&shown, &error),
+            };
+            // A file that only grew is whole up to the length it had: a log is no anomaly.
+            let whole = matches!(still, Stillness::Unchanged | Stillness::Grown(_));
+            if !whole && read < READS_MAX {
+                let again = match FileReader::open(place) {
+                    Ok(again) => again,
+                    Err(error) => return self.give_up(&shown, &error),
+                };
+                *reader = again;
+                number = self.next_file();
+                self.step(Step::FileAgain(number))?;
+                continue;
+            }
+            if !whole {
+                self.note(Remark {
+                    code: "source.changed",
+                    subject: shown.clone(),
+                    message: format!(
+                        "{shown} changed each of the {READS_MAX} times it was read; what is stored may mix old and new"
+                    ),
+                });
+            }
+            let fingerprint = reader.fingerprint();
+            let recognise = (still == Stillness::Unchanged
+                && kind == ContentKind::File
+                && fingerprint.settled(self.now, SETTLE_MS))
+            .then_some((key, fingerprint));
+            self.count(Counter::FilesDone, 1);
+            return self.step(Step::FileEnd { parts, recognise });
+        }
+        Ok(())
+    }
+
+    /// Forgets bytes that are in no chunk, and chunks that are in no part: their file is given up.
+    fn drop_uncut(&mut self) {
+        let chunks = self.parts.iter().map(|part| part.chunks).sum();
+        self.batch.chunks.truncate(chunks);
+        let bytes = self.batch.chunks.iter().map(|bytes| *bytes as usize).sum();
+        self.batch.data.truncate(bytes);
+    }
+
+    fn give_up(&mut self, shown: &str, error: &SourceError) -> Result<(), Error> {
+        self.remark(shown, error);
+        self.step(Step::FileGone)
+    }
+
+    /// Reads and cuts one file; returns its number of parts.
+    fn read_file(
+        &mut self,
+        reader: &mut FileReader,
+        number: FileNumber,
+        kind: ContentKind,
+    ) -> Result<u32, Error> {
+        let profile = match self.options.profile {
+            Some(profile) => profile,
+            None => {
+                let mut head = [0; HEAD_BYTES];
+                let length = HEAD_BYTES.min(usize::try_from(reader.bytes()).unwrap_or(HEAD_BYTES));
+                let head = head.get_mut(..length).unwrap_or_default();
+                // Small files are one chunk either way: they need no look.
+                let read = if length < HEAD_BYTES / 4 { 0 } else { reader.read_at(0, head)? };
+                profile::detect(head.get(..read).unwrap_or_default(), reader.bytes(), kind)
+            }
+        };
+        let mut cutting = self.cutting(number, profile);
+        while let Some(segment) = reader.next_segment()? {
+            match segment {
+                Segment::Data { .. } => loop {
+                    let read = self.fill(&mut cutting, |buffer| reader.read_into(buffer))?;
+                    if read == 0 {
+                        break;
+                    }
+                },
+                Segment::Hole { bytes, .. } => self.hole(&mut cutting, bytes)?,
+            }
+        }
+        self.end_cutting(cutting)
+    }
+
+    /// Reads a stream as a file at the root of the snapshot.
+    ///
+    /// # Errors
+    /// Any failure, the source's included: half a dump is no backup.
+    pub fn stream(&mut self, mut source: Box<dyn StreamSource>) -> Result<(), Error> {
+        let name = source.name().as_bytes().to_vec();
+        let meta = Meta { mode: 0o600, mtime: self.now, ..Meta::default() };
+        let number = self.next_file();
+        self.count(Counter::EntriesScanned, 1);
+        self.step(Step::File(Box::new(PendingFile { number, name, meta })))?;
+        let profile = self.options.profile.unwrap_or(Profile::Cdc);
+        let mut cutting = self.cutting(number, profile);
+        loop {
+            self.shared.check()?;
+            if self.fill(&mut cutting, |buffer| source.read(buffer))? == 0 {
+                break;
+            }
+        }
+        source.finish()?;
+        let parts = self.end_cutting(cutting)?;
+        self.count(Counter::FilesDone, 1);
+        self.step(Step::FileEnd { parts, recognise: None })
+    }
+
+    fn cutting(&self, file: FileNumber, profile: Profile) -> Cutting<'a> {
+        let cutter = match profile {
+            Profile::Cdc => &self.cutters.content,
+            Profile::Aligned | Profile::Fixed => &self.cutters.aligned,
+        };
+        Cutting { file, part: 0, cutter, uncut: self.batch.data.len(), chunks: 0 }
+    }
+
+    /// Reads once into the current batch and cuts what can be cut; returns the bytes read, 0 at the end.
+    fn fill(
+        &mut self,
+        cutting: &mut Cutting<'_>,
+        read: impl FnOnce(&mut [u8]) -> Result<usize, SourceError>,
+    ) -> Result<usize, Error> {
+        if self.batch.is_full() {
+            self.next_batch(cutting)?;
+        }
+        let end = self.batch.data.len();
+        self.batch.data.resize(BATCH_BYTES.max(end), 0);
+        let outcome = read(self.batch.data.get_mut(end..).unwrap_or_default());
+        let got = *outcome.as_ref().unwrap_or(&0);
+        self.batch.data.truncate(end + got);
+        outcome?;
+        self.fed.bytes_read += got as u64;
+        self.count(Counter::BytesRead, got as u64);
+        self.cut(cutting, false)?;
+        Ok(got)
+    }
+
+    /// Cuts the bytes that are in no chunk yet; at the end of a run (`end`) all of them.
+    fn cut(&mut self, cutting: &mut Cutting<'_>, end: bool) -> Result<(), Error> {
+        loop {
+            let uncut = self.batch.data.get(cutting.uncut..).unwrap_or_default();
+            if uncut.is_empty() || (!end && uncut.len() < cutting.cutter.bytes_max()) {
+                return Ok(());
+            }
+            if self.batch.chunks.len() >= cairn_format::limits::FRAME_CHUNKS_MAX as usize {
+                self.next_batch(cutting)?;
+                continue;
+            }
+            let length = cutting.cutter.next(uncut);
+            let bytes = u32::try_from(length).map_err(|_| Error::Internal { part: "the chunker" })?;
+            self.batch.chunks.push(bytes);
+            cutting.uncut += length;
+            cutting.chunks += 1;
+        }
+    }
+
+    /// Ends the file's part in the current batch.
+    fn end_part(&mut self, cutting: &mut Cutting<'_>) {
+        if cutting.chunks > 0 {
+            let chunks = std::mem::take(&mut cutting.chunks);
+            self.parts.push(Part { file: cutting.file, part: cutting.part, chunks });
+            cutting.part += 1;
+        }
+    }
+
+    /// Hands the current batch over; the bytes that are in no chunk yet move to the next.
+    fn next_batch(&mut self, cutting: &mut Cutting<'_>) -> Result<(), Error> {
+        self.end_part(cutting);
+        let tail = self.batch.data.get(cutting.uncut..).unwrap_or_default();
+        let mut next = self.shared.spare.lock().pop().unwrap_or_default();
+        next.data.extend_from_slice(tail);
+        self.batch.data.truncate(cutting.uncut);
+        cutting.uncut = 0;
+        self.hand_over(next)
+    }
+
+    fn hole(&mut self, cutting: &mut Cutting<'_>, bytes: u64) -> Result<(), Error> {
+        self.cut(cutting, true)?;
+        self.end_part(cutting);
+        let extents = vec![Extent::Hole { bytes }];
+        let message = Message::Part { file: cutting.file, part: cutting.part, extents };
+        cutting.part += 1;
+        self.messages.send(message).map_err(|_| self.why())
+    }
+
+    fn end_cutting(&mut self, mut cutting: Cutting<'_>) -> Result<u32, Error> {
+        self.cut(&mut cutting, true)?;
+        self.end_part(&mut cutting);
+        if self.batch.is_full() {
+            self.flush()?;
+        }
+        Ok(cutting.part)
+    }
+
+    /// Hands the current batch over; no file is being cut.
+    fn flush(&mut self) -> Result<(), Error> {
+        let next = self.shared.spare.lock().pop().unwrap_or_default();
+        self.hand_over(next)
+    }
+
+    fn hand_over(&mut self, next: Batch) -> Result<(), Error> {
+        self.shared.check()?;
+        let batch = std::mem::replace(&mut self.batch, next);
+        let parts = std::mem::take(&mut self.parts);
+        if batch.chunks.is_empty() {
+            return Ok(());
+        }
+        self.shared.batches.take(batch.data.len());
+        let (shared, messages) = (self.shared, self.messages.clone());
+        self.scope.spawn(move |_| shared.work(Filled { batch, parts }, &messages));
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Error> {
+        if !self.shared.steps.try_take(1) {
+            // The assembler may be waiting for what is in the current batch. While a file is
+            // being cut no step is sent, so the batch holds whole chunks only.
+            self.flush()?;
+            self.shared.steps.take(1);
+        }
+        self.messages.send(Message::Step(step)).map_err(|_| self.why())
+    }
+
+    /// Why the assembler is gone.
+    fn why(&self) -> Error {
+        self.shared.take_failure().unwrap_or(Error::Cancelled)
+    }
+
+    fn next_file(&mut self) -> FileNumber {
+        self.files += 1;
+        self.files
+    }
+
+    fn count(&self, counter: Counter, amount: u64) {
+        self.shared.vault.monitor().count(counter, amount);
+    }
+
+    fn remark(&mut self, subject: &str, error: &SourceError) {
+        let (code, message) = (error.code(), error.to_string());
+        self.note(Remark { code, subject: subject.to_owned(), message });
+    }
+
+    fn note(&mut self, remark: Remark) {
+        self.fed.unread += 1;
+        self.shared.vault.monitor().warn(remark.clone());
+        if self.fed.remarks.len() < REMARKS_KEPT_MAX {
+            self.fed.remarks.push(remark);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Takes batches of cut plaintext through identification, look-up, compression and sealing. Each
+//! batch is one task that runs to completion on one core, while its data is in that core's cache.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cairn_format::envelope::Kind;
+use cairn_format::ids::{ChunkId, SessionId, WriterId};
+use cairn_format::limits::FRAME_CHUNKS_MAX;
+use cairn_format::names::PackKind;
+use cairn_format::pack::{ChunkRef, Codec};
+use parking_lot::Mutex;
+
+use super::inflight::InFlight;
+use super::upload::Uploader;
+use crate::context::Counter;
+use crate::error::Error;
+use crate::frame::FrameCodec;
+use crate::index::catalog::Catalog;
+use crate::pack::builder::PackBuilder;
+use crate::repo::Vault;
+
+/// Plaintext of a full batch, and so of a full frame, bytes. Larger frames compress little better
+/// and cost more to read one chunk of.
+pub const BATCH_BYTES: usize = 1 << 20;
+
+/// Tree packs are closed at this length, bytes: they are read whole when a tree is.
+const TREE_PACK_BYTES_MAX: u32 = 8 << 20;
+
+const _: () = assert!(BATCH_BYTES <= cairn_format::limits::FRAME_PLAIN_BYTES_MAX as usize);
+
+/// Chunks of plaintext, one after another.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The plaintext.
+    pub data: Vec<u8>,
+    /// Lengths of the chunks, in order; they add up to the plaintext.
+    pub chunks: Vec<u32>,
+}
+
+impl Batch {
+    /// True when no further chunk should be added.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.data.len() >= BATCH_BYTES || self.chunks.len() >= FRAME_CHUNKS_MAX as usize
+    }
+}
+
+/// What storing needs to know, shared by all tasks of one backup.
+pub struct Ingest<'a> {
+    vault: &'a Vault,
+    catalog: &'a Catalog,
+    uploader: &'a Uploader<'a>,
+    in_flight: &'a InFlight,
+    session: SessionId,
+    namespace: WriterId,
+    level: i32,
+    data_pack: Mutex<Option<PackBuilder>>,
+    tree_pack: Mutex<Option<PackBuilder>>,
+    bytes_new: AtomicU64,
+    chunks_new: AtomicU64,
+}
+
+thread_local! {
+    static CODEC: RefCell<Option<(i32, FrameCodec)>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` with this thread's codec for the level.
+fn with_codec<R>(
+    level: i32,
+    work: impl FnOnce(&mut FrameCodec) -> Result<R, Error>,
+) -> Result<R, Error> {
+    CODEC.with(|cell| {
+        let mut slot = cell.borrow_mut();
+        let codec = match &mut *slot {
+            Some((known, codec)) if *known == level => codec,
+            other => &mut other.insert((level, FrameCodec::new(level)?)).1,
+        };
+        work(codec)
+    })
+}
+
+impl<'a> Ingest<'a> {
+    /// Storing for one session.
+    ///
+    /// # Errors
+    /// When the key cannot write.
+    pub fn new(
+        vault: &'a Vault,
+        catalog: &'a Catalog,
+        uploader: &'a Uploader<'a>,
+        in_flight: &'a InFlight,
+        session: SessionId,
+        level: i32,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            vault,
+            catalog,
+            uploader,
+            in_flight,
+            session,
+            namespace: vault.own_namespace()?,
+            level,
+            data_pack: Mutex::default(),
+            tree_pack: Mutex::default(),
+            bytes_new: AtomicU64::new(0),
+            chunks_new: AtomicU64::new(0),
+        })
+    }
+
+    /// Stores what is new of a batch; returns the ids of all its chunks, in order.
+    ///
+    /// When it returns, new chunks are in a pack that is filled or under way; they are durable
+    /// after [`Self::flush`] and the uploader's end.
+    ///
+    /// # Errors
+    /// Failures of the store or the cache; a frame that does not decode to what went in.
+    pub fn store(&self, kind: PackKind, batch: &Batch) -> Result<Vec<ChunkId>, Error> {
+        let mut rest = batch.data.as_slice();
+        let mut ids = Vec::with_capacity(batch.chunks.len());
+        let mut slices = Vec::with_capacity(batch.chunks.len());
+        for bytes in &batch.chunks {
+            let (chunk, tail) = rest
+                .split_at_checked(*bytes as usize)
+                .ok_or(Error::Internal { part: "a batch of chunks" })?;
+            rest = tail;
+            ids.push(match kind {
+                PackKind::Data => self.vault.keys.chunk_id(chunk),
+                PackKind::Tree => self.vault.keys.tree_id(chunk),
+            });
+            slices.push(chunk);
+        }
+        let new = self.claim_new(&ids)?;
+        if new.is_empty() {
+            return Ok(ids);
+        }
+        let chunks = new
+            .iter()
+            .filter_map(|&index| {
+                let (id, chunk) = (*ids.get(index)?, *slices.get(index)?);
+                Some(ChunkRef { id, bytes: u32::try_from(chunk.len()).ok()? })
+            })
+            .collect::<Vec<_>>();
+        let bytes = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
+        if kind == PackKind::Data {
+            self.bytes_new.fetch_add(bytes, Ordering::Relaxed);
+            self.vault.monitor().count(Counter::BytesNew, bytes);
+        }
+        self.chunks_new.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        if new.len() == ids.len() {
+            self.store_frame(kind, &batch.data, chunks)?;
+        } else {
+            let plain = new.iter().filter_map(|&index| slices.get(index).copied()).collect::<Vec<_>>();
+            self.store_frame(kind, &plain.concat(), chunks)?;
+        }
+        Ok(ids)
+    }
+
+    /// Positions of the chunks that this caller must store.
+    fn claim_new(&self, ids: &[ChunkId]) -> Result<Vec<usize>, Error> {
+        let claimed =
+            (0..ids.len()).filter(|&i| ids.get(i).is_some_and(|id| self.in_flight.claim(id)));
+        let claimed = claimed.collect::<Vec<_>>();
+        let wanted = claimed.iter().filter_map(|&i| ids.get(i).copied()).collect::<Vec<_>>();
+        let known = self.catalog.known(&wanted, self.namespace)?;
+        let mut new = Vec::with_capacity(claimed.len());
+        for ((index, id), known) in claimed.into_iter().zip(wanted).zip(known) {
+            if known {
+                self.in_flight.release(&id);
+            } else {
+                new.push(index);
+            }
+        }
+        Ok(new)
+    }
+
+    fn store_frame(
+        &self,
+        kind: PackKind,
+        plain: &[u8],
+        chunks: Vec<ChunkRef>,
+    ) -> Result<(), Error> {
+        with_codec(self.level, |codec| {
+            let (how, stored) = codec.encode(plain)?;
+            self.add_frame(kind, how, stored, chunks)
+        })
+    }
+
+    fn add_frame(
+        &self,
+        kind: PackKind,
+        codec: Codec,
+        stored: &[u8],
+        chunks: Vec<ChunkRef>,
+    ) -> Result<(), Error> {
+        let (slot, object, bytes_max) = match kind {
+            PackKind::Data => (&self.data_pack, Kind::DataPack, self.vault.config.pack_bytes),
+            PackKind::Tree => {
+                let bytes = self.vault.config.pack_bytes.min(TREE_PACK_BYTES_MAX);
+                (&self.tree_pack, Kind::TreePack, bytes)
+            }
+        };
+        loop {
+            let mut open = slot.lock();
+            match open.as_mut() {
+                Some(builder) if builder.fits(stored.len(), chunks.len()) => {
+                    return builder.add(codec, stored, chunks, Vec::new());
+                }
+                Some(_) => {
+                    let full = open.take();
+                    drop(open);
+                    self.upload(full)?;
+                }
+                None => {
+                    let envelope = self.vault.envelope(object)?;
+                    let buffer = self.uploader.buffer();
+                    *open = Some(PackBuilder::new(kind, envelope, buffer, bytes_max));
+                }
+            }
+        }
+    }
+
+    fn upload(&self, builder: Option<PackBuilder>) -> Result<(), Error> {
+        let Some(builder) = builder.filter(|builder| !builder.is_empty()) else { return Ok(()) };
+        let signer = self.vault.keys.signer()?;
+        self.uploader.put(builder.finish(signer, self.session, self.namespace)?)
+    }
+
+    /// Hands the packs that are not full yet to the uploader.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub fn flush(&self) -> Result<(), Error> {
+        for slot in [&self.data_pack, &self.tree_pack] {
+            let open = slot.lock().take();
+            self.upload(open)?;
+        }
+        Ok(())
+    }
+
+    /// Plaintext of data chunks that were not known before, bytes.
+    #[must_use]
+    pub fn bytes_new(&self) -> u64 {
+        self.bytes_new.load(Ordering::Relaxed)
+    }
+
+    /// Chunks of either kind that were not known before.
+    #[must_use]
+    pub fn chunks_new(&self) -> u64 {
+        self.chunks_new.load(Ordering::Relaxed)
+    }
+}

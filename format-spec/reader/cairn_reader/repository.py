@@ -1,0 +1,155 @@
+"""A repository opened with a credential: sections 3.1, 4.1, 8.1 and 8.2 put together, and a place for problems."""
+
+from contextlib import contextmanager
+
+from . import envelope
+from .encoding import CairnError
+from .envelope import KIND_CONFIG, KIND_SNAPSHOT, MissingKey, Store, open_body, verify_body
+from .keys import MAINTAINER, OWNER, READER, ROLE_NAMES, WRITER, open_slot, parse_slot, verify_certificate
+from .packs import Chunks
+from .records import parse_config, parse_snapshot, previous_root
+
+RIGHTS = (WRITER, READER, MAINTAINER, OWNER)  # ascending
+
+
+class Repository:
+    """`problems`: what is damaged or forged. `notes`: what this credential may not see."""
+
+    def __init__(self, folder, credential):
+        self.problems = []
+        self.notes = []
+        self.store = Store(folder)
+        self.rid, self.format_hash = envelope.read_format(self.store)
+        self.ring = self._open_slots(credential)
+        self.config = self._open_config()
+
+    def problem(self, fact):
+        if str(fact) not in self.problems:
+            self.problems.append(str(fact))
+
+    @contextmanager
+    def tolerating(self):
+        """One bad object must not hide the sound ones: its failure is written down."""
+        try:
+            yield
+        except MissingKey as error:
+            self.notes.append(str(error))
+        except (CairnError, OSError) as error:
+            self.problem(error)
+
+    # Section 3.1
+
+    def _open_slots(self, credential):
+        """All slots that the credential opens: after a rotation each has the keys of one epoch."""
+        rings = []
+        for name, identity in self.store.list("keys"):
+            with self.tolerating():
+                slot = parse_slot(self.store.read("keys", name, identity), name)
+                if slot.rid != self.rid:
+                    raise CairnError(f"{name}: belongs to another repository")
+                ring = open_slot(slot, credential)
+                if ring is not None:
+                    rings.append(ring)
+        if not rings:
+            raise CairnError("; ".join(["no key slot opens with this credential"] + self.problems))
+        rings.sort(key=lambda ring: RIGHTS.index(ring.role))
+        best = rings.pop()
+        for ring in rings:
+            best.merge(ring)
+        return best
+
+    # Section 8.1
+
+    def _open_config(self):
+        """The valid config of the highest generation. Opening one may give the root of the epoch before it."""
+        waiting = {}
+        for name, identity in self.store.list("config"):
+            with self.tolerating():
+                waiting[name] = self.store.read("config", name, identity)
+        valid = []
+        progress = True
+        while progress and waiting:
+            progress = False
+            for name, raw in list(waiting.items()):
+                try:
+                    config, body = self._read_config(name, raw)
+                except MissingKey:
+                    continue
+                except CairnError as error:
+                    self.problem(error)
+                else:
+                    valid.append((config, name, body))
+                del waiting[name]
+                progress = True
+        for name in waiting:
+            self.notes.append(f"{name}: no key for its epoch")
+        if self.ring.data_id_key is None:
+            raise CairnError("; ".join(["no config leads to the root of epoch 1"] + self.problems + self.notes))
+        return self._newest(valid)
+
+    def _read_config(self, name, raw):
+        body = open_body(raw, KIND_CONFIG, self.ring, {}, name)
+        config = parse_config(body.record, body.header.epoch, name)
+        if (config.rid, config.format_hash) != (self.rid, self.format_hash):
+            raise CairnError(f"{name}: it is for another `format` object")
+        root = self.ring.roots.get(config.epoch)
+        if root and config.previous_root and config.epoch - 1 not in self.ring.roots:
+            self.ring.add_root(config.epoch - 1, previous_root(config, root, self.rid))
+        return config, body
+
+    def _newest(self, configs):
+        valid = []
+        for config, name, body in configs:
+            with self.tolerating():
+                self._verify_config(config, body, name)
+                valid.append((config.generation, name, config))
+        if not valid:
+            raise CairnError("; ".join(["no valid config"] + self.problems))
+        valid.sort(key=lambda one: one[:2])
+        if len(valid) > 1 and valid[-1][0] == valid[-2][0]:
+            self.problem(f"{valid[-1][1]} and {valid[-2][1]} have the same generation")
+        return valid[-1][2]
+
+    def _verify_config(self, config, body, name):
+        """Signed by the owner: the derived one for an owner, else the one who signed this key ring's certificate."""
+        if self.ring.owner_key not in (None, config.owner_key):
+            raise CairnError(f"{name}: it names another owner than the one derived from the root")
+        for certificate in self.ring.certificates:
+            verify_certificate(certificate, config.owner_key, self.rid, f"{name} against the key slot")
+        verify_body(body, config.owner_key, self.rid)
+        if body.certificate.role != OWNER:
+            raise CairnError(f"{name}: not signed by the owner")
+
+    # Section 8.2
+
+    def snapshots(self):
+        """All snapshots whose hashes, certificates and signatures hold, oldest first."""
+        if self.ring.role == WRITER:
+            raise CairnError(f"a {ROLE_NAMES[WRITER]} can read neither snapshots nor chunks")
+        found = []
+        for name, identity in self.store.list("snapshots"):
+            with self.tolerating():
+                body = open_body(self.store.read("snapshots", name, identity), KIND_SNAPSHOT, self.ring,
+                                 self.config.domain_keys, name)
+                verify_body(body, self.config.owner_key, self.rid)
+                snapshot = parse_snapshot(body, name, identity)
+                revoked = self.config.revoked.get(snapshot.writer_id)
+                if revoked is not None and snapshot.finished_ms > revoked:
+                    raise CairnError(f"{name}: its writer was revoked before")
+                found.append(snapshot)
+        return found
+
+    def find_snapshot(self, digits):
+        """The one snapshot whose id begins with these hexadecimal digits."""
+        found = [snapshot for snapshot in self.snapshots() if snapshot.id.hex().startswith(digits.lower())]
+        if len(found) != 1:
+            raise CairnError("; ".join([f"{len(found)} valid snapshots have an id beginning {digits!r}"] + self.problems))
+        return found[0]
+
+    def chunks(self, from_packs=False):
+        chunks = Chunks(self)
+        if from_packs:
+            chunks.load_directories()
+        else:
+            chunks.load_segments()
+        return chunks

@@ -1,0 +1,196 @@
+"""Tests of the reader: objects made by somebody who has keys, or by a faulty writer, each wrong in one thing."""
+
+import os
+import struct
+import unittest
+from unittest import mock
+
+from cairn_reader import envelope, restore
+from cairn_reader.encoding import CairnError
+from cairn_reader.keys import Credential
+from repository_case import RepositoryTest, flip
+from sample_repository import KEY_FILE
+from tiny_writer import Frame, H, MAINTAINER, READER, TREE, Writer, counted, directory_leaf, entry, items, u32, varint
+
+
+class Format(RepositoryTest):
+    def test_what_is_refused(self):
+        good = Writer(self.repo).format
+        for label, at, new, problem in (
+                ("magic", 0, b"C", "not a cairn repository"), ("version", 16, u32(2), "unknown version"),
+                ("reserved", 20, b"\1", "not zero"), ("required feature", 31, b"\x80", "required features")):
+            with self.subTest(label):
+                first = good[:at] + new + good[at + len(new):64]
+                with open(os.path.join(self.repo, "format"), "wb") as file:
+                    file.write(first + H(first))
+                with self.assertRaisesRegex(CairnError, problem):
+                    self.open()
+        with open(os.path.join(self.repo, "format"), "wb") as file:
+            file.write(good)
+        flip(os.path.join(self.repo, "format"), 45)
+        with self.assertRaisesRegex(CairnError, "own hash"):
+            self.open()
+
+    def test_optional_features_do_not_hinder_reading(self):
+        w = Writer(self.repo)
+        first = w.format[:32] + b"\1" + w.format[33:64]
+        w.format = first + H(first)
+        w.store("format", w.format)
+        self.assertEqual(self.single([], writer=w), ({}, []))
+
+
+class Slots(RepositoryTest):
+    def refused(self, writer, problem, key=KEY_FILE):
+        writer.config()
+        with self.assertRaisesRegex(CairnError, problem):
+            self.open(Credential(2, key))
+
+    def test_another_role_inside(self):
+        w = Writer(self.repo)
+        payload = w.payload
+        w.payload = lambda role, *rest: payload(role, *rest) | {1: bytes([MAINTAINER])}
+        w.slot(2, READER, KEY_FILE)
+        self.refused(w, "sealed role")
+
+    def test_a_certificate_for_another_key(self):
+        w = Writer(self.repo)
+        by = w.signer(MAINTAINER, "m")
+        by.seed = bytes(32)
+        w.slot(2, MAINTAINER, KEY_FILE, signer=by)
+        self.refused(w, "another signing key")
+
+    def test_a_slot_of_another_repository(self):
+        w = Writer(self.repo)
+        rid, w.rid = w.rid, bytes(16)
+        w.slot(2, READER, KEY_FILE)
+        w.rid = rid
+        self.refused(w, "belongs to another repository")
+
+    def test_keys_of_wrong_lengths(self):
+        w = Writer(self.repo)
+        for key in (b"k" * 31, b"k" * ((1 << 20) + 1)):
+            w.slot(2, READER, key)
+            self.refused(w, "the key has", key)
+
+
+class Sealed(RepositoryTest):
+    """A repository of one empty directory; `spoil` wraps a method of the writer or of its signer."""
+
+    def build(self, spoil=None):
+        w = self.fresh()
+        w.config()
+        w.slot(2, READER, KEY_FILE)
+        if spoil:
+            spoil(w)
+        w.pack(TREE, [Frame([directory_leaf([])])])
+        snapshot = w.snapshot(w.tree_id(directory_leaf([])))
+        return self.open(), snapshot
+
+    def assert_refused(self, spoil, problem, from_packs):
+        """Whichever object is spoilt, nothing is restored and the reason told."""
+        repository, snapshot = self.build(spoil)
+        problems = repository.problems
+        try:
+            self.restore(repository, snapshot, from_packs)
+        except CairnError as error:
+            problems.append(str(error))
+        self.assertRegex("; ".join(problems), problem)
+
+    def test_signatures_of_every_kind_of_object(self):
+        def spoil_after(count):
+            """Lets the first `count` signatures be: directory, segment, snapshot are signed in this order."""
+            def spoil(w):
+                sign, made = w.by.sign, []
+                def false(context, body):
+                    made.append(body)
+                    return sign(context, body + b"x" if len(made) == count + 1 else body)
+                w.by.sign = false
+            return spoil
+        for count, name, from_packs in ((0, "packs/tree/.*directory", True), (1, "index/", False), (2, "snapshots/", True)):
+            self.assert_refused(spoil_after(count), name + ".*signature does not verify", from_packs)
+        repository, snapshot = self.build(spoil_after(3))
+        self.assertEqual(self.restore(repository, snapshot), ({}, []))
+
+    def test_a_pack_of_a_writer_without_certificate(self):
+        def spoil(w):
+            pack = w.pack
+            w.pack = lambda *rest: pack(*rest, signer=w.signer(MAINTAINER, "m", issuer=w.by))
+        self.assert_refused(spoil, "packs/tree/.*certificate: the signature does not verify", True)
+
+    def alter(self, part, change):
+        """Changes the plaintext of parts of one type before they are sealed."""
+        def spoil(w):
+            seal = w.seal
+            w.seal = lambda header, key, t, n, plain: seal(header, key, t, n, change(plain) if t == part else plain)
+        return spoil
+
+    def test_padding(self):
+        self.assert_refused(self.alter(4, lambda plain: plain[:-1] + b"\1"), "snapshots/.*not zero", False)
+        self.assert_refused(self.alter(4, lambda plain: plain + bytes(64)), "snapshots/.*padme", False)
+        self.assert_refused(self.alter(4, lambda plain: u32(1 << 31) + plain[4:]), "snapshots/.*wanted", False)
+
+    def test_locators(self):
+        def put(at, form, number):
+            return lambda plain: plain[:at] + struct.pack(form, number) + plain[at + struct.calcsize(form):]
+        for change, problem in (
+                (put(0, "<Q", 193), "not those of the locator"), (put(24, "<I", 2), "not those of the locator"),
+                (put(0, "<Q", 1 << 62), "follow each other"), (put(8, "<Q", 200), "follow each other"),
+                (put(16, "<Q", 1 << 40), "beyond its limit"), (put(24, "<I", 65537), "beyond its limit"),
+                (put(28, "<I", 1), "not zero"), (lambda plain: plain[:-1] + b"", "part 3")):
+            self.assert_refused(self.alter(3, change), problem, True)
+
+    def test_segments_that_describe_a_pack_falsely(self):
+        def entry_with(at, new):
+            def spoil(w):
+                segment = w.segment
+                w.segment = lambda entries, signer: segment([one[:at] + new + one[at + len(new):] for one in entries], signer)
+            return spoil
+        self.assert_refused(entry_with(33, u32(9)), "not as the index describes", False)
+        self.assert_refused(entry_with(37, u32(9)), "not as the index describes", False)
+        self.assert_refused(entry_with(32, b"\3"), "not a pack's kind", False)
+        self.assert_refused(entry_with(41, varint(300)), "do not fit in the pack|not as the index", False)
+
+    def test_headers(self):
+        w = Writer(self.repo)
+        w.pack(TREE, [Frame([directory_leaf([])])])
+        good = {TREE: w.header(TREE, 0, 1)[0], 3: w.header(3, 0xFFFFFFFF, 1)[0]}
+        for kind, header in good.items():
+            envelope.parse_header(header, kind, w.rid, "object")
+        for kind, at, new, problem in (
+                (TREE, 0, b"D", "not an object"), (TREE, 8, b"\1", "not an object"), (TREE, 9, b"\2", "version"),
+                (TREE, 10, b"\0", "cipher 0"), (TREE, 10, b"\3", "cipher 3"), (TREE, 11, b"\2", "flags"), (3, 11, b"\1", "flags"),
+                (TREE, 12, b"\xff" * 4, "symmetric"), (3, 12, b"\0", "symmetric"), (TREE, 23, b"\1", "not zero"),
+                (3, 88, b"\1", "not zero"), (TREE, 191, b"\1", "not zero"), (TREE, 24, bytes(16), "another repository")):
+            bad = good[kind][:at] + new + good[kind][at + len(new):]
+            with self.subTest(at=at), self.assertRaisesRegex(CairnError, problem):
+                envelope.parse_header(bad, kind, w.rid, "object")
+
+
+class Others(RepositoryTest):
+    EMPTY = varint(0) + items([])
+
+    def test_two_configs_of_one_generation_are_told(self):
+        w = Writer(self.repo)
+        w.config(2)
+        w.config(2, revoked=[(bytes(16), 1)])
+        w.slot(2, READER, KEY_FILE)
+        self.assertRegex(self.open().problems[0], "same generation")
+
+    def test_too_many_bytes_of_extended_attributes(self):
+        attributes = items([counted(b"user.a") + counted(bytes((1 << 18) - 5))])
+        found, problems = self.single([entry(1, b"f", f1=self.EMPTY, f8=attributes)])
+        self.assertEqual(found, {})
+        self.assertRegex(problems[0], "extended attributes")
+
+    def test_directories_that_nest_too_deep(self):
+        w = Writer(self.repo)
+        inner = directory_leaf([])
+        outer = directory_leaf([entry(2, b"d", 0o700, f5=w.tree_id(inner))])
+        with mock.patch.object(restore, "NESTING_MAX", 1):
+            found, problems = self.single([entry(2, b"d", 0o700, f5=w.tree_id(outer))], writer=w, nodes=[inner, outer])
+        self.assertEqual(found, {b"d": ("directory", 0o700)})
+        self.assertRegex(problems[0], "nest more than 1")
+
+
+if __name__ == "__main__":
+    unittest.main()
