@@ -208,7 +208,7 @@ pub struct Backup {
     /// Zstandard level, 1 to 19
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Reading and storing")]
     pub compression_level: Option<i32>,
-    /// Read and compare, but store nothing
+    /// Say what would be backed up
     #[arg(long, help_heading = "Reading and storing")]
     pub dry_run: bool,
 }

@@ -34,27 +34,26 @@ pub(super) fn run(app: &App, arguments: &Backup) -> Result<Finished, Failure> {
 }
 
 fn options(app: &App, arguments: &Backup, host: &str) -> Result<BackupOptions, Failure> {
-    Ok(BackupOptions {
-        job: settings::job(arguments.job.as_deref(), &app.environment, host)?,
-        tags: arguments.tags.clone(),
-        sources: sources(arguments)?,
-        files: FileSourceOptions {
-            excludes: arguments.excludes.clone(),
-            exclude_files: arguments.exclude_files.clone(),
-            exclude_caches: arguments.exclude_caches,
-            exclude_larger_than: arguments.exclude_larger_than,
-            one_file_system: arguments.one_file_system,
-            ..FileSourceOptions::default()
-        },
-        profile: arguments.profile.map(|profile| match profile {
-            arguments::Profile::Cdc => Profile::Cdc,
-            arguments::Profile::Aligned => Profile::Aligned,
-            arguments::Profile::Fixed => Profile::Fixed,
-        }),
-        reread: arguments.reread,
-        compression_level: arguments.compression_level.unwrap_or(backup::COMPRESSION_LEVEL_DEFAULT),
-        dry_run: arguments.dry_run,
-    })
+    let job = settings::job(arguments.job.as_deref(), &app.environment, host)?;
+    let mut options = BackupOptions::new(&job, sources(arguments)?);
+    options.tags = arguments.tags.clone();
+    options.files = FileSourceOptions {
+        excludes: arguments.excludes.clone(),
+        exclude_files: arguments.exclude_files.clone(),
+        exclude_caches: arguments.exclude_caches,
+        exclude_larger_than: arguments.exclude_larger_than,
+        one_file_system: arguments.one_file_system,
+        ..FileSourceOptions::default()
+    };
+    options.profile = arguments.profile.map(|profile| match profile {
+        arguments::Profile::Cdc => Profile::Cdc,
+        arguments::Profile::Aligned => Profile::Aligned,
+        arguments::Profile::Fixed => Profile::Fixed,
+    });
+    options.reread = arguments.reread;
+    options.compression_level = arguments.compression_level.unwrap_or(options.compression_level);
+    options.dry_run = arguments.dry_run;
+    Ok(options)
 }
 
 fn sources(arguments: &Backup) -> Result<Vec<BackupSource>, CliError> {
@@ -73,7 +72,7 @@ fn sources(arguments: &Backup) -> Result<Vec<BackupSource>, CliError> {
     let mut sources: Vec<BackupSource> = paths.into_iter().map(BackupSource::Path).collect();
     if arguments.stdin {
         let name = arguments.stdin_name.clone().unwrap_or_else(|| "stdin".to_owned());
-        sources.push(BackupSource::Stdin { name, reader: Box::new(std::io::stdin()) });
+        sources.push(BackupSource::Stream { name, reader: Box::new(std::io::stdin()) });
     }
     if arguments.command {
         sources.push(command(arguments)?);
@@ -125,19 +124,29 @@ fn split_list(list: &[u8], separator: u8) -> impl Iterator<Item = PathBuf> {
 fn show(app: &App, report: &BackupReport, job: &str) -> Result<Finished, Failure> {
     let statistics = &report.statistics;
     let snapshot = report.snapshot.as_ref();
-    let id = snapshot.map_or_else(|| "dry run".to_owned(), |snapshot| snapshot.id.short());
-    app.printer.summary(&format!(
-        "backup {} {id}: {} read, {} new, {} stored, {}",
-        format::name(job.as_bytes()),
-        format::bytes(statistics.bytes_read),
-        format::bytes(statistics.bytes_new),
-        format::bytes(statistics.bytes_stored),
-        format::duration(report.elapsed_ms),
-    ))?;
-    if report.resumed_packs > 0 {
+    // The clock may have been set back meanwhile.
+    let elapsed_ms = report.elapsed_ms.max(0).cast_unsigned();
+    let name = format::name(job.as_bytes());
+    let id = snapshot.map_or_else(|| "the snapshot".to_owned(), |snapshot| snapshot.id.short());
+    app.printer.summary(&match snapshot {
+        Some(_) => format!(
+            "backup {name} {id}: {} read, {} new, {} stored, {}",
+            format::bytes(statistics.bytes_read),
+            format::bytes(statistics.bytes_new),
+            format::bytes(statistics.bytes_stored),
+            format::duration(elapsed_ms),
+        ),
+        None => format!(
+            "backup {name} (dry run): {} in {} and {}",
+            format::bytes(statistics.bytes_total),
+            format::plural(statistics.files, "file", "files"),
+            format::plural(statistics.directories, "directory", "directories"),
+        ),
+    })?;
+    if report.packs_resumed > 0 {
         app.printer.note(&format!(
             "{} of an interrupted backup were used",
-            format::plural(report.resumed_packs, "pack", "packs")
+            format::plural(report.packs_resumed, "pack", "packs")
         ));
     }
     if let Some(snapshot) = snapshot {
@@ -154,8 +163,8 @@ fn show(app: &App, report: &BackupReport, job: &str) -> Result<Finished, Failure
         "bytes_new": statistics.bytes_new,
         "bytes_stored": statistics.bytes_stored,
         "unread": report.unread_count,
-        "resumed_packs": report.resumed_packs,
-        "elapsed_ms": report.elapsed_ms,
+        "resumed_packs": report.packs_resumed,
+        "elapsed_ms": elapsed_ms,
     }));
     if report.unread_count == 0 {
         return Ok(finished);
