@@ -307,7 +307,7 @@ pub struct Restore {
     /// Go on after damage and restore everything not touched by it
     #[arg(long)]
     pub keep_going: bool,
-    /// Also make device nodes
+    /// Make device nodes even if not root; root always does
     #[arg(long)]
     pub devices: bool,
     /// Owners by number, not by name
