@@ -160,6 +160,12 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// Part of a file's content cannot be had.
+    #[error("its content is not complete: {message}")]
+    ContentDamaged {
+        /// Why.
+        message: String,
+    },
     /// A base stands in a frame that has bases itself.
     #[error("frame {frame} of pack {pack} has a base that needs a base itself")]
     BaseDepth {
@@ -231,7 +237,9 @@ pub enum Error {
         hint: Option<String>,
     },
     /// Packs this backup relies on were condemned while it ran.
-    #[error("{packs} packs this backup relies on were collected while it ran; it is not acknowledged")]
+    #[error(
+        "{packs} packs this backup relies on were collected while it ran; it is not acknowledged"
+    )]
     Condemned {
         /// How many.
         packs: usize,
@@ -324,6 +332,7 @@ impl Explain for Error {
             Self::ChunkHash { .. } => "chunk.hash",
             Self::FrameDamaged { .. } => "frame.damaged",
             Self::PackDamaged { .. } => "pack.damaged",
+            Self::ContentDamaged { .. } => "content.damaged",
             Self::BaseDepth { .. } => "frame.base_depth",
             Self::TreeOrder { .. } => "tree.order",
             Self::TreeNode { .. } => "tree.node",
@@ -363,6 +372,7 @@ impl Explain for Error {
             | Self::ChunkHash { .. }
             | Self::FrameDamaged { .. }
             | Self::PackDamaged { .. }
+            | Self::ContentDamaged { .. }
             | Self::BaseDepth { .. }
             | Self::TreeOrder { .. }
             | Self::TreeNode { .. } => Class::Damage,
@@ -393,9 +403,10 @@ impl Explain for Error {
             Self::Target(error) => return error.hint(),
             Self::Frame(error) => return error.hint(),
             Self::Usage { hint, .. } => return hint.clone(),
-            Self::Format { error: FormatError::Version { .. } | FormatError::Required { .. }, .. } => {
-                "use the cairn that wrote it, or a newer one; nothing was changed"
-            }
+            Self::Format {
+                error: FormatError::Version { .. } | FormatError::Required { .. },
+                ..
+            } => "use the cairn that wrote it, or a newer one; nothing was changed",
             Self::NoRepository { .. } => {
                 "check the location, and that its disk is mounted; `cairn init` makes a new one"
             }
@@ -412,6 +423,7 @@ impl Explain for Error {
             | Self::ChunkHash { .. }
             | Self::FrameDamaged { .. }
             | Self::PackDamaged { .. }
+            | Self::ContentDamaged { .. }
             | Self::BaseDepth { .. }
             | Self::TreeNode { .. } => {
                 "`cairn verify --level full` names everything affected; `--keep-going` restores the rest"
@@ -429,10 +441,9 @@ impl Explain for Error {
             Self::NoSlot { .. } | Self::AmbiguousSlot { .. } => "`cairn key list` shows the slots",
             Self::LastOwner { .. } => "add another owner's key first: `cairn key add`",
             Self::Internal { .. } => "please report it with the command and its output",
-            Self::PathKind { .. }
-            | Self::TreeOrder { .. }
-            | Self::Output(_)
-            | Self::Cancelled => return None,
+            Self::PathKind { .. } | Self::TreeOrder { .. } | Self::Output(_) | Self::Cancelled => {
+                return None;
+            }
         };
         Some(hint.to_owned())
     }

@@ -1,9 +1,7 @@
 //! Frames: the unit of compression and encryption. This module turns chunks' plaintext into a
 //! frame's stored plaintext and back (SPEC §6.3); sealing is the pack's business.
 
-use cairn_format::limits::{
-    FRAME_BASE_BYTES_MAX, FRAME_PLAIN_BYTES_MAX, ZSTD_WINDOW_LOG_MAX,
-};
+use cairn_format::limits::{FRAME_BASE_BYTES_MAX, FRAME_PLAIN_BYTES_MAX, ZSTD_WINDOW_LOG_MAX};
 use cairn_format::pack::Codec;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, DParameter};
 
@@ -100,7 +98,9 @@ impl FrameCodec {
         ] {
             compressor.set_parameter(parameter).map_err(failed)?;
         }
-        decompressor.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(failed)?;
+        decompressor
+            .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
+            .map_err(failed)?;
         Ok(Self { compressor, decompressor, compressed: Vec::new(), decoded: Vec::new() })
     }
 

@@ -113,8 +113,7 @@ impl Catalog {
         for gone in loaded.iter().filter(|id| !listed.contains_key(*id)) {
             self.index.remove_segment(gone)?;
         }
-        let mut missing =
-            listed.iter().filter(|(id, _)| !loaded.contains(*id)).collect::<Vec<_>>();
+        let mut missing = listed.iter().filter(|(id, _)| !loaded.contains(*id)).collect::<Vec<_>>();
         // Larger ones first: they are merges, and what they replace need not be read.
         missing.sort_by_key(|(id, bytes)| (std::cmp::Reverse(**bytes), **id));
         let mut replaced = HashSet::new();
@@ -194,7 +193,8 @@ impl Catalog {
     /// BLAKE3 of the sorted, concatenated names of the tombs seen last (SPEC §8.3).
     #[must_use]
     pub fn tombs_digest(&self) -> [u8; 32] {
-        let names = self.state.lock().tombs.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let names =
+            self.state.lock().tombs.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
         let mut hasher = blake3::Hasher::new();
         for name in names {
             hasher.update(name.as_bytes());

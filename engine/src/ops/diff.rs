@@ -85,12 +85,7 @@ pub fn run(
         here.extend_from_slice(name);
     }
     if here.is_empty() {
-        comparison.directories(
-            Some(first.record.root),
-            Some(second.record.root),
-            &mut here,
-            0,
-        )?;
+        comparison.directories(Some(first.record.root), Some(second.record.root), &mut here, 0)?;
     } else {
         let one = reader::lookup_path(&before, &first.record.root, &here)?;
         let two = reader::lookup_path(&after, &second.record.root, &here)?;
@@ -123,7 +118,10 @@ impl Comparison<'_> {
         }
         if depth > PATH_DEPTH_MAX {
             let path = String::from_utf8_lossy(path).into_owned();
-            return Err(Error::Usage { message: format!("{path} is nested too deeply"), hint: None });
+            return Err(Error::Usage {
+                message: format!("{path} is nested too deeply"),
+                hint: None,
+            });
         }
         let mut first = load(self.before, before)?.into_iter().peekable();
         let mut second = load(self.after, after)?.into_iter().peekable();

@@ -10,3 +10,6 @@ pub mod restore;
 pub mod snapshots;
 pub mod stats;
 pub mod verify;
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,7 @@ use cairn_format::envelope::{HEADER_BYTES, Part, SIGNATURE_BYTES};
 use cairn_format::ids::{PackId, SessionId, WriterId};
 use cairn_format::limits::{DIRECTORY_BYTES_MAX, PACK_FRAMES_MAX, TAG_BYTES};
 use cairn_format::names::PackKind;
-use cairn_format::pack::{
-    ChunkRef, Codec, Directory, FrameDescription, LOCATOR_BYTES, Locator,
-};
+use cairn_format::pack::{ChunkRef, Codec, Directory, FrameDescription, LOCATOR_BYTES, Locator};
 use cairn_format::segment::PackSection;
 
 use crate::error::Error;
@@ -58,12 +56,7 @@ impl PackBuilder {
     #[must_use]
     pub fn fits(&self, stored_bytes: usize, chunks_and_bases: usize) -> bool {
         let directory = self.directory_bytes + 24 + chunks_and_bases * 36;
-        let end = self.buffer.len()
-            + stored_bytes
-            + TAG
-            + directory
-            + TAG
-            + LOCATOR_BYTES as usize;
+        let end = self.buffer.len() + stored_bytes + TAG + directory + TAG + LOCATOR_BYTES as usize;
         self.frames.is_empty()
             || (end <= self.bytes_max
                 && directory <= DIRECTORY_BYTES_MAX as usize

@@ -68,10 +68,7 @@ impl<'a> PackReader<'a> {
             return Ok(Arc::clone(opener));
         }
         let name = ObjectName::Pack(kind, id);
-        let header = self
-            .store
-            .get_range(&name, 0, HEADER_BYTES as u64)
-            .map_err(missing(id))?;
+        let header = self.store.get_range(&name, 0, HEADER_BYTES as u64).map_err(missing(id))?;
         let opener = Arc::new(self.open_header(kind, id, &header)?.opener);
         let mut openers = self.openers.lock();
         if openers.order.len() >= OPENERS_MAX
@@ -163,8 +160,8 @@ impl<'a> PackReader<'a> {
             .opener
             .open_in_place(Part::Directory, &mut sealed)
             .map_err(|error| failed(&error))?;
-        let (directory, role, writer) = check_directory(&opened.header, plain, trust)
-            .map_err(|message| failed(&message))?;
+        let (directory, role, writer) =
+            check_directory(&opened.header, plain, trust).map_err(|message| failed(&message))?;
         let sealed = directory.frames.iter().map(|frame| u64::from(frame.sealed_bytes));
         if HEADER_BYTES as u64 + sealed.sum::<u64>() != locator.frames_end
             || directory.frames.len() != locator.frames as usize
@@ -192,7 +189,11 @@ impl<'a> PackReader<'a> {
 
 type CheckedDirectory = (Directory, Role, cairn_format::ids::WriterId);
 
-fn check_directory(header: &Header, plain: &[u8], trust: &Trust) -> Result<CheckedDirectory, String> {
+fn check_directory(
+    header: &Header,
+    plain: &[u8],
+    trust: &Trust,
+) -> Result<CheckedDirectory, String> {
     let (body, signature) = plain
         .split_last_chunk::<SIGNATURE_BYTES>()
         .ok_or_else(|| "its directory is cut short".to_owned())?;

@@ -150,7 +150,8 @@ impl<'a> Ingest<'a> {
         if new.len() == ids.len() {
             self.store_frame(kind, &batch.data, chunks)?;
         } else {
-            let plain = new.iter().filter_map(|&index| slices.get(index).copied()).collect::<Vec<_>>();
+            let plain =
+                new.iter().filter_map(|&index| slices.get(index).copied()).collect::<Vec<_>>();
             self.store_frame(kind, &plain.concat(), chunks)?;
         }
         Ok(ids)

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use cairn_format::ids::{ChunkId, WriterId};
 use cairn_format::limits::FRAME_BASE_BYTES_MAX;
 use cairn_format::names::PackKind;
-use cairn_format::pack::Codec;
+use cairn_format::pack::{Codec, FrameDescription};
+use cairn_format::segment::PackSection;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
@@ -145,7 +146,9 @@ impl Repository {
         let reader = self.chunk_reader(snapshot.namespace)?;
         let places = reader.locate(ids)?;
         let wanted = ids.iter().zip(places).enumerate().map(|(tag, (id, place))| {
-            place.map(|place| Wanted { id: *id, place, tag }).ok_or(Error::ChunkMissing { chunk: *id })
+            place
+                .map(|place| Wanted { id: *id, place, tag })
+                .ok_or(Error::ChunkMissing { chunk: *id })
         });
         let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
         let found = Mutex::new(vec![Bytes::new(); ids.len()]);
@@ -238,10 +241,10 @@ impl ChunkReader<'_> {
             Err(error) if error.is_damage() => {
                 let message = error.to_string();
                 for wanted in fetch.frames.iter().flatten() {
-                    deliver(wanted, Err(Error::PackDamaged {
-                        pack: pack.id,
-                        message: message.clone(),
-                    }))?;
+                    deliver(
+                        wanted,
+                        Err(Error::PackDamaged { pack: pack.id, message: message.clone() }),
+                    )?;
                 }
                 return Ok(());
             }
@@ -264,11 +267,14 @@ impl ChunkReader<'_> {
             for wanted in frame {
                 match &outcome {
                     Ok(()) => deliver(wanted, self.slice(&pack, wanted.id, &wanted.place, &plain))?,
-                    Err(error) => deliver(wanted, Err(Error::FrameDamaged {
-                        pack: pack.id,
-                        frame: first.place.frame_number,
-                        message: error.to_string(),
-                    }))?,
+                    Err(error) => deliver(
+                        wanted,
+                        Err(Error::FrameDamaged {
+                            pack: pack.id,
+                            frame: first.place.frame_number,
+                            message: error.to_string(),
+                        }),
+                    )?,
                 }
             }
             if let Err(error) = outcome
@@ -314,6 +320,53 @@ impl ChunkReader<'_> {
                 .decode(codec, stored, place.plain_bytes, &prefix, plain)
                 .map_err(|error| damaged(error.to_string()))
         })
+    }
+
+    /// What opens the parts of a pack.
+    ///
+    /// # Errors
+    /// As [`PackReader::opener`].
+    pub fn opener(
+        &self,
+        pack: &PackRecord,
+    ) -> Result<std::sync::Arc<crate::seal::PartOpener>, Error> {
+        self.packs.opener(pack.kind, pack.id)
+    }
+
+    /// What the pack's own directory says.
+    ///
+    /// # Errors
+    /// As [`PackReader::directory`].
+    pub fn directory(&self, pack: &PackRecord) -> Result<PackSection, Error> {
+        let trust = &self.repository.vault().trust;
+        self.packs.directory(pack.kind, pack.id, u64::from(pack.bytes), trust)
+    }
+
+    /// Decodes a frame out of part of its pack (`range`: its offset, its bytes) and returns the
+    /// chunks that are not what their ids say.
+    ///
+    /// # Errors
+    /// When the frame does not open or decode.
+    pub fn check_frame(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        frame: &FrameDescription,
+        opener: &crate::seal::PartOpener,
+        range: (u64, &[u8]),
+    ) -> Result<Vec<ChunkId>, Error> {
+        let (mut scratch, mut plain) = (Vec::new(), Vec::new());
+        self.decode_frame(pack, place, opener, range.0, range.1, &mut scratch, &mut plain)?;
+        let mut wrong = Vec::new();
+        let mut offset = 0;
+        for chunk in &frame.chunks {
+            let place = ChunkPlace { offset, bytes: chunk.bytes, ..*place };
+            if self.slice(pack, chunk.id, &place, &plain).is_err() {
+                wrong.push(chunk.id);
+            }
+            offset += chunk.bytes;
+        }
+        Ok(wrong)
     }
 
     /// The concatenated bases of a frame.
@@ -379,9 +432,7 @@ impl ChunkReader<'_> {
             PackKind::Data => keys.chunk_id(chunk) == id,
             PackKind::Tree => keys.tree_id(chunk) == id,
         };
-        chunk
-            .filter(|chunk| matches(chunk))
-            .ok_or(Error::ChunkHash { chunk: id, pack: pack.id })
+        chunk.filter(|chunk| matches(chunk)).ok_or(Error::ChunkHash { chunk: id, pack: pack.id })
     }
 }
 

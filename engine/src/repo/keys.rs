@@ -64,12 +64,10 @@ fn read_slots(store: &dyn Store) -> Result<Vec<ReadSlot>, Error> {
     ids.sort();
     ids.dedup();
     ids.into_iter()
-        .map(|id| {
-            match super::vault::read_object(store, &ObjectName::Key(id), RECORD_BYTES_MAX) {
-                Ok(bytes) => Ok((id, Ok(bytes.to_vec()))),
-                Err(error) if error.is_damage() => Ok((id, Err(error))),
-                Err(error) => Err(error),
-            }
+        .map(|id| match super::vault::read_object(store, &ObjectName::Key(id), RECORD_BYTES_MAX) {
+            Ok(bytes) => Ok((id, Ok(bytes.to_vec()))),
+            Err(error) if error.is_damage() => Ok((id, Err(error))),
+            Err(error) => Err(error),
         })
         .collect()
 }
@@ -116,7 +114,8 @@ pub(super) fn seal_slot(
     let created_ms = context.clock.now_ms();
     let random = context.random.as_ref();
     let domains = [(0, keys.epoch())];
-    let grant = Grant { role: new.role, domains: &domains, name: &new.label, issued_ms: created_ms };
+    let grant =
+        Grant { role: new.role, domains: &domains, name: &new.label, issued_ms: created_ms };
     let payload = keys.grant(&grant, random)?;
     let slot = NewSlot { repository, created_ms, label: &new.label };
     Ok(create_slot(&slot, &payload, &new.lock, random)?)

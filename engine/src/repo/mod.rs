@@ -127,8 +127,7 @@ pub fn init(
     let sealed = {
         let key = crate::seal::envelope::KeySource::symmetric_key(&keys, Kind::Config, epoch)?;
         let to = crate::seal::envelope::SealTo::Symmetric { epoch, key: &key };
-        let envelope =
-            crate::seal::Envelope::create(Kind::Config, cipher, repository, to, random)?;
+        let envelope = crate::seal::Envelope::create(Kind::Config, cipher, repository, to, random)?;
         let content = keys.signer()?.sign_body(envelope.header(), &config_record)?;
         trust.verify_body(envelope.header(), &content)?;
         envelope.seal_body(&content)?
@@ -177,11 +176,7 @@ impl Repository {
     /// # Errors
     /// [`Error::NoRepository`], [`Error::WrongKey`], [`Error::NoKeySlots`], [`Error::NoConfig`];
     /// damage; failures of the store.
-    pub fn open(
-        store: Arc<dyn Store>,
-        unlock: &Unlock,
-        context: &Context,
-    ) -> Result<Self, Error> {
+    pub fn open(store: Arc<dyn Store>, unlock: &Unlock, context: &Context) -> Result<Self, Error> {
         let (format, hash) = read_format(store.as_ref())?;
         let payload = keys::unlock(store.as_ref(), format.repository, unlock, context)?;
         let keys = Keys::from_payload(format.repository, &payload)?;

@@ -123,11 +123,7 @@ fn read_directory_node(
 ///
 /// # Errors
 /// When a node on the way is missing or damaged.
-pub fn lookup(
-    nodes: &dyn NodeSource,
-    root: &ChunkId,
-    name: &[u8],
-) -> Result<Option<Entry>, Error> {
+pub fn lookup(nodes: &dyn NodeSource, root: &ChunkId, name: &[u8]) -> Result<Option<Entry>, Error> {
     let (mut id, mut level) = (*root, None);
     loop {
         match read_directory_node(nodes, &id, level)? {
@@ -279,9 +275,7 @@ pub fn extents(
             }
             ExtentNode::Inner { level, children } => {
                 let below = level - 1;
-                stack.extend(
-                    children.iter().rev().map(|c| (c.node, Some(below), Some(c.bytes))),
-                );
+                stack.extend(children.iter().rev().map(|c| (c.node, Some(below), Some(c.bytes))));
             }
         }
     }

@@ -2,8 +2,8 @@
 //! the rest into batches, and hands batches to the workers.
 
 use std::collections::HashSet;
-use std::sync::mpsc::Sender;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 
 use cairn_format::names::PackKind;
 use cairn_format::tree::{Entry, Extent, LinkGroup, Meta, Node, Timestamp};
@@ -19,7 +19,6 @@ use crate::pipeline::ingest::{BATCH_BYTES, Batch, Ingest};
 use crate::repo::Vault;
 use crate::source::error::SourceError;
 use crate::source::file::{FileReader, Place, Segment, Stillness};
-use crate::source::meta::Fingerprint;
 use crate::source::profile::{self, ContentKind, HEAD_BYTES, Profile};
 use crate::source::stream::StreamSource;
 use crate::source::walk::{Event, Leaf, LeafKind, Walk};
@@ -28,12 +27,19 @@ use crate::source::walk::{Event, Leaf, LeafKind, Walk};
 const BATCHES_BYTES_MAX: usize = 24 << 20;
 /// Steps under way to the assembler.
 const STEPS_MAX: usize = 8192;
+/// Room for at least so many bytes is offered to every read.
+const READ_BYTES_MIN: usize = 16 << 10;
 /// How often a file that changes while it is read is read.
 const READS_MAX: u32 = 3;
 /// A file must have rested so long before its fingerprint is trusted, milliseconds.
 const SETTLE_MS: u32 = 2_000;
 /// Remarks on single entries that are kept for the report; all are counted and shown.
 const REMARKS_KEPT_MAX: usize = 1_000;
+const _: () = assert!(
+    cairn_format::limits::CHUNK_BYTES_MAX as usize + READ_BYTES_MIN
+        <= cairn_format::limits::FRAME_PLAIN_BYTES_MAX as usize
+);
+
 /// Emptied batches kept for reuse.
 const SPARE_BATCHES_MAX: usize = 32;
 
@@ -94,8 +100,7 @@ impl<'a> Shared<'a> {
                 let mut known = ids.into_iter().zip(batch.chunks.iter().copied());
                 for Part { file, part, chunks } in parts {
                     let extents = known.by_ref().take(chunks);
-                    let extents =
-                        extents.map(|(id, bytes)| Extent::Chunk { id, bytes }).collect();
+                    let extents = extents.map(|(id, bytes)| Extent::Chunk { id, bytes }).collect();
                     // The assembler is gone only when the backup has failed already.
                     let _ = messages.send(Message::Part { file, part, extents });
                 }
@@ -449,11 +454,13 @@ where
         cutting: &mut Cutting<'_>,
         read: impl FnOnce(&mut [u8]) -> Result<usize, SourceError>,
     ) -> Result<usize, Error> {
-        if self.batch.is_full() {
+        // There is always room for more than the largest chunk, so that every read makes progress.
+        let limit = BATCH_BYTES.max(cutting.cutter.bytes_max() + READ_BYTES_MIN);
+        if self.batch.data.len() + READ_BYTES_MIN > limit {
             self.next_batch(cutting)?;
         }
         let end = self.batch.data.len();
-        self.batch.data.resize(BATCH_BYTES.max(end), 0);
+        self.batch.data.resize(limit, 0);
         let outcome = read(self.batch.data.get_mut(end..).unwrap_or_default());
         let got = *outcome.as_ref().unwrap_or(&0);
         self.batch.data.truncate(end + got);
@@ -476,7 +483,8 @@ where
                 continue;
             }
             let length = cutting.cutter.next(uncut);
-            let bytes = u32::try_from(length).map_err(|_| Error::Internal { part: "the chunker" })?;
+            let bytes =
+                u32::try_from(length).map_err(|_| Error::Internal { part: "the chunker" })?;
             self.batch.chunks.push(bytes);
             cutting.uncut += length;
             cutting.chunks += 1;

@@ -1,0 +1,55 @@
+# `make demo` and `make test` work on a bare Debian 12 with rustup's toolchain:
+# what else they need, `setup` installs. One profile, release, is used for
+# everything, because RocksDB takes many minutes to compile.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CAIRN := $(TARGET)/release/cairn
+CARGO_DENY_VERSION := 0.20.2
+
+.PHONY: help setup build demo test lint lint-deny test-python fuzz bench bench-compare clean
+
+help: ## Say what can be made.
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: ## Install what is missing.
+	@tests/setup/setup.sh
+
+build: setup ## Build the cairn program.
+	cargo build --release --locked
+
+demo: build ## Back up, change, restore and compare 1.5 GB.
+	@/usr/bin/python3 tests/demo/demo.py "$(CAIRN)"
+
+# cargo's own closing lines stay last: continuous integration reads them.
+test: setup ## Check and test everything.
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory test-python
+	cargo test --release --locked --workspace
+
+lint: setup ## Check formatting and lints.
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+lint-deny: setup ## Check licences and sources of all dependencies.
+	deny=$$(tests/setup/tool.sh cargo-deny $(CARGO_DENY_VERSION) cargo-deny) && \
+	"$$deny" --locked check licenses bans sources
+
+test-python: setup ## Test what judges the demo.
+	cd tests/demo && /usr/bin/python3 -m unittest --quiet
+
+fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60).
+	tests/setup/fuzz.sh
+
+bench: setup ## Run the micro-benchmarks.
+	cargo bench --locked --package cairn-benches
+
+bench-compare: build ## Measure cairn beside restic, Borg and rustic.
+	/usr/bin/python3 benches/compare/compare.py --cairn "$(CAIRN)" $(COMPARE_OPTIONS)
+
+clean: ## Remove all that was built, and the tools and data in .work.
+	cargo clean
+	rm -rf .venv .work

@@ -1,0 +1,316 @@
+//! Proves that what is stored can be restored: structure, a rotating sample, or everything. What was
+//! proven of each pack is kept in a ledger on this host.
+
+use std::collections::HashSet;
+
+use cairn_format::envelope::Kind;
+use cairn_format::ids::{ChunkId, PackId, SnapshotId};
+use cairn_format::limits::RECORD_BYTES_MAX;
+use cairn_format::names::{Folder, ObjectName, PackKind};
+use cairn_format::record::Ack;
+use rayon::prelude::*;
+use std::ops::ControlFlow;
+
+use self::trees::TreeCheck;
+use super::snapshots;
+use crate::context::{Counter, Remark};
+use crate::error::{Error, Explain};
+use crate::index::catalog::Catalog;
+use crate::index::local::{LedgerEntry, PackNumber, PackRecord};
+use crate::repo::Repository;
+use crate::store::StoreError;
+
+mod packs;
+mod trees;
+
+/// How thoroughly to verify.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Level {
+    /// Everything is there, of the right size; snapshots, their trees and the index are read and
+    /// fit together.
+    Structure,
+    /// Also so many percent of all packs are read and decoded, those verified longest ago first.
+    Sample {
+        /// More than 0, at most 100.
+        percent: f64,
+    },
+    /// Also all packs are read and decoded.
+    Full,
+}
+
+/// Number of a level in the ledger.
+const LEDGER_LEVEL_FULL: u8 = 2;
+
+/// How to verify.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifyOptions {
+    /// How thoroughly.
+    pub level: Level,
+}
+
+/// Something damaged or missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Stable dotted name.
+    pub code: &'static str,
+    /// The object or path.
+    pub object: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// A path of a snapshot that a finding touches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Affected {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The path.
+    pub path: Vec<u8>,
+}
+
+/// What was verified and found.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyReport {
+    /// Snapshots whose trees were checked.
+    pub snapshots: u64,
+    /// Of these, not acknowledged: interrupted, or their writer never reported success.
+    pub unacknowledged: u64,
+    /// Packs in the repository.
+    pub packs_total: u64,
+    /// Packs read and decoded now.
+    pub packs_checked: u64,
+    /// Bytes of these.
+    pub bytes_checked: u64,
+    /// Packs never read and decoded on this host.
+    pub never_verified: u64,
+    /// When the pack verified longest ago was, milliseconds since 1970; `None` when some never were.
+    pub oldest_verified_ms: Option<u64>,
+    /// What is damaged or missing.
+    pub findings: Vec<Finding>,
+    /// Paths touched, the first thousand.
+    pub affected: Vec<Affected>,
+    /// How many paths are touched.
+    pub affected_count: u64,
+    /// Milliseconds it took by the wall clock.
+    pub elapsed_ms: i64,
+}
+
+/// Verifies.
+///
+/// # Errors
+/// Failures of the store that are not damage; a key that cannot read. Damage is in the report.
+pub fn run(repository: &Repository, options: &VerifyOptions) -> Result<VerifyReport, Error> {
+    repository.require_read("verify")?;
+    let started_ms = repository.context.clock.now_ms();
+    let mut report = VerifyReport::default();
+    repository.monitor().stage("verify: index", None);
+    let catalog = repository.catalog()?;
+    for remark in catalog.damaged_segments() {
+        report.findings.push(finding(remark));
+    }
+    check_small_objects(repository, &mut report)?;
+    let mut bad = check_presence(repository, catalog, &mut report)?;
+    check_contents(repository, catalog, options.level, &mut bad, &mut report)?;
+    check_trees(repository, catalog, bad, &mut report)?;
+    age_of_ledger(catalog, &mut report)?;
+    report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
+    repository.monitor().count(Counter::Findings, report.findings.len() as u64);
+    Ok(report)
+}
+
+fn finding(remark: Remark) -> Finding {
+    Finding { code: remark.code, object: remark.subject, message: remark.message }
+}
+
+/// Chunks that cannot be had, found so far.
+#[derive(Default)]
+struct Bad {
+    /// Packs that are missing or cannot be opened.
+    packs: HashSet<PackNumber>,
+    /// Frames that do not decode.
+    frames: HashSet<(PackNumber, u32)>,
+    /// Chunks whose bytes are not those of their id.
+    chunks: HashSet<ChunkId>,
+}
+
+/// Key slots, configs and acks: each is hashed; acks are opened too.
+fn check_small_objects(repository: &Repository, report: &mut VerifyReport) -> Result<(), Error> {
+    let mut names = Vec::new();
+    for folder in [Folder::Keys, Folder::Config, Folder::Acks] {
+        repository.store().list(folder, &mut |name, _| {
+            names.push(name);
+            Ok(())
+        })?;
+    }
+    let outcomes = names
+        .par_iter()
+        .map(|name| (name, check_small_object(repository, name)))
+        .collect::<Vec<_>>();
+    for (name, outcome) in outcomes {
+        match outcome {
+            Ok(()) | Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_damage() => report.findings.push(Finding {
+                code: error.code(),
+                object: name.to_string(),
+                message: error.to_string(),
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn check_small_object(repository: &Repository, name: &ObjectName) -> Result<(), Error> {
+    if let ObjectName::Ack { snapshot, .. } = name {
+        let signed = repository.read_signed(Kind::Ack, name, RECORD_BYTES_MAX)?;
+        let ack = Ack::decode(&signed.record).map_err(Error::format(name))?;
+        if ack.snapshot != *snapshot {
+            return Err(Error::Hash { object: name.to_string() });
+        }
+        return Ok(());
+    }
+    crate::repo::vault::read_object(repository.store(), name, RECORD_BYTES_MAX).map(|_| ())
+}
+
+/// Every pack that the index names is in the store, with its length.
+fn check_presence(
+    repository: &Repository,
+    catalog: &Catalog,
+    report: &mut VerifyReport,
+) -> Result<Bad, Error> {
+    let mut bad = Bad::default();
+    let mut sizes = std::collections::HashMap::new();
+    for folder in [Folder::DataPacks, Folder::TreePacks] {
+        repository.store().list(folder, &mut |name, bytes| {
+            if let ObjectName::Pack(kind, id) = name {
+                sizes.insert((kind, id), bytes);
+            }
+            Ok(())
+        })?;
+    }
+    catalog.index().for_each_pack(&mut |number, pack, _| {
+        report.packs_total += 1;
+        let name = ObjectName::Pack(pack.kind, pack.id).to_string();
+        let problem = match sizes.get(&(pack.kind, pack.id)) {
+            None => Some(("pack.missing", "it is missing from the store".to_owned())),
+            Some(bytes) if *bytes != u64::from(pack.bytes) => {
+                let message = format!("it has {bytes} bytes where {} belong", pack.bytes);
+                Some(("pack.length", message))
+            }
+            Some(_) => None,
+        };
+        if let Some((code, message)) = problem {
+            report.findings.push(Finding { code, object: name, message });
+            // One that is only cut short still gives the frames before the cut.
+            if code == "pack.missing" {
+                bad.packs.insert(number);
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(bad)
+}
+
+/// Reads and decodes packs as the level asks for, and writes the ledger.
+fn check_contents(
+    repository: &Repository,
+    catalog: &Catalog,
+    level: Level,
+    bad: &mut Bad,
+    report: &mut VerifyReport,
+) -> Result<(), Error> {
+    let total = usize::try_from(report.packs_total).unwrap_or(usize::MAX);
+    let wanted = match level {
+        Level::Structure => 0,
+        Level::Full => total,
+        Level::Sample { percent } => {
+            // At least one pack, so that a sample of a small repository is not empty.
+            let share = (total as f64 * percent / 100.0).ceil();
+            (share as usize).clamp(usize::from(total > 0), total)
+        }
+    };
+    if wanted == 0 {
+        return Ok(());
+    }
+    let chosen = catalog.index().least_verified(wanted)?;
+    let bytes = chosen.iter().map(|pack| u64::from(pack.record.bytes)).sum();
+    repository.monitor().stage("verify: packs", Some((Counter::BytesVerified, bytes)));
+    let checker = packs::PackCheck::new(repository, catalog)?;
+    for group in chosen.chunks(LEDGER_WRITE_PACKS) {
+        let outcomes = group
+            .par_iter()
+            .with_max_len(1)
+            .filter(|pack| !bad.packs.contains(&pack.number))
+            .map(|pack| {
+                repository.check_cancelled()?;
+                checker.check(pack.number, &pack.record).map(|found| (pack, found))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let mut ledger = Vec::with_capacity(outcomes.len());
+        for (pack, found) in outcomes {
+            report.packs_checked += 1;
+            report.bytes_checked += u64::from(pack.record.bytes);
+            let ok = found.findings.is_empty();
+            ledger.push((pack.record.id, ledger_entry(repository, ok)));
+            report.findings.extend(found.findings);
+            bad.frames.extend(found.frames.into_iter().map(|frame| (pack.number, frame)));
+            bad.chunks.extend(found.chunks);
+            if found.unreadable {
+                bad.packs.insert(pack.number);
+            }
+        }
+        catalog.index().ledger_put(&ledger)?;
+    }
+    Ok(())
+}
+
+/// Packs after which the ledger is written: a verify that is interrupted has not been in vain.
+const LEDGER_WRITE_PACKS: usize = 64;
+
+fn ledger_entry(repository: &Repository, ok: bool) -> LedgerEntry {
+    let verified_ms = u64::try_from(repository.context.clock.now_ms()).unwrap_or_default();
+    LedgerEntry { level: LEDGER_LEVEL_FULL, verified_ms, ok }
+}
+
+/// Every snapshot opens, its tree is readable, and every chunk it names is known and not bad.
+fn check_trees(
+    repository: &Repository,
+    catalog: &Catalog,
+    bad: Bad,
+    report: &mut VerifyReport,
+) -> Result<(), Error> {
+    repository.monitor().stage("verify: snapshots", None);
+    let (found, remarks) = snapshots::list_all(repository)?;
+    report.findings.extend(remarks.into_iter().map(finding));
+    let mut check = TreeCheck::new(catalog, bad);
+    for snapshot in &found {
+        repository.check_cancelled()?;
+        report.snapshots += 1;
+        report.unacknowledged += u64::from(!snapshot.acknowledged);
+        let nodes = repository.nodes(snapshot)?;
+        check.snapshot(&nodes, snapshot, report)?;
+    }
+    Ok(())
+}
+
+fn age_of_ledger(catalog: &Catalog, report: &mut VerifyReport) -> Result<(), Error> {
+    let (mut never, mut oldest) = (0, None::<u64>);
+    catalog.index().for_each_pack(&mut |_, _, ledger| {
+        match ledger {
+            Some(entry) => {
+                oldest = Some(oldest.map_or(entry.verified_ms, |old| old.min(entry.verified_ms)));
+            }
+            None => never += 1,
+        }
+        ControlFlow::Continue(())
+    })?;
+    report.never_verified = never;
+    report.oldest_verified_ms = oldest.filter(|_| never == 0);
+    Ok(())
+}
+
+/// Names a pack for messages.
+fn pack_name(pack: &PackRecord) -> String {
+    let (kind, id): (PackKind, PackId) = (pack.kind, pack.id);
+    ObjectName::Pack(kind, id).to_string()
+}

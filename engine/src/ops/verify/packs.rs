@@ -1,0 +1,248 @@
+//! Reads one pack from front to back: its hash, every frame, every chunk, its own directory.
+
+use cairn_format::error::FormatError;
+use cairn_format::ids::ChunkId;
+use cairn_format::names::ObjectName;
+use cairn_format::pack::FrameDescription;
+
+use super::{Finding, pack_name};
+use crate::context::Counter;
+use crate::error::{Error, Explain};
+use crate::index::catalog::Catalog;
+use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
+use crate::repo::Repository;
+use crate::repo::chunks::ChunkReader;
+use crate::seal::PartOpener;
+use crate::store::StoreError;
+
+/// Bytes of a pack read with one request.
+const READ_BYTES: u64 = 4 << 20;
+/// Findings of one pack that are listed; the rest is summed up.
+const FINDINGS_MAX: usize = 16;
+
+/// What is wrong with one pack.
+#[derive(Default)]
+pub struct PackFindings {
+    /// For people.
+    pub findings: Vec<Finding>,
+    /// Frames that do not decode.
+    pub frames: Vec<u32>,
+    /// Chunks that are not what their id says.
+    pub chunks: Vec<ChunkId>,
+    /// Nothing of it can be read.
+    pub unreadable: bool,
+}
+
+impl PackFindings {
+    fn add(&mut self, pack: &PackRecord, code: &'static str, message: String) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { code, object: pack_name(pack), message });
+        }
+    }
+}
+
+/// Checks packs.
+pub struct PackCheck<'a> {
+    repository: &'a Repository,
+    catalog: &'a Catalog,
+}
+
+/// Position in a pack while it is read.
+struct Cursor<'p> {
+    pack: &'p PackRecord,
+    number: PackNumber,
+    frames: Vec<FrameDescription>,
+    next_frame: usize,
+    frame_offset: u64,
+    buffer: Vec<u8>,
+    buffer_offset: u64,
+}
+
+impl<'a> PackCheck<'a> {
+    /// A checker.
+    ///
+    /// # Errors
+    /// When the key cannot read.
+    pub fn new(repository: &'a Repository, catalog: &'a Catalog) -> Result<Self, Error> {
+        repository.require_read("verify packs")?;
+        Ok(Self { repository, catalog })
+    }
+
+    /// Checks one pack.
+    ///
+    /// # Errors
+    /// Failures of the store or the cache that are not damage.
+    pub fn check(&self, number: PackNumber, pack: &PackRecord) -> Result<PackFindings, Error> {
+        let mut found = PackFindings::default();
+        let chunks = self.repository.chunk_reader(pack.writer)?;
+        let opener = match chunks.opener(pack) {
+            Ok(opener) => opener,
+            Err(error) if error.is_damage() => {
+                found.add(pack, error.code(), error.to_string());
+                found.unreadable = true;
+                return Ok(found);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut cursor = Cursor {
+            pack,
+            number,
+            frames: self.catalog.frames(number)?,
+            next_frame: 0,
+            frame_offset: cairn_format::envelope::HEADER_BYTES as u64,
+            buffer: Vec::new(),
+            buffer_offset: 0,
+        };
+        let complete = self.read(&mut cursor, &chunks, &opener, &mut found)?;
+        if !complete {
+            let rest =
+                (cursor.next_frame..cursor.frames.len()).filter_map(|n| u32::try_from(n).ok());
+            found.frames.extend(rest);
+            return Ok(found);
+        }
+        self.check_directory(&cursor, &chunks, &mut found)?;
+        self.repository.monitor().count(Counter::PacksVerified, 1);
+        Ok(found)
+    }
+
+    /// Reads the pack through; false when it ends early.
+    fn read(
+        &self,
+        cursor: &mut Cursor<'_>,
+        chunks: &ChunkReader<'_>,
+        opener: &PartOpener,
+        found: &mut PackFindings,
+    ) -> Result<bool, Error> {
+        let pack = cursor.pack;
+        let name = ObjectName::Pack(pack.kind, pack.id);
+        let total = u64::from(pack.bytes);
+        let mut hasher = blake3::Hasher::new();
+        let mut offset = 0;
+        while offset < total {
+            let bytes = READ_BYTES.min(total - offset);
+            let part = match self.read_part(&name, offset, bytes) {
+                Ok(part) => part,
+                Err(Error::Store(StoreError::NotFound { .. } | StoreError::Short { .. })) => {
+                    let message = format!("it ends before byte {}", offset + bytes);
+                    found.add(pack, "pack.truncated", message);
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            };
+            hasher.update(&part);
+            self.repository.monitor().count(Counter::BytesVerified, bytes);
+            cursor.buffer.extend_from_slice(&part);
+            offset += bytes;
+            cursor.decode_available(chunks, opener, found)?;
+        }
+        if hasher.finalize().as_bytes() != pack.id.as_bytes() {
+            let message = "its bytes are not those its name stands for".to_owned();
+            found.add(pack, "pack.hash", message);
+        }
+        Ok(true)
+    }
+
+    fn read_part(&self, name: &ObjectName, offset: u64, bytes: u64) -> Result<bytes::Bytes, Error> {
+        Ok(self.repository.store().get_range(name, offset, bytes)?)
+    }
+
+    /// The pack's own directory says what the index says.
+    fn check_directory(
+        &self,
+        cursor: &Cursor<'_>,
+        chunks: &ChunkReader<'_>,
+        found: &mut PackFindings,
+    ) -> Result<(), Error> {
+        let pack = cursor.pack;
+        match chunks.directory(pack) {
+            Ok(section) if section.frames == cursor.frames && section.namespace == pack.writer => {}
+            Ok(_) => {
+                let message = "its directory and the index describe it differently".to_owned();
+                found.add(pack, "pack.directory", message);
+            }
+            Err(error) if error.is_damage() => found.add(pack, error.code(), error.to_string()),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+impl Cursor<'_> {
+    /// Decodes every frame that is in the buffer as a whole, and drops what was decoded.
+    fn decode_available(
+        &mut self,
+        chunks: &ChunkReader<'_>,
+        opener: &PartOpener,
+        found: &mut PackFindings,
+    ) -> Result<(), Error> {
+        let end = self.buffer_offset + self.buffer.len() as u64;
+        while let Some(frame) = self.frames.get(self.next_frame) {
+            let frame_end = self.frame_offset + u64::from(frame.sealed_bytes);
+            if frame_end > end {
+                break;
+            }
+            let number = u32::try_from(self.next_frame).unwrap_or(u32::MAX);
+            let outcome = place_of(self.number, number, self.frame_offset, frame)
+                .map_err(Error::format(pack_name(self.pack)))
+                .and_then(|place| {
+                    chunks.check_frame(
+                        self.pack,
+                        &place,
+                        frame,
+                        opener,
+                        (self.buffer_offset, &self.buffer),
+                    )
+                });
+            match outcome {
+                Ok(wrong) => {
+                    for chunk in &wrong {
+                        let message = format!(
+                            "chunk {} in frame {number} is not what its id says",
+                            chunk.short()
+                        );
+                        found.add(self.pack, "chunk.hash", message);
+                    }
+                    found.chunks.extend(wrong);
+                }
+                Err(error) if error.is_damage() => {
+                    found.frames.push(number);
+                    found.add(self.pack, error.code(), error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+            self.frame_offset = frame_end;
+            self.next_frame += 1;
+        }
+        let keep_from = self.frame_offset.min(end) - self.buffer_offset;
+        let drop = usize::try_from(keep_from).unwrap_or(usize::MAX).min(self.buffer.len());
+        self.buffer.drain(..drop);
+        self.buffer_offset += drop as u64;
+        if self.next_frame == self.frames.len() {
+            // What follows are filler, directory and locator: hashed, not kept.
+            self.buffer.clear();
+            self.buffer_offset = end;
+        }
+        Ok(())
+    }
+}
+
+fn place_of(
+    pack: PackNumber,
+    frame_number: u32,
+    frame_offset: u64,
+    frame: &FrameDescription,
+) -> Result<ChunkPlace, FormatError> {
+    let frame_offset =
+        u32::try_from(frame_offset).map_err(|_| FormatError::Value { what: "offset of frame" })?;
+    Ok(ChunkPlace {
+        pack,
+        frame_number,
+        frame_offset,
+        frame_bytes: frame.sealed_bytes,
+        plain_bytes: frame.plain_bytes(),
+        codec: frame.codec.to_byte(),
+        based: !frame.bases.is_empty(),
+        offset: 0,
+        bytes: 0,
+    })
+}

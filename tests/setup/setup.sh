@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs what building, testing and the demo need and this machine lacks, and
+# says what. Does nothing, quickly, when all is there. For Debian and its kin, as
+# root or with sudo; elsewhere it names what is missing and fails.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+# What the compiler of RocksDB, its bindings, the demo and the tests call.
+packages=(
+    gcc g++ make pkg-config clang libclang-dev ca-certificates
+    postgresql attr acl python3 python3-venv
+)
+requirements=tests/setup/reader-requirements.txt
+venv=.venv
+postgres_settings=/etc/postgresql-common/createcluster.d/cairn-setup.conf
+
+say() { echo "setup: $*" >&2; }
+fail() { say "$*"; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "not root and without sudo: run this as root once: $*"
+    fi
+}
+
+missing_packages() {
+    local package
+    for package in "${packages[@]}"; do
+        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+            echo "$package"
+    done
+}
+
+install_packages() {
+    command -v dpkg-query >/dev/null || fail "not a Debian: install by hand: ${packages[*]}"
+    local missing
+    mapfile -t missing < <(missing_packages)
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    say "installing with apt: ${missing[*]}"
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
+    as_root "${apt[@]}" update
+    case " ${missing[*]} " in
+    *" postgresql "*)
+        # Only the programs are wanted, not a server that starts with the machine.
+        as_root mkdir -p "$(dirname "$postgres_settings")"
+        echo 'create_main_cluster = false' | as_root tee "$postgres_settings" >/dev/null
+        ;;
+    esac
+    local status=0
+    as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null || status=$?
+    [ ! -e "$postgres_settings" ] || as_root rm -f "$postgres_settings"
+    [ "$status" -eq 0 ] || fail "apt could not install: ${missing[*]}"
+}
+
+install_rust_components() {
+    command -v cargo >/dev/null ||
+        fail "no cargo in PATH: install the stable Rust toolchain with rustup first"
+    local component wanted=()
+    for component in fmt clippy; do
+        cargo "$component" --version >/dev/null 2>&1 || wanted+=("${component/#fmt/rustfmt}")
+    done
+    [ "${#wanted[@]}" -gt 0 ] || return 0
+    say "installing with rustup: ${wanted[*]}"
+    rustup component add "${wanted[@]}"
+}
+
+# The packages of the independent reader, in a Python environment of their own.
+install_reader_packages() {
+    cmp -s "$requirements" "$venv/installed.txt" && return 0
+    say "installing into $venv: $(grep -v '^#' "$requirements" | tr '\n' ' ')"
+    rm -rf "$venv"
+    /usr/bin/python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+    cp "$requirements" "$venv/installed.txt"
+}
+
+install_packages
+install_rust_components
+install_reader_packages
