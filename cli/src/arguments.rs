@@ -205,7 +205,7 @@ pub struct Backup {
     /// Read files again that seem unchanged
     #[arg(long, help_heading = "Reading and storing")]
     pub reread: bool,
-    /// Zstandard level, 1 to 19
+    /// Zstandard level, 1 to 19 [default: 3]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Reading and storing")]
     pub compression_level: Option<i32>,
     /// Say what would be backed up
@@ -307,7 +307,7 @@ pub struct Restore {
     /// Go on after damage and restore everything not touched by it
     #[arg(long)]
     pub keep_going: bool,
-    /// Also make device nodes
+    /// Make device nodes even if not root; root always does
     #[arg(long)]
     pub devices: bool,
     /// Owners by number, not by name
@@ -321,21 +321,18 @@ pub struct Restore {
 /// `verify`
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// Only what these snapshots need; all of them by default
-    #[arg(value_name = "SNAP")]
-    pub snapshots: Vec<OsString>,
     /// How thoroughly
     #[arg(long, value_name = "LEVEL", default_value = "structure")]
     pub level: Level,
-    /// How much of the packs a sample reads, those first that were verified longest ago
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub sample_percent: u8,
+    /// How many percent of the packs a sample reads, those first that were verified longest ago
+    #[arg(long, value_name = "N", default_value = "10", value_parser = parse_percent)]
+    pub sample_percent: f64,
 }
 
 /// How thoroughly `verify` looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Level {
-    /// Every object is there and has its length; trees and index fit together.
+    /// Everything is there and has its length; snapshots, trees and index fit together.
     Structure,
     /// The same, and a share of the packs is read and decoded.
     Sample,
@@ -463,6 +460,13 @@ pub struct Man {
     /// Folder for the pages; made if missing
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub folder: PathBuf,
+}
+
+/// Reads a share: more than 0, at most 100.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    let usable = percent > 0.0 && percent <= 100.0;
+    usable.then_some(percent).ok_or_else(|| format!("{text} is not above 0 and at most 100"))
 }
 
 #[cfg(test)]

@@ -15,16 +15,16 @@ pub(super) fn run(app: &App, arguments: &RepairIndex) -> Result<Finished, Failur
     let report = repair_index::run(&session.repository, arguments.dry_run)?;
     drop(session.shown);
     app.printer.summary(&format!(
-        "index{}: {} read, {} written, {} removed",
+        "index{}: {} added, {} written, {} removed",
         if arguments.dry_run { " (dry run)" } else { "" },
-        format::plural(report.packs_read, "pack", "packs"),
+        format::plural(report.packs_added, "pack", "packs"),
         format::plural(report.segments_written, "segment", "segments"),
         format::count(report.segments_removed),
     ))?;
     let unreadable = report.unreadable.len() as u64;
     let finished = Finished::with(json!({
         "dry_run": arguments.dry_run,
-        "packs_read": report.packs_read,
+        "packs_added": report.packs_added,
         "segments_written": report.segments_written,
         "segments_removed": report.segments_removed,
         "unreadable": unreadable,

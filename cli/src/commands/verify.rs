@@ -1,8 +1,6 @@
 //! `cairn verify`
 
-use std::os::unix::ffi::OsStrExt as _;
-
-use cairn_engine::ops::verify::{self, Finding, Level, Scope, VerifyOptions, VerifyReport};
+use cairn_engine::ops::verify::{self, Affected, Finding, Level, VerifyOptions, VerifyReport};
 use serde_json::{Map, Value, json};
 
 use super::{App, Finished};
@@ -14,18 +12,12 @@ use crate::ui::{format, json as objects};
 
 pub(super) fn run(app: &App, arguments: &Verify) -> Result<Finished, Failure> {
     let session = session::open(app, Show::Progress)?;
-    let selected = arguments
-        .snapshots
-        .iter()
-        .map(|selector| session::select(&session, selector.as_bytes()))
-        .collect::<Result<Vec<_>, _>>()?;
     let options = VerifyOptions {
         level: match arguments.level {
             arguments::Level::Structure => Level::Structure,
             arguments::Level::Sample => Level::Sample { percent: arguments.sample_percent },
             arguments::Level::Full => Level::Full,
         },
-        snapshots: if selected.is_empty() { Scope::All } else { Scope::Snapshots(selected) },
     };
     let report = verify::run(&session.repository, &options)?;
     drop(session.shown);
@@ -34,67 +26,85 @@ pub(super) fn run(app: &App, arguments: &Verify) -> Result<Finished, Failure> {
 
 fn show(app: &App, report: &VerifyReport) -> Result<Finished, Failure> {
     for finding in &report.findings {
-        app.printer.event(&object(finding))?;
-        app.printer.line(&line(finding))?;
+        app.printer.event(&finding_object(finding))?;
+        let object = format::name(finding.object.as_bytes());
+        let message = format::name(finding.message.as_bytes());
+        app.printer.line(&format!("damaged: {object}: {message}"))?;
     }
-    let oldest = match report.oldest_unverified_ms {
-        Some(time_ms) => format!(", oldest check {}", format::local_time(time_ms)),
-        None => String::new(),
-    };
-    app.printer.summary(&format!(
-        "verified {} of {} packs, {} read, {} never verified{oldest}: {}",
-        format::count(report.packs_checked),
-        format::count(report.packs_total),
-        format::bytes(report.bytes_checked),
-        format::count(report.never_verified),
-        match report.findings.len() {
-            0 => "no damage found".to_owned(),
-            1 => "1 finding".to_owned(),
-            many => format!("{many} findings"),
-        },
-    ))?;
+    for place in &report.affected {
+        app.printer.event(&affected_object(place))?;
+        let path = format::name(&place.path);
+        app.printer.line(&format!("affected: {}:{path}", place.snapshot.short()))?;
+    }
+    let unlisted = report.affected_count.saturating_sub(report.affected.len() as u64);
+    if unlisted > 0 {
+        app.printer.line(&format!("affected: {} more", format::count(unlisted)))?;
+    }
+    summary(app, report)?;
+    let findings = report.findings.len() as u64;
     let finished = Finished::with(json!({
+        "snapshots": report.snapshots,
+        "unacknowledged": report.unacknowledged,
         "packs_checked": report.packs_checked,
         "packs_total": report.packs_total,
         "bytes_checked": report.bytes_checked,
         "never_verified": report.never_verified,
-        "oldest_verified": report.oldest_unverified_ms.map(format::rfc3339),
-        "findings": report.findings.len(),
+        "oldest_verified": oldest_ms(report).map(format::rfc3339),
+        "findings": findings,
+        "affected": report.affected_count,
+        "elapsed_ms": report.elapsed_ms.max(0),
     }));
-    if report.findings.is_empty() {
+    if findings == 0 && report.affected_count == 0 {
         return Ok(finished);
     }
-    let fact = "the repository is damaged".to_owned();
+    let fact = format!(
+        "the repository is damaged: {}, {} affected",
+        format::plural(findings, "finding", "findings"),
+        format::plural(report.affected_count, "path", "paths"),
+    );
     Ok(finished.but(ExitCode::Damage, "repository.damaged", fact))
 }
 
-fn object(finding: &Finding) -> Map<String, Value> {
+fn summary(app: &App, report: &VerifyReport) -> Result<(), Failure> {
+    let age = match oldest_ms(report) {
+        Some(time_ms) => format!("oldest check {}", format::local_time(time_ms)),
+        None => format!("{} never read", format::plural(report.never_verified, "pack", "packs")),
+    };
+    let outcome = match report.findings.is_empty() && report.affected_count == 0 {
+        true => "no damage found",
+        false => "damage found",
+    };
+    app.printer.summary(&format!(
+        "verified {}, read {} of {} ({}), {age}: {outcome}",
+        format::plural(report.snapshots, "snapshot", "snapshots"),
+        format::count(report.packs_checked),
+        format::plural(report.packs_total, "pack", "packs"),
+        format::bytes(report.bytes_checked),
+    ))?;
+    if report.unacknowledged > 0 {
+        app.printer.note(&format!(
+            "{} not acknowledged: interrupted at the very end",
+            format::plural(report.unacknowledged, "snapshot is", "snapshots are"),
+        ));
+    }
+    Ok(())
+}
+
+fn oldest_ms(report: &VerifyReport) -> Option<i64> {
+    report.oldest_verified_ms.and_then(|time_ms| i64::try_from(time_ms).ok())
+}
+
+fn finding_object(finding: &Finding) -> Map<String, Value> {
     let mut object = objects::object("finding");
     object.insert("code".into(), finding.code.into());
     object.insert("object".into(), finding.object.as_str().into());
     object.insert("message".into(), finding.message.as_str().into());
-    let affected: Vec<Value> = finding
-        .affected
-        .iter()
-        .map(|(snapshot, path)| {
-            let mut place = Map::new();
-            place.insert("snapshot".into(), snapshot.to_hex().into());
-            objects::insert_path(&mut place, "path", path);
-            Value::Object(place)
-        })
-        .collect();
-    object.insert("affected".into(), affected.into());
     object
 }
 
-fn line(finding: &Finding) -> String {
-    let mut line = format!(
-        "damaged: {}: {}",
-        format::name(finding.object.as_bytes()),
-        format::name(finding.message.as_bytes())
-    );
-    for (snapshot, path) in &finding.affected {
-        line.push_str(&format!("\n  affects {}:{}", snapshot.short(), format::name(path)));
-    }
-    line
+fn affected_object(place: &Affected) -> Map<String, Value> {
+    let mut object = objects::object("affected");
+    object.insert("snapshot".into(), place.snapshot.to_hex().into());
+    objects::insert_path(&mut object, "path", &place.path);
+    object
 }

@@ -25,7 +25,7 @@ fn conflicts_and_gaps_are_refused() {
         (vec!["backup", ".", "--compression-level", "99"], "99 is not in 1..=19"),
         (vec!["backup", ".", "--exclude-larger-than", "12parsec"], "no known unit"),
         (vec!["restore", "latest"], "--target"),
-        (vec!["verify", "--level", "sample", "--sample-percent", "0"], "0 is not in 1..=100"),
+        (vec!["verify", "--level", "sample", "--sample-percent", "0"], "0 is not above 0"),
         (vec!["find"], "<PATTERN>"),
         (vec!["stats", "-q", "-v"], "cannot be used with"),
         (vec!["key", "add", "--new-key-file", "a", "--recipient", "b"], "cannot be used with"),
