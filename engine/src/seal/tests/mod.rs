@@ -5,7 +5,8 @@ mod keys;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cairn_format::envelope::{BOUND_BYTES, HEADER_BYTES};
-use cairn_format::ids::RepositoryId;
+use cairn_format::ids::{ReplicaId, RepositoryId};
+use cairn_format::receipt::{Receipt, ReceiptRecord};
 use cairn_format::record::{Domain, DomainOrigin};
 
 use super::derive::Grant;
@@ -315,4 +316,51 @@ fn leases_are_unsigned_and_nothing_else_is() {
     let end = mixed.len() - 64;
     mixed[end..].fill(0);
     assert!(open_unsigned_body(&mixed).is_err());
+}
+
+fn receipt_record() -> ReceiptRecord {
+    ReceiptRecord {
+        sequence: 1,
+        previous: None,
+        replica: ReplicaId::from_bytes([3; 16]),
+        deleted: Vec::new(),
+        audits: Vec::new(),
+        time_ms: 50,
+        note: None,
+    }
+}
+
+#[test]
+fn receipts_are_signed_by_owners_and_maintainers() {
+    let trust = trust();
+    for role in [Role::Owner, Role::Maintainer] {
+        let keys = keys(role);
+        let signer = keys.signer().unwrap();
+        let receipt = signer.sign_receipt(REPOSITORY, receipt_record()).unwrap();
+        let bytes = receipt.encode();
+        let (writer, read) = trust.verify_receipt(&bytes).unwrap();
+        assert_eq!((writer.id, writer.role, read), (signer.writer_id(), role, receipt));
+        for index in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[index] ^= 1 << (index % 8);
+            assert!(trust.verify_receipt(&flipped).is_err(), "byte {index}");
+        }
+        let elsewhere = signer.sign_receipt(OTHER_REPOSITORY, receipt_record()).unwrap().encode();
+        let error = trust.verify_receipt(&elsewhere).unwrap_err();
+        assert!(matches!(error, SealError::OtherRepository { .. }));
+    }
+    let keys = keys(Role::Writer);
+    let signer = keys.signer().unwrap();
+    let refused = SealError::SignerRole { what: "a receipt", role: Role::Writer };
+    assert_eq!(signer.sign_receipt(REPOSITORY, receipt_record()), Err(refused.clone()));
+    // A malicious writer does not ask.
+    let mut forged = Receipt {
+        repository: REPOSITORY,
+        certificate: signer.certificate().encode(),
+        record: receipt_record(),
+        signature: [0; 64],
+    };
+    let context = [b"receipt".as_slice(), REPOSITORY.as_bytes()].concat();
+    forged.signature = signer.sign(&context, &forged.signed_bytes());
+    assert_eq!(trust.verify_receipt(&forged.encode()), Err(refused));
 }
