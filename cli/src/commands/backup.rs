@@ -9,16 +9,15 @@ use std::path::{Path, PathBuf};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource};
 use cairn_engine::source::filter::FileSourceOptions;
 use cairn_engine::source::profile::Profile;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::snapshots::object;
 use super::{App, Finished};
 use crate::arguments::{self, Backup};
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
 use crate::settings;
 use crate::ui::errors::{CliError, Failure};
-use crate::ui::format;
+use crate::ui::{format, json};
 
 /// Longest list of paths that `--files-from` reads, bytes.
 const LIST_BYTES_MAX: u64 = 1 << 30;
@@ -130,7 +129,9 @@ fn show(app: &App, report: &BackupReport, job: &str) -> Result<Finished, Failure
     let id = snapshot.map_or_else(|| "the snapshot".to_owned(), |snapshot| snapshot.id.short());
     app.printer.summary(&match snapshot {
         Some(_) => format!(
-            "backup {name} {id}: {} read, {} new, {} stored, {}",
+            "backup {name} {id}: {} in {}: {} read, {} new, {} stored, {}",
+            format::bytes(statistics.bytes_total),
+            format::plural(statistics.files, "file", "files"),
             format::bytes(statistics.bytes_read),
             format::bytes(statistics.bytes_new),
             format::bytes(statistics.bytes_stored),
@@ -150,9 +151,9 @@ fn show(app: &App, report: &BackupReport, job: &str) -> Result<Finished, Failure
         ));
     }
     if let Some(snapshot) = snapshot {
-        app.printer.event(&object(snapshot))?;
+        app.printer.event(&json::Snapshot::from(snapshot))?;
     }
-    let finished = Finished::with(json!({
+    let finished = Finished::with(serde_json::json!({
         "snapshot": snapshot.map_or(Value::Null, |snapshot| snapshot.id.to_hex().into()),
         "dry_run": snapshot.is_none(),
         "files": statistics.files,
