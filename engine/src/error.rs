@@ -120,6 +120,12 @@ pub enum Error {
         /// The place.
         location: String,
     },
+    /// The repository has another owner than this host remembers.
+    #[error("{location} has the id of a repository known here, but another owner's key")]
+    OwnerChanged {
+        /// The place.
+        location: String,
+    },
     /// The key may not do what was asked.
     #[error("this key has the role {role}, which cannot {action}")]
     Role {
@@ -327,6 +333,7 @@ impl Explain for Error {
             Self::WrongKey { .. } => "key.wrong",
             Self::NoKeySlots { .. } => "key.none",
             Self::NoConfig { .. } => "repository.config",
+            Self::OwnerChanged { .. } => "repository.owner",
             Self::Role { .. } => "key.role",
             Self::ChunkMissing { .. } => "chunk.missing",
             Self::ChunkHash { .. } => "chunk.hash",
@@ -378,7 +385,9 @@ impl Explain for Error {
             | Self::TreeNode { .. } => Class::Damage,
             Self::NoRepository { .. } => Class::NoRepository,
             Self::WrongKey { .. } | Self::Role { .. } => Class::WrongKey,
-            Self::RepositoryExists { .. } | Self::LastOwner { .. } => Class::Refused,
+            Self::RepositoryExists { .. } | Self::OwnerChanged { .. } | Self::LastOwner { .. } => {
+                Class::Refused
+            }
             Self::NoSnapshot { .. }
             | Self::NoPath { .. }
             | Self::Condemned { .. }
@@ -413,6 +422,9 @@ impl Explain for Error {
             Self::RepositoryExists { .. } => "use it as it is, or choose another place",
             Self::WrongKey { .. } => {
                 "check the passphrase or key file; `cairn key list` shows which slots there are"
+            }
+            Self::OwnerChanged { .. } => {
+                "it may be forged: do not restore from it; if you know that it is right, run `cairn cache clear`"
             }
             Self::Role { .. } => "use an owner's key, or one whose role may do this",
             Self::ChunkMissing { .. } => {

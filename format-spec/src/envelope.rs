@@ -23,7 +23,7 @@ pub const KIND_RECEIPT: u8 = 10;
 /// Kind of a replica record, which is plain (SPEC section 8.7).
 pub const KIND_REPLICA: u8 = 11;
 /// The value of the header's domain field that says "symmetric".
-const DOMAIN_SYMMETRIC: u32 = u32::MAX;
+pub const DOMAIN_SYMMETRIC: u32 = u32::MAX;
 const FLAG_PARITY: u8 = 1;
 /// Length of a signature, bytes.
 pub const SIGNATURE_BYTES: usize = 64;

@@ -119,6 +119,11 @@ id!(
     16
 );
 id!(
+    /// Names one copy of a repository; random, chosen when the copy is made.
+    ReplicaId,
+    16
+);
+id!(
     /// Names a signing key: the first 16 bytes of BLAKE3 of its Ed25519 public key.
     WriterId,
     16

@@ -26,7 +26,7 @@ pub const PACK_FRAMES_MAX: u32 = 1 << 16;
 pub const DIRECTORY_BYTES_MAX: u32 = 8 << 20;
 /// Largest index segment, bytes.
 pub const SEGMENT_BYTES_MAX: u32 = 32 << 20;
-/// Largest snapshot, ack, config, lease, or key slot object, bytes.
+/// Largest snapshot, ack, config, lease, key slot or replica object, bytes.
 pub const RECORD_BYTES_MAX: u32 = 1 << 20;
 /// Largest tomb or receipt, bytes.
 pub const TOMB_BYTES_MAX: u32 = 8 << 20;
@@ -48,8 +48,12 @@ pub const EXTENT_NODE_ITEMS_MAX: u32 = 4096;
 pub const NODE_LEVELS_MAX: u32 = 8;
 /// Deepest nesting of directories.
 pub const PATH_DEPTH_MAX: u32 = 4096;
+/// Largest file, bytes: lengths and offsets fit a signed 64-bit number.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 /// Longest job, host, user or tag name, bytes.
 pub const LABEL_BYTES_MAX: u32 = 255;
+/// Longest note in a receipt and description of a replica, bytes.
+pub const NOTE_BYTES_MAX: u32 = 4096;
 
 /// Bounds of the Argon2id costs a reader accepts: memory in KiB.
 pub const ARGON2_MEMORY_KIB: core::ops::RangeInclusive<u32> = 19 * 1024..=4 * 1024 * 1024;

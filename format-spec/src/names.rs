@@ -9,6 +9,9 @@ use crate::error::FormatError;
 use crate::hex;
 use crate::ids::{ObjectHash, PackId, SegmentId, SessionId, SlotId, SnapshotId};
 
+/// Longest object name, bytes: that of an ack.
+pub const OBJECT_NAME_BYTES_MAX: u32 = 5 + 64 + 1 + 64;
+
 /// What a pack holds. Data and tree frames never share a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PackKind {

@@ -4,8 +4,8 @@ use crate::codec::{Reader, Writer};
 use crate::error::FormatError;
 use crate::ids::ChunkId;
 use crate::limits::{
-    CHUNK_BYTES_MAX, ENTRY_BYTES_MAX, EXTENT_NODE_ITEMS_MAX, INLINE_EXTENTS_MAX, LABEL_BYTES_MAX,
-    NAME_BYTES_MAX, NODE_LEVELS_MAX, SYMLINK_BYTES_MAX, XATTR_BYTES_MAX,
+    CHUNK_BYTES_MAX, ENTRY_BYTES_MAX, EXTENT_NODE_ITEMS_MAX, FILE_BYTES_MAX, INLINE_EXTENTS_MAX,
+    LABEL_BYTES_MAX, NAME_BYTES_MAX, NODE_LEVELS_MAX, SYMLINK_BYTES_MAX, XATTR_BYTES_MAX,
 };
 use crate::tree::{Content, Entry, Extent, Extents, LinkGroup, Meta, Node, Timestamp, Xattr};
 
@@ -13,6 +13,9 @@ const DIRECTORY_LEAF: u8 = b'D';
 const DIRECTORY_INNER: u8 = b'I';
 const EXTENT_LEAF: u8 = b'E';
 const EXTENT_INNER: u8 = b'J';
+
+/// Bytes of the smallest entry in a leaf: its length, kind, a name of one byte, and five numbers.
+const ENTRY_BYTES_MIN: usize = 1 + 1 + 2 + 5;
 
 /// A node of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +120,7 @@ impl DirectoryNode {
         let mut reader = Reader::new(bytes, "directory node");
         let node = match reader.u8()? {
             DIRECTORY_LEAF => {
-                let count = reader.count("entries of directory", 10)?;
+                let count = reader.count("entries of directory", ENTRY_BYTES_MIN)?;
                 let mut entries: Vec<Entry> = Vec::with_capacity(count);
                 for _ in 0..count {
                     let entry = Entry::decode(reader.bytes("entry", ENTRY_BYTES_MAX)?)?;
@@ -139,6 +142,9 @@ impl DirectoryNode {
                     let ordered = children.last().is_none_or(|last| last.first_name < first_name);
                     if !is_name(&first_name) || !ordered {
                         return Err(FormatError::Value { what: "order of names" });
+                    }
+                    if entries == 0 {
+                        return Err(FormatError::Value { what: "entries below a directory node" });
                     }
                     children.push(DirectoryChild { first_name, node, entries });
                 }
@@ -194,7 +200,13 @@ impl ExtentNode {
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, "extent node");
         let node = match reader.u8()? {
-            EXTENT_LEAF => Self::Leaf(decode_extents(&mut reader, EXTENT_NODE_ITEMS_MAX)?),
+            EXTENT_LEAF => {
+                let extents = decode_extents(&mut reader, EXTENT_NODE_ITEMS_MAX)?;
+                if extents.is_empty() {
+                    return Err(FormatError::Missing { what: "extents of extent node" });
+                }
+                Self::Leaf(extents)
+            }
             EXTENT_INNER => {
                 let level = decode_level(&mut reader)?;
                 let count = reader.count("children of extent node", ChunkId::LEN + 1)?;
@@ -207,10 +219,12 @@ impl ExtentNode {
                 }
                 let children = (0..count)
                     .map(|_| {
-                        Ok(ExtentChild {
-                            node: ChunkId::from_bytes(reader.array()?),
-                            bytes: reader.varint()?,
-                        })
+                        let node = ChunkId::from_bytes(reader.array()?);
+                        let bytes = decode_file_bytes(&mut reader)?;
+                        if bytes == 0 {
+                            return Err(FormatError::Value { what: "bytes below an extent node" });
+                        }
+                        Ok(ExtentChild { node, bytes })
                     })
                     .collect::<Result<_, FormatError>>()?;
                 Self::Inner { level, children }
@@ -219,6 +233,16 @@ impl ExtentNode {
         };
         reader.finish()?;
         Ok(node)
+    }
+}
+
+/// The length of a file or of a part of one.
+fn decode_file_bytes(reader: &mut Reader<'_>) -> Result<u64, FormatError> {
+    let found = reader.varint()?;
+    if found <= FILE_BYTES_MAX {
+        Ok(found)
+    } else {
+        Err(FormatError::Limit { what: "length of file", limit: FILE_BYTES_MAX, found })
     }
 }
 
@@ -291,7 +315,7 @@ pub fn encode_content(content: &Content, writer: &mut Writer) {
 pub fn decode_content(bytes: &[u8]) -> Result<Content, FormatError> {
     let mut reader = Reader::new(bytes, "content");
     let tag = reader.u8()?;
-    let bytes = reader.varint()?;
+    let bytes = decode_file_bytes(&mut reader)?;
     let extents = match tag {
         1 => Extents::Inline(decode_extents(&mut reader, INLINE_EXTENTS_MAX)?),
         3 => Extents::Tree(ChunkId::from_bytes(reader.array()?)),
@@ -438,7 +462,7 @@ impl Fields {
     ) -> Result<bool, FormatError> {
         match tag {
             1 => {
-                let bytes = value.varint()?;
+                let bytes = decode_file_bytes(value)?;
                 let extents = decode_extents(value, INLINE_EXTENTS_MAX)?;
                 let sum = extents.iter().try_fold(0_u64, |sum, e| sum.checked_add(e.bytes()));
                 if sum != Some(bytes) {
@@ -451,7 +475,7 @@ impl Fields {
                 if self.content.is_some() {
                     return Err(FormatError::Value { what: "content of file" });
                 }
-                let bytes = value.varint()?;
+                let bytes = decode_file_bytes(value)?;
                 let extents = Extents::Tree(ChunkId::from_bytes(value.array()?));
                 self.content = Some(Content { bytes, extents });
             }

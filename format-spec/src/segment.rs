@@ -2,11 +2,12 @@
 //! (SPEC §7).
 
 use crate::codec::{Reader, Writer};
+use crate::envelope::{DOMAIN_SYMMETRIC, HEADER_BYTES};
 use crate::error::FormatError;
 use crate::ids::{PackId, SegmentId, SessionId, WriterId};
 use crate::limits::PACK_BYTES_MAX;
 use crate::names::PackKind;
-use crate::pack::{FrameDescription, decode_frames, encode_frames};
+use crate::pack::{FrameDescription, LOCATOR_BYTES, decode_frames, encode_frames};
 
 /// Highest level a segment may claim: each level is a merge of several of the one below.
 pub const SEGMENT_LEVEL_MAX: u32 = 64;
@@ -86,9 +87,9 @@ impl PackSection {
     /// Reads one section.
     ///
     /// # Errors
-    /// Any [`FormatError`].
+    /// Any [`FormatError`]; in particular when the frames do not fit into the pack.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
-        Ok(Self {
+        let section = Self {
             id: PackId::from_bytes(reader.array()?),
             kind: PackKind::from_byte(reader.u8()?)?,
             domain: reader.u32()?,
@@ -97,7 +98,15 @@ impl PackSection {
             namespace: WriterId::from_bytes(reader.array()?),
             session: SessionId::from_bytes(reader.array()?),
             frames: decode_frames(reader)?,
-        })
+        };
+        if section.domain == DOMAIN_SYMMETRIC {
+            return Err(FormatError::Value { what: "domain of a pack" });
+        }
+        let frames = section.frames.iter().map(|frame| u64::from(frame.sealed_bytes)).sum::<u64>();
+        if HEADER_BYTES as u64 + frames + u64::from(LOCATOR_BYTES) > u64::from(section.bytes) {
+            return Err(FormatError::Value { what: "frames of a pack" });
+        }
+        Ok(section)
     }
 }
 
@@ -117,6 +126,15 @@ impl Segment {
         writer.into_bytes()
     }
 
+    /// Drops what a role-1 writer may not say (SPEC section 7): packs of other namespaces, and
+    /// that segments are replaced. Returns how many packs were dropped.
+    pub fn keep_own(&mut self, writer: WriterId) -> usize {
+        let before = self.packs.len();
+        self.packs.retain(|pack| pack.namespace == writer);
+        self.replaces.clear();
+        before - self.packs.len()
+    }
+
     /// Reads a record.
     ///
     /// # Errors
@@ -133,5 +151,58 @@ impl Segment {
             (0..count).map(|_| PackSection::decode(&mut reader)).collect::<Result<_, _>>()?;
         reader.finish()?;
         Ok(Self { level, replaces, packs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ChunkId;
+    use crate::pack::{ChunkRef, Codec};
+
+    fn section(namespace: u8) -> PackSection {
+        let chunk = ChunkRef { id: ChunkId::from_bytes([1; 32]), bytes: 100 };
+        let frame = FrameDescription {
+            codec: Codec::Stored,
+            sealed_bytes: 116,
+            chunks: vec![chunk],
+            bases: Vec::new(),
+        };
+        PackSection {
+            id: PackId::from_bytes([namespace; 32]),
+            kind: PackKind::Data,
+            domain: 0,
+            epoch: 1,
+            bytes: 192 + 116 + 48,
+            namespace: WriterId::from_bytes([namespace; 16]),
+            session: SessionId::from_bytes([3; 16]),
+            frames: vec![frame],
+        }
+    }
+
+    fn read(section: &PackSection) -> Result<PackSection, FormatError> {
+        let mut writer = Writer::new();
+        section.encode(&mut writer);
+        PackSection::decode(&mut Reader::new(writer.as_bytes(), "section"))
+    }
+
+    #[test]
+    fn frames_must_fit_into_the_pack() {
+        assert_eq!(read(&section(1)), Ok(section(1)));
+        assert!(read(&PackSection { bytes: 192 + 116 + 47, ..section(1) }).is_err());
+        assert!(read(&PackSection { frames: Vec::new(), ..section(1) }).is_err());
+        assert!(read(&PackSection { domain: u32::MAX, ..section(1) }).is_err());
+    }
+
+    #[test]
+    fn a_writer_speaks_for_its_own_packs_only() {
+        let mut segment = Segment {
+            level: 1,
+            replaces: vec![SegmentId::from_bytes([9; 32])],
+            packs: vec![section(0), section(1), section(2), section(1)],
+        };
+        assert_eq!(segment.keep_own(WriterId::from_bytes([1; 16])), 2);
+        assert_eq!(segment.packs, [section(1), section(1)]);
+        assert!(segment.replaces.is_empty());
     }
 }

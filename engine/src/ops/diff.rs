@@ -19,23 +19,23 @@ pub enum Difference {
         /// Absolute path.
         path: Vec<u8>,
         /// The entry.
-        entry: Entry,
+        entry: Box<Entry>,
     },
     /// Only in the first.
     Removed {
         /// Absolute path.
         path: Vec<u8>,
         /// The entry.
-        entry: Entry,
+        entry: Box<Entry>,
     },
     /// In both, not alike.
     Changed {
         /// Absolute path.
         path: Vec<u8>,
         /// In the first.
-        before: Entry,
+        before: Box<Entry>,
         /// In the second.
-        after: Entry,
+        after: Box<Entry>,
         /// Another kind of entry.
         kind: bool,
         /// Other bytes, another link target or device.
@@ -160,12 +160,12 @@ impl Comparison<'_> {
             (Some(entry), None) => {
                 self.summary.removed += 1;
                 self.summary.bytes_removed += file_bytes(&entry);
-                Some(Difference::Removed { path: path.clone(), entry })
+                Some(Difference::Removed { path: path.clone(), entry: Box::new(entry) })
             }
             (None, Some(entry)) => {
                 self.summary.added += 1;
                 self.summary.bytes_added += file_bytes(&entry);
-                Some(Difference::Added { path: path.clone(), entry })
+                Some(Difference::Added { path: path.clone(), entry: Box::new(entry) })
             }
             (Some(before), Some(after)) => self.compare(before, after, path),
             (None, None) => None,
@@ -194,6 +194,7 @@ impl Comparison<'_> {
         } else {
             self.summary.metadata += 1;
         }
+        let (before, after) = (Box::new(before), Box::new(after));
         Some(Difference::Changed { path: path.to_vec(), before, after, kind, content, metadata })
     }
 }

@@ -48,14 +48,14 @@ pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remar
     let acknowledged = list_acknowledged(repository)?;
     let read = names
         .par_iter()
-        .map(|name| read(repository, name, &acknowledged).map_err(|error| (*name, error)))
+        .map(|name| (name, read(repository, name, &acknowledged)))
         .collect::<Vec<_>>();
     let (mut found, mut remarks) = (Vec::new(), Vec::new());
-    for outcome in read {
+    for (name, outcome) in read {
         match outcome {
             Ok(snapshot) => found.push(snapshot),
-            Err((_, Error::Store(StoreError::NotFound { .. }))) => {}
-            Err((name, error)) if error.is_damage() => {
+            Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_damage() => {
                 let remark = Remark {
                     code: error.code(),
                     subject: name.to_string(),
@@ -65,7 +65,7 @@ pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remar
                 repository.monitor().warn(remark.clone());
                 remarks.push(remark);
             }
-            Err((_, error)) => return Err(error),
+            Err(error) => return Err(error),
         }
     }
     found.sort_by_key(|snapshot| (snapshot.record.started_ms, snapshot.name_time_ms, snapshot.id));

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use cairn_format::certificate::Role;
 use cairn_format::envelope::Kind;
 use cairn_format::ids::{ChunkId, RepositoryId};
+use cairn_format::record::Domain;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::envelope::KeySource;
 use super::error::SealError;
-use super::payload::{DomainSecrets, RoleKeys, SharedKeys, SlotPayload};
+use super::payload::{DomainSecrets, EpochKeys, RoleKeys, SharedKeys, SlotPayload, SymmetricKeys};
 use super::random::Random;
 use super::recipient::public_key;
 use super::roots::{FIRST_EPOCH, Roots};
 use super::secret::Secret32;
-use super::sign::{Signer, Trust};
+use super::sign::{Signer, Trust, writer_id};
 
 /// Entries of the chunker's gear table.
 pub const GEAR_ENTRIES: usize = 256;
@@ -28,10 +29,14 @@ pub struct Keys {
     chunk_id: Secret32,
     tree_id: Secret32,
     chunker: Option<Secret32>,
-    index: BTreeMap<u32, Secret32>,
-    config: BTreeMap<u32, Secret32>,
-    /// Held secrets; the owner derives those of derived domains besides.
+    epochs: EpochKeys,
+    /// Secrets of derived domains as a slot brings them; the owner derives them instead.
     domains: DomainSecrets,
+    /// Secrets that are kept outside of the repository, and so never enter a slot.
+    external: DomainSecrets,
+    /// The domains that the config names, once it is known.
+    named: Option<BTreeMap<(u32, u32), [u8; 32]>>,
+    owner: [u8; 32],
     roots: Option<Roots>,
     signer: Option<Signer>,
 }
@@ -56,11 +61,13 @@ impl Keys {
     /// [`SealError::KeyNotHeld`] unless the roots reach back to the first epoch.
     pub fn from_roots(roots: Roots) -> Result<Self, SealError> {
         let repository = roots.repository();
-        let (mut index, mut config) = (BTreeMap::new(), BTreeMap::new());
+        let mut epochs = EpochKeys::new();
         for epoch in FIRST_EPOCH..=roots.newest() {
-            index.insert(epoch, roots.index_key(epoch)?);
-            config.insert(epoch, roots.config_key(epoch)?);
+            let keys =
+                SymmetricKeys { index: roots.index_key(epoch)?, config: roots.config_key(epoch)? };
+            epochs.insert(epoch, keys);
         }
+        let signer = Signer::owner(&roots.signing_seed()?, repository);
         Ok(Self {
             role: Role::Owner,
             repository,
@@ -68,10 +75,12 @@ impl Keys {
             chunk_id: roots.chunk_id_key()?,
             tree_id: roots.tree_id_key()?,
             chunker: Some(roots.chunker_key()?),
-            index,
-            config,
+            epochs,
             domains: DomainSecrets::new(),
-            signer: Some(Signer::owner(&roots.signing_seed()?, repository)),
+            external: DomainSecrets::new(),
+            named: None,
+            owner: *signer.public_key(),
+            signer: Some(signer),
             roots: Some(roots),
         })
     }
@@ -81,7 +90,8 @@ impl Keys {
     ///
     /// # Errors
     /// [`SealError::KeyNotHeld`] for an owner's slot of a later epoch; [`SealError::Format`] when
-    /// seed and certificate do not fit.
+    /// seed and certificate do not fit; [`SealError::Signature`] when the slot's owner did not
+    /// sign its certificate.
     pub fn from_payload(
         repository: RepositoryId,
         payload: &SlotPayload,
@@ -98,6 +108,11 @@ impl Keys {
                 (shared, None, domains.clone(), Some(signer))
             }
         };
+        let signer = signer.map(Signer::from_slot).transpose()?;
+        if let Some(signer) = &signer {
+            let trust = Trust { repository, owner: shared.owner, revoked: Vec::new() };
+            trust.verify_certificate(&signer.certificate().encode())?;
+        }
         Ok(Self {
             role: payload.role(),
             repository,
@@ -105,11 +120,13 @@ impl Keys {
             chunk_id: shared.chunk_id.clone(),
             tree_id: shared.tree_id.clone(),
             chunker,
-            index: BTreeMap::from([(payload.epoch, shared.index.clone())]),
-            config: BTreeMap::from([(payload.epoch, shared.config.clone())]),
+            epochs: shared.epochs.clone(),
             domains,
+            external: DomainSecrets::new(),
+            named: None,
+            owner: shared.owner,
             roots: None,
-            signer: signer.map(Signer::from_slot).transpose()?,
+            signer,
         })
     }
 
@@ -229,29 +246,44 @@ impl Keys {
         })
     }
 
-    /// Checks the owner's key that a config states against what these keys know of the owner:
-    /// an owner knows its key, a writer's and a maintainer's certificate was signed with it. A
-    /// reader has nothing to check it against.
+    /// The owner's Ed25519 public key: derived by an owner, from the key slot for everyone else.
+    #[must_use]
+    pub const fn owner_key(&self) -> &[u8; 32] {
+        &self.owner
+    }
+
+    /// Checks the owner's key that a config states against the one these keys came with.
     ///
     /// # Errors
-    /// [`SealError::Signature`] when the config's owner is another.
+    /// [`SealError::OtherOwner`] when the config's owner is another.
     pub fn check_owner(&self, owner: &[u8; 32]) -> Result<(), SealError> {
-        let Some(signer) = &self.signer else { return Ok(()) };
-        let trust = Trust { repository: self.repository, owner: *owner, revoked: Vec::new() };
-        trust.verify_certificate(&signer.certificate().encode()).map(|_| ())
+        if *owner == self.owner {
+            Ok(())
+        } else {
+            Err(SealError::OtherOwner { expected: writer_id(&self.owner), found: writer_id(owner) })
+        }
     }
 
-    /// Adds the secret of an external domain, or of any domain the slot did not bring.
+    /// From now on only secrets of these domains are given out, and only while they fit the
+    /// public keys stated: an object sealed to anything else does not belong to the repository.
+    pub fn restrict_to_domains(&mut self, domains: &[Domain]) {
+        let named = domains.iter().map(|domain| ((domain.id, domain.epoch), domain.public_key));
+        self.named = Some(named.collect());
+    }
+
+    /// Adds the secret of an external domain. It never enters a key slot.
     pub fn add_domain_secret(&mut self, domain: u32, epoch: u32, secret: Secret32) {
-        self.domains.insert((domain, epoch), secret);
+        self.external.insert((domain, epoch), secret);
     }
 
-    /// The public key that a derived domain of this epoch has; for the config.
+    /// The public key that a derived domain of this epoch has; for the config. Only the owner
+    /// can derive it.
     ///
     /// # Errors
-    /// As [`KeySource::domain_secret`].
+    /// [`SealError::KeyRoleInsufficient`] for another role; [`SealError::KeyNotHeld`] for an epoch
+    /// that does not exist.
     pub fn domain_public(&self, domain: u32, epoch: u32) -> Result<[u8; 32], SealError> {
-        self.domain_secret(domain, epoch).map(|secret| public_key(&secret))
+        self.roots()?.domain_secret(domain, epoch).map(|secret| public_key(&secret))
     }
 
     /// The roots, of an owner.
@@ -262,13 +294,13 @@ impl Keys {
         self.roots.as_ref().ok_or(SealError::KeyRoleInsufficient { needs: "owner", has: self.role })
     }
 
-    fn shared(&self) -> Result<SharedKeys, SealError> {
-        Ok(SharedKeys {
+    fn shared(&self) -> SharedKeys {
+        SharedKeys {
             chunk_id: self.chunk_id.clone(),
             tree_id: self.tree_id.clone(),
-            index: self.symmetric_key(Kind::Index, self.epoch)?,
-            config: self.symmetric_key(Kind::Config, self.epoch)?,
-        })
+            epochs: self.epochs.clone(),
+            owner: self.owner,
+        }
     }
 
     /// What a new slot with these same keys must hold: for another passphrase or method.
@@ -279,15 +311,15 @@ impl Keys {
         let keys = match self.role {
             Role::Owner => RoleKeys::Owner { root: self.roots()?.root(self.epoch)?.clone() },
             Role::Writer => RoleKeys::Writer {
-                shared: self.shared()?,
+                shared: self.shared(),
                 chunker: self.chunker_key()?.clone(),
                 signer: self.signer()?.to_slot(),
             },
             Role::Reader => {
-                RoleKeys::Reader { shared: self.shared()?, domains: self.domains.clone() }
+                RoleKeys::Reader { shared: self.shared(), domains: self.domains.clone() }
             }
             Role::Maintainer => RoleKeys::Maintainer {
-                shared: self.shared()?,
+                shared: self.shared(),
                 domains: self.domains.clone(),
                 signer: self.signer()?.to_slot(),
             },
@@ -300,28 +332,33 @@ impl Keys {
     ///
     /// # Errors
     /// [`SealError::KeyRoleInsufficient`] unless these are the owner's keys;
-    /// [`SealError::KeyNotHeld`] for a domain without secret; [`SealError::RngBroken`].
+    /// [`SealError::KeyNotHeld`] for a domain without secret; [`SealError::Unusable`] for an
+    /// external domain, whose secret must stay outside; [`SealError::RngBroken`].
     pub fn grant(&self, grant: &Grant<'_>, random: &dyn Random) -> Result<SlotPayload, SealError> {
         let roots = self.roots()?;
         let issue = || {
             self.signer()?.issue(self.repository, grant.role, grant.issued_ms, grant.name, random)
         };
         let domains = || -> Result<DomainSecrets, SealError> {
-            let secrets = grant.domains.iter().map(|(domain, epoch)| {
-                Ok(((*domain, *epoch), self.domain_secret(*domain, *epoch)?))
+            let secrets = grant.domains.iter().map(|place| {
+                if self.external.contains_key(place) {
+                    let why = "its secret is kept outside of the repository";
+                    return Err(SealError::Unusable { what: "domain", why });
+                }
+                Ok((*place, roots.domain_secret(place.0, place.1)?))
             });
             secrets.collect()
         };
         let keys = match grant.role {
             Role::Owner => RoleKeys::Owner { root: roots.root(self.epoch)?.clone() },
             Role::Writer => RoleKeys::Writer {
-                shared: self.shared()?,
+                shared: self.shared(),
                 chunker: roots.chunker_key()?,
                 signer: issue()?,
             },
-            Role::Reader => RoleKeys::Reader { shared: self.shared()?, domains: domains()? },
+            Role::Reader => RoleKeys::Reader { shared: self.shared(), domains: domains()? },
             Role::Maintainer => RoleKeys::Maintainer {
-                shared: self.shared()?,
+                shared: self.shared(),
                 domains: domains()?,
                 signer: issue()?,
             },
@@ -336,19 +373,24 @@ impl KeySource for Keys {
     }
 
     fn domain_secret(&self, domain: u32, epoch: u32) -> Result<Secret32, SealError> {
-        if let Some(secret) = self.domains.get(&(domain, epoch)) {
-            return Ok(secret.clone());
-        }
-        self.require_read()?;
-        match &self.roots {
-            Some(roots) => roots.domain_secret(domain, epoch),
-            None => Err(SealError::KeyNotHeld { what: format!("domain {domain}"), epoch }),
+        let place = (domain, epoch);
+        let not_held = || SealError::KeyNotHeld { what: format!("domain {domain}"), epoch };
+        let secret = match self.external.get(&place).or_else(|| self.domains.get(&place)) {
+            Some(secret) => secret.clone(),
+            None => {
+                self.require_read()?;
+                self.roots.as_ref().ok_or_else(not_held)?.domain_secret(domain, epoch)?
+            }
+        };
+        match &self.named {
+            Some(named) if named.get(&place) != Some(&public_key(&secret)) => Err(not_held()),
+            _ => Ok(secret),
         }
     }
 
     fn symmetric_key(&self, kind: Kind, epoch: u32) -> Result<Secret32, SealError> {
-        let keys = if kind == Kind::Config { &self.config } else { &self.index };
-        keys.get(&epoch)
+        let keys = self.epochs.get(&epoch);
+        keys.map(|keys| if kind == Kind::Config { &keys.config } else { &keys.index })
             .cloned()
             .ok_or_else(|| SealError::KeyNotHeld { what: format!("the {}", kind.name()), epoch })
     }

@@ -71,6 +71,14 @@ pub enum SealError {
         /// What was signed.
         what: &'static str,
     },
+    /// A config names another owner than the key slot does.
+    #[error("it names the owner {found}, where the key at hand knows {expected}")]
+    OtherOwner {
+        /// The owner the keys know.
+        expected: WriterId,
+        /// The owner stated.
+        found: WriterId,
+    },
     /// The signer's role does not allow it to sign this.
     #[error("a {role} may not sign {what}")]
     SignerRole {
@@ -125,6 +133,7 @@ impl Explain for SealError {
             Self::OtherRepository { .. } => "seal.other_repository",
             Self::KeyRoleInsufficient { .. } => "seal.role_insufficient",
             Self::Signature { .. } => "seal.signature",
+            Self::OtherOwner { .. } => "seal.other_owner",
             Self::SignerRole { .. } => "seal.signer_role",
             Self::Revoked { .. } => "seal.revoked",
             Self::SealedTwice { .. } => "seal.sealed_twice",
@@ -144,6 +153,7 @@ impl Explain for SealError {
             | Self::NameMismatch { .. }
             | Self::OtherRepository { .. }
             | Self::Signature { .. }
+            | Self::OtherOwner { .. }
             | Self::SignerRole { .. }
             | Self::Revoked { .. } => Class::Damage,
             Self::OtherKey { .. } | Self::KeyNotHeld { .. } | Self::KeyRoleInsufficient { .. } => {
@@ -178,7 +188,10 @@ impl Explain for SealError {
             Self::KeyRoleInsufficient { needs, .. } => {
                 Some(format!("unlock the repository with a key of one of these roles: {needs}"))
             }
-            Self::Signature { .. } | Self::SignerRole { .. } | Self::Revoked { .. } => Some(
+            Self::Signature { .. }
+            | Self::OtherOwner { .. }
+            | Self::SignerRole { .. }
+            | Self::Revoked { .. } => Some(
                 "somebody else may have written to the storage: run `cairn verify`".to_owned(),
             ),
             Self::RngBroken { .. } => {

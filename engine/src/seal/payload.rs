@@ -6,10 +6,22 @@ use cairn_format::certificate::{CERTIFICATE_BYTES_MAX, Certificate, Role};
 use cairn_format::codec::{Reader, Writer};
 use cairn_format::error::FormatError;
 
+use super::roots::FIRST_EPOCH;
 use super::secret::Secret32;
 
 /// X25519 secrets of domains, by domain and epoch.
 pub type DomainSecrets = BTreeMap<(u32, u32), Secret32>;
+/// The shared keys of every epoch, from [`FIRST_EPOCH`] to the slot's without a gap.
+pub type EpochKeys = BTreeMap<u32, SymmetricKeys>;
+
+/// What opens and seals objects that every role may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SymmetricKeys {
+    /// `K_index` of the epoch.
+    pub index: Secret32,
+    /// `K_config` of the epoch.
+    pub config: Secret32,
+}
 
 /// Keys that every role but the owner receives; the owner derives them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +30,10 @@ pub struct SharedKeys {
     pub chunk_id: Secret32,
     /// `K_tree`.
     pub tree_id: Secret32,
-    /// `K_index` of the slot's epoch.
-    pub index: Secret32,
-    /// `K_config` of the slot's epoch.
-    pub config: Secret32,
+    /// Keys of all epochs up to the slot's.
+    pub epochs: EpochKeys,
+    /// The owner's Ed25519 public key: only configs that name it are valid.
+    pub owner: [u8; 32],
 }
 
 /// A signing key with its certificate.
@@ -79,7 +91,9 @@ pub struct SlotPayload {
 
 /// Bytes of one domain's entry: domain, epoch, secret.
 const DOMAIN_ENTRY_BYTES: usize = 4 + 4 + 32;
-/// Room for everything but domains, bytes.
+/// Bytes of one epoch's entry: epoch and two keys.
+const EPOCH_ENTRY_BYTES: usize = 4 + 32 + 32;
+/// Room for everything but domains and epochs, bytes.
 const FIXED_ROOM_BYTES: usize = 512 + CERTIFICATE_BYTES_MAX as usize;
 
 impl SlotPayload {
@@ -114,8 +128,9 @@ impl SlotPayload {
     /// nothing.
     pub(super) fn encode(&self, room: usize) -> Vec<u8> {
         let parts = self.parts();
-        let domains = parts.domains.map_or(0, BTreeMap::len);
-        let mut out = Vec::with_capacity(FIXED_ROOM_BYTES + domains * DOMAIN_ENTRY_BYTES + room);
+        let domains = parts.domains.map_or(0, BTreeMap::len) * DOMAIN_ENTRY_BYTES;
+        let epochs = parts.shared.map_or(0, |shared| shared.epochs.len()) * EPOCH_ENTRY_BYTES;
+        let mut out = Vec::with_capacity(FIXED_ROOM_BYTES + domains + epochs + room);
         field(&mut out, 1, &[self.role() as u8]);
         field(&mut out, 3, &self.epoch.to_le_bytes());
         if let Some(root) = parts.root {
@@ -127,8 +142,7 @@ impl SlotPayload {
             if let Some(chunker) = parts.chunker {
                 field(&mut out, 11, chunker.expose());
             }
-            field(&mut out, 13, shared.index.expose());
-            field(&mut out, 15, shared.config.expose());
+            encode_epochs(&mut out, &shared.epochs);
         }
         if let Some(domains) = parts.domains {
             encode_domains(&mut out, domains);
@@ -138,6 +152,9 @@ impl SlotPayload {
             let mut certificate = Writer::new();
             certificate.bytes(&signer.certificate.encode());
             field(&mut out, 21, certificate.as_bytes());
+        }
+        if let Some(shared) = parts.shared {
+            field(&mut out, 23, &shared.owner);
         }
         out
     }
@@ -170,13 +187,26 @@ fn field(out: &mut Vec<u8>, tag: u64, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-fn encode_domains(out: &mut Vec<u8>, domains: &DomainSecrets) {
+/// Appends the head of a field whose value is a list of items of one length.
+fn list_head(out: &mut Vec<u8>, tag: u64, items: usize, item_bytes: usize) {
     let mut count = Writer::new();
-    count.count(domains.len());
+    count.count(items);
     let mut head = Writer::new();
-    head.varint(17).count(count.len() + domains.len() * DOMAIN_ENTRY_BYTES);
+    head.varint(tag).count(count.len() + items * item_bytes).raw(count.as_bytes());
     out.extend_from_slice(head.as_bytes());
-    out.extend_from_slice(count.as_bytes());
+}
+
+fn encode_epochs(out: &mut Vec<u8>, epochs: &EpochKeys) {
+    list_head(out, 13, epochs.len(), EPOCH_ENTRY_BYTES);
+    for (epoch, keys) in epochs {
+        out.extend_from_slice(&epoch.to_le_bytes());
+        out.extend_from_slice(keys.index.expose());
+        out.extend_from_slice(keys.config.expose());
+    }
+}
+
+fn encode_domains(out: &mut Vec<u8>, domains: &DomainSecrets) {
+    list_head(out, 17, domains.len(), DOMAIN_ENTRY_BYTES);
     for ((domain, epoch), secret) in domains {
         out.extend_from_slice(&domain.to_le_bytes());
         out.extend_from_slice(&epoch.to_le_bytes());
@@ -193,11 +223,11 @@ struct Found {
     chunk_id: Option<Secret32>,
     tree_id: Option<Secret32>,
     chunker: Option<Secret32>,
-    index: Option<Secret32>,
-    config: Option<Secret32>,
+    epochs: Option<EpochKeys>,
     domains: Option<DomainSecrets>,
     seed: Option<Secret32>,
     certificate: Option<Certificate>,
+    owner: Option<[u8; 32]>,
 }
 
 impl Found {
@@ -209,14 +239,14 @@ impl Found {
             7 => self.chunk_id = Some(secret(value)?),
             9 => self.tree_id = Some(secret(value)?),
             11 => self.chunker = Some(secret(value)?),
-            13 => self.index = Some(secret(value)?),
-            15 => self.config = Some(secret(value)?),
+            13 => self.epochs = Some(decode_epochs(value)?),
             17 => self.domains = Some(decode_domains(value)?),
             19 => self.seed = Some(secret(value)?),
             21 => {
                 let bytes = value.bytes("certificate", CERTIFICATE_BYTES_MAX)?;
                 self.certificate = Some(Certificate::parse(bytes)?);
             }
+            23 => self.owner = Some(value.array()?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -233,16 +263,16 @@ impl Found {
         let keys = match role {
             Role::Owner => RoleKeys::Owner { root: need(self.root.take(), "root")? },
             Role::Writer => RoleKeys::Writer {
-                shared: self.shared()?,
+                shared: self.shared(epoch)?,
                 chunker: need(self.chunker.take(), "chunker key")?,
                 signer: self.signer(role)?,
             },
             Role::Reader => RoleKeys::Reader {
-                shared: self.shared()?,
+                shared: self.shared(epoch)?,
                 domains: need(self.domains.take(), "domain secrets")?,
             },
             Role::Maintainer => RoleKeys::Maintainer {
-                shared: self.shared()?,
+                shared: self.shared(epoch)?,
                 domains: need(self.domains.take(), "domain secrets")?,
                 signer: self.signer(role)?,
             },
@@ -254,12 +284,17 @@ impl Found {
         }
     }
 
-    fn shared(&mut self) -> Result<SharedKeys, FormatError> {
+    fn shared(&mut self, epoch: u32) -> Result<SharedKeys, FormatError> {
+        let epochs = need(self.epochs.take(), "keys of the epochs")?;
+        // They begin with the first and have no gap, so that the last tells all.
+        if epochs.last_key_value().map(|(last, _)| *last) != Some(epoch) {
+            return Err(FormatError::Value { what: "epochs in the payload of a key slot" });
+        }
         Ok(SharedKeys {
             chunk_id: need(self.chunk_id.take(), "chunk id key")?,
             tree_id: need(self.tree_id.take(), "tree id key")?,
-            index: need(self.index.take(), "index key")?,
-            config: need(self.config.take(), "config key")?,
+            epochs,
+            owner: need(self.owner.take(), "owner's public key")?,
         })
     }
 
@@ -277,8 +312,8 @@ impl Found {
             && self.chunk_id.is_none()
             && self.tree_id.is_none()
             && self.chunker.is_none()
-            && self.index.is_none()
-            && self.config.is_none()
+            && self.epochs.is_none()
+            && self.owner.is_none()
             && self.domains.is_none()
             && self.seed.is_none()
             && self.certificate.is_none()
@@ -296,14 +331,28 @@ fn secret(value: &mut Reader<'_>) -> Result<Secret32, FormatError> {
     Ok(secret)
 }
 
+fn decode_epochs(value: &mut Reader<'_>) -> Result<EpochKeys, FormatError> {
+    let count = value.count("number of epochs", EPOCH_ENTRY_BYTES)?;
+    let mut epochs = EpochKeys::new();
+    for (expected, _) in (FIRST_EPOCH..).zip(0..count) {
+        if value.u32()? != expected {
+            return Err(FormatError::Value { what: "order of epochs in a key slot" });
+        }
+        let keys = SymmetricKeys { index: secret(value)?, config: secret(value)? };
+        epochs.insert(expected, keys);
+    }
+    Ok(epochs)
+}
+
 fn decode_domains(value: &mut Reader<'_>) -> Result<DomainSecrets, FormatError> {
     let count = value.count("number of domain secrets", DOMAIN_ENTRY_BYTES)?;
     let mut domains = DomainSecrets::new();
     for _ in 0..count {
         let place = (value.u32()?, value.u32()?);
-        if domains.insert(place, secret(value)?).is_some() {
-            return Err(FormatError::Value { what: "list of domain secrets" });
+        if domains.last_key_value().is_some_and(|(last, _)| *last >= place) {
+            return Err(FormatError::Value { what: "order of domain secrets in a key slot" });
         }
+        domains.insert(place, secret(value)?);
     }
     Ok(domains)
 }

@@ -8,6 +8,7 @@ use cairn_format::envelope::{Content, Header, Kind, SIGNATURE_BYTES};
 use cairn_format::error::FormatError;
 use cairn_format::ids::{RepositoryId, WriterId};
 use cairn_format::limits::LABEL_BYTES_MAX;
+use cairn_format::receipt::{Receipt, ReceiptRecord};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
 use super::error::SealError;
@@ -33,6 +34,10 @@ fn message(context: &[u8], body: &[u8]) -> Vec<u8> {
 
 fn certificate_context(repository: RepositoryId) -> Vec<u8> {
     [b"certificate".as_slice(), repository.as_bytes()].concat()
+}
+
+fn receipt_context(repository: RepositoryId) -> Vec<u8> {
+    [b"receipt".as_slice(), repository.as_bytes()].concat()
 }
 
 /// A signing key and the certificate that goes with everything it signs.
@@ -127,6 +132,23 @@ impl Signer {
         Ok(writer.into_bytes())
     }
 
+    /// A receipt with certificate and signature (SPEC section 8.6).
+    ///
+    /// # Errors
+    /// [`SealError::SignerRole`] unless this is the key of an owner or maintainer.
+    pub fn sign_receipt(
+        &self,
+        repository: RepositoryId,
+        record: ReceiptRecord,
+    ) -> Result<Receipt, SealError> {
+        check_receipt_role(self.role())?;
+        let certificate = self.encoded.clone();
+        let mut receipt =
+            Receipt { repository, certificate, record, signature: [0; SIGNATURE_BYTES] };
+        receipt.signature = self.sign(&receipt_context(repository), &receipt.signed_bytes());
+        Ok(receipt)
+    }
+
     /// A fresh key with a certificate, for a new writer or maintainer.
     ///
     /// # Errors
@@ -188,7 +210,7 @@ pub fn unsigned_body(record: &[u8]) -> Vec<u8> {
 /// [`SealError::Format`] when it is signed or malformed.
 pub fn open_unsigned_body(content: &[u8]) -> Result<&[u8], SealError> {
     let parts = Content::parse(content)?;
-    if parts.signature == [0; SIGNATURE_BYTES] {
+    if parts.signature == [0; SIGNATURE_BYTES] && parts.certificate.is_empty() {
         Ok(parts.record)
     } else {
         Err(FormatError::Value { what: "signature of a lease" }.into())
@@ -283,6 +305,29 @@ impl Trust {
         Ok((writer, parts.record))
     }
 
+    /// Reads a stored receipt and verifies it. The caller then calls [`Self::check_not_revoked`]
+    /// with the time in the record.
+    ///
+    /// # Errors
+    /// [`SealError::Format`], [`SealError::OtherRepository`], [`SealError::Signature`] or
+    /// [`SealError::SignerRole`].
+    pub fn verify_receipt(&self, bytes: &[u8]) -> Result<(VerifiedWriter, Receipt), SealError> {
+        let what = "a receipt";
+        let (receipt, signed) = Receipt::parse(bytes)?;
+        if receipt.repository != self.repository {
+            return Err(SealError::OtherRepository {
+                what,
+                expected: self.repository,
+                found: receipt.repository,
+            });
+        }
+        let context = receipt_context(self.repository);
+        let (certificate, signature) = (&receipt.certificate, &receipt.signature);
+        let writer = self.verify(what, &context, certificate, signed, signature)?;
+        check_receipt_role(writer.role)?;
+        Ok((writer, receipt))
+    }
+
     /// Refuses a signer that was revoked before `object_time_ms`.
     ///
     /// # Errors
@@ -311,6 +356,14 @@ fn verify(
     VerifyingKey::from_bytes(public_key).is_ok_and(|key| {
         key.verify_strict(&message(context, body), &Signature::from_bytes(signature)).is_ok()
     })
+}
+
+fn check_receipt_role(role: Role) -> Result<(), SealError> {
+    if matches!(role, Role::Owner | Role::Maintainer) {
+        Ok(())
+    } else {
+        Err(SealError::SignerRole { what: "a receipt", role })
+    }
 }
 
 /// Who may sign which kind of object (SPEC section 8).

@@ -1,0 +1,482 @@
+//! The command line, defined once: parser, help, manual pages and completions come from here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::help;
+use crate::ui::format::parse_bytes;
+
+/// Back up, restore and verify large data: deduplicated, compressed, encrypted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cairn",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    after_long_help = help::environment_and_exit_codes(),
+    max_term_width = 100
+)]
+pub struct Arguments {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Global {
+    /// The repository: a path, or URL such as file:///srv/backup
+    #[arg(short, long, global = true, value_name = "URL", help_heading = "Repository and key")]
+    pub repo: Option<OsString>,
+    /// Read the passphrase from a file (one trailing newline is dropped)
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Repository and key")]
+    pub password_file: Option<PathBuf>,
+    /// Read the passphrase from the output of a command, run by `/bin/sh -c`
+    #[arg(long, global = true, value_name = "COMMAND", value_hint = ValueHint::CommandString, help_heading = "Repository and key")]
+    pub password_command: Option<OsString>,
+    /// Use the content of a file as key, byte by byte
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Repository and key")]
+    pub key_file: Option<PathBuf>,
+    /// Use the output of a command as key (e.g. a KMS client), run by `/bin/sh -c`
+    #[arg(long, global = true, value_name = "COMMAND", value_hint = ValueHint::CommandString, help_heading = "Repository and key")]
+    pub key_command: Option<OsString>,
+    /// Use an X25519 identity made by `key new-recipient`
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Repository and key")]
+    pub identity_file: Option<PathBuf>,
+    /// Folder for local caches
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Repository and key")]
+    pub cache_dir: Option<PathBuf>,
+    /// Memory the local index may use
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Repository and key")]
+    pub index_memory: Option<u64>,
+    /// Print one JSON object a line on standard output, the last one with the result
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// Only data, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
+    pub quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub verbose: bool,
+    /// When to colour
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub color: Color,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set or TERM is `dumb`.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new repository
+    Init(Init),
+    /// Make a snapshot of files, of standard input, or of a command's output
+    Backup(Box<Backup>),
+    /// List snapshots
+    Snapshots(Snapshots),
+    /// List the entries of a snapshot
+    Ls(Ls),
+    /// Find entries by name or path in many snapshots
+    Find(Find),
+    /// Show what differs between two snapshots
+    Diff(Diff),
+    /// Write the content of one file to standard output
+    Dump(Dump),
+    /// Bring back a snapshot, a directory or a file
+    Restore(Restore),
+    /// Check that the repository holds what its snapshots need
+    Verify(Verify),
+    /// Show what the repository holds and what it costs
+    Stats,
+    /// Manage the keys that open the repository
+    #[command(subcommand)]
+    Key(Key),
+    /// Repair the repository
+    #[command(subcommand)]
+    Repair(Repair),
+    /// Manage local caches; deleting them costs time, never data
+    #[command(subcommand)]
+    Cache(Cache),
+    /// Print a completion script
+    Completions(Completions),
+    /// Write the manual pages into a folder
+    Man(Man),
+    /// Show the version
+    Version,
+}
+
+/// `init`
+#[derive(Args, Debug)]
+pub struct Init {
+    /// Cipher of everything stored; by default AES-256-GCM where the processor has AES
+    #[arg(long, value_name = "CIPHER")]
+    pub cipher: Option<Cipher>,
+    /// Name of the first key, for people
+    #[arg(long, value_name = "TEXT", default_value = "owner")]
+    pub label: String,
+    /// Length at which a pack is closed
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub pack_size: Option<u64>,
+}
+
+/// Ciphers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cipher {
+    /// Fastest where the processor has AES.
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+    /// Fast everywhere.
+    #[value(name = "xchacha20-poly1305")]
+    XChaCha20Poly1305,
+}
+
+/// `backup`
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// Files, directories and devices
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// Back up standard input
+    #[arg(long, requires = "stdin_name", conflicts_with = "command", help_heading = "Source")]
+    pub stdin: bool,
+    /// Name of the stream in the snapshot
+    #[arg(long, value_name = "NAME", help_heading = "Source")]
+    pub stdin_name: Option<String>,
+    /// Back up the output of the command after `--`; if it fails, there is no snapshot
+    #[arg(long, help_heading = "Source")]
+    pub command: bool,
+    /// The command of --command
+    #[arg(last = true, value_name = "CMD", requires = "command", value_hint = ValueHint::CommandWithArguments)]
+    pub argv: Vec<OsString>,
+    /// Read paths from a file, one a line; `-` is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Source")]
+    pub files_from: Vec<PathBuf>,
+    /// Read paths from a file, separated by NUL; `-` is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Source")]
+    pub files_from0: Vec<PathBuf>,
+    /// Name of the job, which retention and comparison go by [default: the host's name]
+    #[arg(long, value_name = "NAME", help_heading = "Snapshot")]
+    pub job: Option<String>,
+    /// Tag of the snapshot; may be repeated
+    #[arg(long = "tag", value_name = "TAG", help_heading = "Snapshot")]
+    pub tags: Vec<String>,
+    /// Host to record instead of this one
+    #[arg(long, value_name = "NAME", help_heading = "Snapshot")]
+    pub host: Option<String>,
+    /// Leave out what matches, in gitignore syntax; may be repeated
+    #[arg(long = "exclude", value_name = "GLOB", help_heading = "Filter")]
+    pub excludes: Vec<String>,
+    /// Leave out what matches a line of the file
+    #[arg(long = "exclude-file", value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Filter")]
+    pub exclude_files: Vec<PathBuf>,
+    /// Leave out files longer than this
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Filter")]
+    pub exclude_larger_than: Option<u64>,
+    /// Leave out the content of directories marked with CACHEDIR.TAG
+    #[arg(long, help_heading = "Filter")]
+    pub exclude_caches: bool,
+    /// Do not cross into other file systems
+    #[arg(short = 'x', long, help_heading = "Filter")]
+    pub one_file_system: bool,
+    /// Cut all content this way instead of choosing for each file
+    #[arg(long, value_name = "PROFILE", help_heading = "Reading and storing")]
+    pub profile: Option<Profile>,
+    /// Read files again that seem unchanged
+    #[arg(long, help_heading = "Reading and storing")]
+    pub reread: bool,
+    /// Zstandard level, 1 to 19 [default: 3]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Reading and storing")]
+    pub compression_level: Option<i32>,
+    /// Say what would be backed up
+    #[arg(long, help_heading = "Reading and storing")]
+    pub dry_run: bool,
+}
+
+/// How content is cut into chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// Where the content says; for dumps, archives, documents.
+    Cdc,
+    /// Page by page; for the files of databases.
+    Aligned,
+    /// Fixed lengths; for devices and disk images.
+    Fixed,
+}
+
+/// `snapshots`
+#[derive(Args, Debug)]
+pub struct Snapshots {
+    /// Only of this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Only with this tag; if repeated, with all of them
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Only of this host
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Only the newest N of those
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+}
+
+/// `ls`
+#[derive(Args, Debug)]
+pub struct Ls {
+    /// Snapshot, and the path in it: a unique prefix of its id, `latest`, `latest~1`,
+    /// `job:NAME` or `@TIME`
+    #[arg(value_name = "SNAP[:/PATH]")]
+    pub snapshot: OsString,
+    /// Show mode, owner, size and time
+    #[arg(short, long)]
+    pub long: bool,
+    /// Show everything below
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+/// `find`
+#[derive(Args, Debug)]
+pub struct Find {
+    /// Globs; one with a slash is matched against the whole path, else against the name
+    #[arg(value_name = "PATTERN", required = true)]
+    pub patterns: Vec<String>,
+    /// Only in snapshots of this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Only in this snapshot
+    #[arg(long, value_name = "SNAP", conflicts_with = "job")]
+    pub snapshot: Option<String>,
+}
+
+/// `diff`
+#[derive(Args, Debug)]
+pub struct Diff {
+    /// The older snapshot
+    #[arg(value_name = "A")]
+    pub old: OsString,
+    /// The newer snapshot, and the path that is compared
+    #[arg(value_name = "B[:/PATH]")]
+    pub new: OsString,
+}
+
+/// `dump`
+#[derive(Args, Debug)]
+pub struct Dump {
+    /// Snapshot and the file in it
+    #[arg(value_name = "SNAP:/PATH")]
+    pub source: OsString,
+}
+
+/// `restore`
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// Snapshot: its full paths are made below the target; with a path: that directory's content
+    #[arg(value_name = "SNAP[:/PATH]")]
+    pub source: OsString,
+    /// Directory to restore into; made if missing
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub target: PathBuf,
+    /// Bring an existing tree to the snapshot's state, writing only what differs
+    #[arg(long)]
+    pub delta: bool,
+    /// Restore into a directory that is not empty, replacing what is in the way
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Go on after damage and restore everything not touched by it
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Make device nodes even if not root; root always does
+    #[arg(long)]
+    pub devices: bool,
+    /// Owners by number, not by name
+    #[arg(long)]
+    pub numeric_owner: bool,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `verify`
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// How thoroughly
+    #[arg(long, value_name = "LEVEL", default_value = "structure")]
+    pub level: Level,
+    /// How many percent of the packs a sample reads, those first that were verified longest ago
+    #[arg(long, value_name = "N", default_value = "10", value_parser = parse_percent)]
+    pub sample_percent: f64,
+}
+
+/// How thoroughly `verify` looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// Everything is there and has its length; snapshots, trees and index fit together.
+    Structure,
+    /// The same, and a share of the packs is read and decoded.
+    Sample,
+    /// The same, and every pack is read and decoded.
+    Full,
+}
+
+/// `key …`
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// List the key slots; needs no key
+    List,
+    /// Add a key
+    Add(KeyAdd),
+    /// Remove a key
+    Remove(KeyRemove),
+    /// Make an X25519 identity in a new file, and print its public half
+    NewRecipient(KeyNewRecipient),
+}
+
+/// `key add`
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("new").multiple(false))]
+pub struct KeyAdd {
+    /// What the key may do
+    #[arg(long, value_name = "ROLE", default_value = "owner")]
+    pub role: Role,
+    /// Name of the key, for people
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub label: String,
+    /// The new passphrase is in this file
+    #[arg(long, value_name = "FILE", group = "new", value_hint = ValueHint::FilePath)]
+    pub new_password_file: Option<PathBuf>,
+    /// The new passphrase is the output of this command
+    #[arg(long, value_name = "COMMAND", group = "new")]
+    pub new_password_command: Option<OsString>,
+    /// The new key is this file's content
+    #[arg(long, value_name = "FILE", group = "new", value_hint = ValueHint::FilePath)]
+    pub new_key_file: Option<PathBuf>,
+    /// The new key is this command's output
+    #[arg(long, value_name = "COMMAND", group = "new")]
+    pub new_key_command: Option<OsString>,
+    /// The new key is the identity with this public half
+    #[arg(long, value_name = "PUBLIC", group = "new")]
+    pub recipient: Option<String>,
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Everything, also managing keys.
+    Owner,
+    /// Backs up, and can read nothing.
+    Writer,
+    /// Lists, restores and verifies.
+    Reader,
+    /// A reader that also collects garbage.
+    Maintainer,
+}
+
+/// `key remove`
+#[derive(Args, Debug)]
+pub struct KeyRemove {
+    /// A unique prefix of the slot's id
+    #[arg(value_name = "SLOT")]
+    pub slot: String,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `key new-recipient`
+#[derive(Args, Debug)]
+pub struct KeyNewRecipient {
+    /// File to make; it must not exist
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+}
+
+/// `repair …`
+#[derive(Debug, Subcommand)]
+pub enum Repair {
+    /// Rebuild the index from the packs
+    Index(RepairIndex),
+}
+
+/// `repair index`
+#[derive(Args, Debug)]
+pub struct RepairIndex {
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `cache …`
+#[derive(Debug, Subcommand)]
+pub enum Cache {
+    /// Show the caches and their sizes
+    Show,
+    /// Delete the caches
+    Clear(CacheClear),
+}
+
+/// `cache clear`
+#[derive(Args, Debug)]
+pub struct CacheClear {
+    /// Only the cache of this repository id, or a unique prefix of it
+    #[arg(value_name = "REPOSITORY")]
+    pub repository: Option<String>,
+    /// Say what would be deleted
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `completions`
+#[derive(Args, Debug)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Args, Debug)]
+pub struct Man {
+    /// Folder for the pages; made if missing
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub folder: PathBuf,
+}
+
+/// Reads a share: more than 0, at most 100.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    let usable = percent > 0.0 && percent <= 100.0;
+    usable.then_some(percent).ok_or_else(|| format!("{text} is not above 0 and at most 100"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

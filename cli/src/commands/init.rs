@@ -1,0 +1,56 @@
+//! `cairn init`
+
+use cairn_engine::repo::{self, InitOptions, NewKey};
+use cairn_engine::seal::{Cipher, Role};
+use serde_json::json;
+
+use super::{App, Finished};
+use crate::arguments::{self, Init};
+use crate::secrets::{self, Prompt};
+use crate::session::{self, Show};
+use crate::settings;
+use crate::ui::errors::{CliError, Failure};
+
+pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
+    let location = session::location(app)?;
+    let progress = session::progress(app, Show::Nothing);
+    let context = session::context(app, &progress, settings::host())?;
+    let credential = secrets::choose(&app.global, &app.environment)?.read(Prompt::Create)?;
+    let mut options = InitOptions::new(NewKey {
+        label: arguments.label.clone(),
+        role: Role::Owner,
+        lock: session::lock(credential)?,
+    });
+    if let Some(cipher) = arguments.cipher {
+        options.cipher = match cipher {
+            arguments::Cipher::Aes256Gcm => Cipher::Aes256Gcm,
+            arguments::Cipher::XChaCha20Poly1305 => Cipher::XChaCha20Poly1305,
+        };
+    }
+    if let Some(bytes) = arguments.pack_size {
+        options.pack_bytes = u32::try_from(bytes).map_err(|_| CliError::Usage {
+            problem: format!("a pack of {bytes} bytes is too large"),
+            hint: "packs may have 1 MiB to 256 MiB",
+        })?;
+    }
+    app.interrupt.watch()?;
+    let store = location.create().map_err(session::engine)?;
+    let report = repo::init(store.as_ref(), &options, &context)?;
+    app.printer.summary(&format!("made repository {}", report.repository))?;
+    app.printer.note(
+        "Whoever loses the key loses the data: keep it apart from the repository, and add a \
+         second one with `cairn key add`.",
+    );
+    Ok(Finished::with(json!({
+        "repository": report.repository.to_hex(),
+        "slot": report.slot.to_hex(),
+        "cipher": cipher_name(options.cipher),
+    })))
+}
+
+fn cipher_name(cipher: Cipher) -> &'static str {
+    match cipher {
+        Cipher::Aes256Gcm => "aes-256-gcm",
+        Cipher::XChaCha20Poly1305 => "xchacha20-poly1305",
+    }
+}

@@ -1,0 +1,130 @@
+//! One file a command: options to the engine, its report to the printer.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::arguments::{Command, Global, Key, Repair};
+use crate::exit_code::ExitCode;
+use crate::settings::Environment;
+use crate::signals::Interrupt;
+use crate::ui::errors::{CliError, Failure};
+use crate::ui::printer::Printer;
+
+mod backup;
+mod cache;
+mod completions;
+mod diff;
+mod dump;
+mod find;
+mod init;
+mod key;
+mod ls;
+mod man;
+mod repair_index;
+mod restore;
+mod snapshots;
+mod stats;
+mod verify;
+mod version;
+
+/// What every command is given.
+pub struct App {
+    /// Options that apply to every command.
+    pub global: Global,
+    /// The environment.
+    pub environment: Environment,
+    /// Where output goes.
+    pub printer: Arc<Printer>,
+    /// Whether the person asked to stop.
+    pub interrupt: Interrupt,
+}
+
+/// How a command ended that did what it could.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// The exit code.
+    pub exit: ExitCode,
+    /// Why it is not 0: stable name, and fact.
+    pub reason: Option<(&'static str, String)>,
+    /// What the command reports with `--json`.
+    pub report: Option<Value>,
+}
+
+impl Finished {
+    /// All is well, and this is the report.
+    #[must_use]
+    pub fn with(report: Value) -> Self {
+        Self { report: Some(report), ..Self::default() }
+    }
+
+    /// The same report with a reason to be careful; of several, the gravest stays.
+    #[must_use]
+    pub fn but(mut self, exit: ExitCode, code: &'static str, fact: String) -> Self {
+        if self.exit.worst(exit) != self.exit {
+            self.exit = exit;
+            self.reason = Some((code, fact));
+        }
+        self
+    }
+}
+
+/// Name of a command, as it stands in results.
+#[must_use]
+pub fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Init(_) => "init",
+        Command::Backup(_) => "backup",
+        Command::Snapshots(_) => "snapshots",
+        Command::Ls(_) => "ls",
+        Command::Find(_) => "find",
+        Command::Diff(_) => "diff",
+        Command::Dump(_) => "dump",
+        Command::Restore(_) => "restore",
+        Command::Verify(_) => "verify",
+        Command::Stats => "stats",
+        Command::Key(Key::List) => "key list",
+        Command::Key(Key::Add(_)) => "key add",
+        Command::Key(Key::Remove(_)) => "key remove",
+        Command::Key(Key::NewRecipient(_)) => "key new-recipient",
+        Command::Repair(Repair::Index(_)) => "repair index",
+        Command::Cache(_) => "cache",
+        Command::Completions(_) => "completions",
+        Command::Man(_) => "man",
+        Command::Version => "version",
+    }
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// When it could not do what was asked.
+pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
+    match command {
+        Command::Init(arguments) => init::run(app, arguments),
+        Command::Backup(arguments) => backup::run(app, arguments),
+        Command::Snapshots(arguments) => snapshots::run(app, arguments),
+        Command::Ls(arguments) => ls::run(app, arguments),
+        Command::Find(arguments) => find::run(app, arguments),
+        Command::Diff(arguments) => diff::run(app, arguments),
+        Command::Dump(arguments) => dump::run(app, arguments),
+        Command::Restore(arguments) => restore::run(app, arguments),
+        Command::Verify(arguments) => verify::run(app, arguments),
+        Command::Stats => stats::run(app),
+        Command::Key(command) => key::run(app, command),
+        Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),
+        Command::Cache(command) => cache::run(app, command),
+        Command::Completions(arguments) => completions::run(app, arguments),
+        Command::Man(arguments) => man::run(app, arguments),
+        Command::Version => version::run(app),
+    }
+}
+
+/// Refuses `--json` where standard output carries something else.
+fn no_json(app: &App, command: &str) -> Result<(), Failure> {
+    if !app.printer.is_json() {
+        return Ok(());
+    }
+    let problem = format!("`{command}` writes its data to standard output, which --json excludes");
+    Err(CliError::Usage { problem, hint: "leave out --json" }.into())
+}

@@ -1,0 +1,56 @@
+//! `cairn stats`
+
+use cairn_engine::ops::stats;
+use serde_json::json;
+
+use super::{App, Finished};
+use crate::session::{self, Show};
+use crate::ui::errors::Failure;
+use crate::ui::format;
+use crate::ui::table::{Align, Table};
+
+pub(super) fn run(app: &App) -> Result<Finished, Failure> {
+    let session = session::open(app, Show::Progress)?;
+    let report = stats::run(&session.repository)?;
+    drop(session.shown);
+    let mut table =
+        Table::new(&[("", Align::Left), ("COUNT", Align::Right), ("SIZE", Align::Right)]);
+    let stored = report.bytes_stored();
+    for (what, count, bytes) in [
+        ("snapshots", Some(report.snapshots), Some(report.bytes_protected)),
+        ("data packs", Some(report.packs_data), Some(report.bytes_data)),
+        ("tree packs", Some(report.packs_tree), Some(report.bytes_tree)),
+        ("index segments", Some(report.segments), Some(report.bytes_index)),
+        ("other objects", None, Some(report.bytes_other)),
+        ("chunks", Some(report.chunks), None),
+        ("frames", Some(report.frames), None),
+        ("stored", None, Some(stored)),
+    ] {
+        table.row(vec![
+            what.to_owned(),
+            count.map(format::count).unwrap_or_default(),
+            bytes.map(format::bytes).unwrap_or_default(),
+        ]);
+    }
+    for line in table.lines() {
+        app.printer.line(&line)?;
+    }
+    if let Some(ratio) = format::ratio(report.bytes_protected, stored) {
+        app.printer.line(&format!("ratio of all snapshots to what is stored: {ratio}"))?;
+    }
+    Ok(Finished::with(json!({
+        "repository": session.repository.id().to_hex(),
+        "snapshots": report.snapshots,
+        "bytes_protected": report.bytes_protected,
+        "packs_data": report.packs_data,
+        "packs_tree": report.packs_tree,
+        "segments": report.segments,
+        "chunks": report.chunks,
+        "frames": report.frames,
+        "bytes_stored": stored,
+        "bytes_stored_data": report.bytes_data,
+        "bytes_stored_tree": report.bytes_tree,
+        "bytes_stored_index": report.bytes_index,
+        "bytes_stored_other": report.bytes_other,
+    })))
+}

@@ -1,0 +1,24 @@
+//! The part of help and manual that belongs to no single option.
+
+use crate::exit_code::ExitCode;
+use crate::settings;
+
+/// Environment variables and exit codes, as a block of text.
+#[must_use]
+pub fn environment_and_exit_codes() -> String {
+    let mut text = String::from("Environment (options win over variables):\n");
+    for (name, meaning) in settings::VARIABLES {
+        text.push_str(&format!("  {name:<23} {meaning}\n"));
+    }
+    text.push_str("\nExit codes (of several, the gravest):\n");
+    for (code, meaning) in ExitCode::DOCUMENTED {
+        text.push_str(&format!("  {:<4} {meaning}\n", code.number()));
+    }
+    text.push_str("  130, 143  ended by Ctrl-C, by a request to terminate\n");
+    text.push_str("  141  standard output was closed before everything was written\n");
+    text.push_str(
+        "\nData goes to standard output, everything else to standard error. With --json every\n\
+         line of standard output is a JSON object, and the last one has the type `result`.",
+    );
+    text
+}

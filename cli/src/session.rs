@@ -1,0 +1,153 @@
+//! From options to the engine's terms: surroundings, keys, the open repository.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+
+use cairn_engine::context::{Context, SystemClock};
+use cairn_engine::ops::snapshots::{self, SnapshotInfo};
+use cairn_engine::repo::Repository;
+use cairn_engine::seal::{Identity, Lock, OsRandom, SecretBytes, Unlock};
+use cairn_engine::store::location::Location;
+
+use cairn_format::slot::Argon2Costs;
+
+use crate::commands::App;
+use crate::secrets::{self, Credential, Prompt};
+use crate::settings;
+use crate::ui::errors::Failure;
+use crate::ui::progress::{Progress, Shown};
+
+/// An open repository, and the progress of what is done with it.
+pub struct Session {
+    /// The repository.
+    pub repository: Repository,
+    /// Shows progress until the session ends.
+    pub shown: Shown,
+}
+
+/// Whether a command shows its progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// It may take long, and prints little on its way.
+    Progress,
+    /// It is quick, or its output is itself the progress.
+    Nothing,
+}
+
+/// Opens the repository that the options name.
+///
+/// # Errors
+/// When it is not there, or the key does not open it.
+pub fn open(app: &App, show: Show) -> Result<Session, Failure> {
+    open_as(app, show, settings::host())
+}
+
+/// Like [`open`], recording another host's name.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(app: &App, show: Show, host: String) -> Result<Session, Failure> {
+    let choice = secrets::choose(&app.global, &app.environment)?;
+    let progress = progress(app, show);
+    let context = context(app, &progress, host)?;
+    app.printer.detail(&format!("cache in {}", context.cache_dir.display()));
+    // Before the passphrase is asked for: nobody likes to type one for nothing.
+    let store = location(app)?.open().map_err(engine)?;
+    let unlock = unlock(choice.read(Prompt::Open)?)?;
+    app.interrupt.watch()?;
+    let shown = progress.show();
+    let repository = Repository::open(store, &unlock, &context)?;
+    Ok(Session { repository, shown })
+}
+
+/// Where the repository is, or shall be.
+///
+/// # Errors
+/// When nothing names it, or the name cannot be understood.
+pub fn location(app: &App) -> Result<Location, Failure> {
+    let named = settings::repository(&app.global, &app.environment)?;
+    Location::parse(named).map_err(engine)
+}
+
+/// Progress of one operation.
+#[must_use]
+pub fn progress(app: &App, show: Show) -> Arc<Progress> {
+    Progress::new(Arc::clone(&app.printer), show == Show::Progress, app.interrupt.flag())
+}
+
+/// The surroundings of an operation.
+///
+/// # Errors
+/// When a setting cannot be used, or the system has no randomness.
+pub fn context(app: &App, progress: &Arc<Progress>, host: String) -> Result<Context, Failure> {
+    Ok(Context {
+        clock: Arc::new(SystemClock),
+        random: Arc::new(OsRandom::new().map_err(engine)?),
+        monitor: Arc::clone(progress) as _,
+        host,
+        user: settings::user(&app.environment),
+        program: concat!("cairn ", env!("CARGO_PKG_VERSION")).to_owned(),
+        cache_dir: settings::cache_dir(&app.global, &app.environment)?,
+        index_memory_bytes: settings::index_memory_bytes(&app.global, &app.environment)?,
+    })
+}
+
+/// What opens the repository.
+fn unlock(credential: Credential) -> Result<Unlock, Failure> {
+    Ok(match credential {
+        Credential::Passphrase(secret) => Unlock::Passphrase(bytes(secret)),
+        Credential::KeyFile(secret) => Unlock::KeyFile(bytes(secret)),
+        Credential::CommandOutput(secret) => Unlock::CommandOutput(bytes(secret)),
+        Credential::Identity(secret) => Unlock::Recipient(identity(&secret)?),
+    })
+}
+
+/// What a new key slot is made from.
+///
+/// # Errors
+/// When an identity file is not one.
+pub fn lock(credential: Credential) -> Result<Lock, Failure> {
+    Ok(match credential {
+        Credential::Passphrase(secret) => {
+            Lock::Passphrase { passphrase: bytes(secret), costs: Argon2Costs::DEFAULT }
+        }
+        Credential::KeyFile(secret) => Lock::KeyFile(bytes(secret)),
+        Credential::CommandOutput(secret) => Lock::CommandOutput(bytes(secret)),
+        Credential::Identity(secret) => Lock::Recipient(identity(&secret)?.recipient()),
+    })
+}
+
+fn identity(text: &secrets::Secret) -> Result<Identity, Failure> {
+    let text = str::from_utf8(text).unwrap_or_default();
+    Identity::parse(text.trim()).map_err(engine)
+}
+
+fn bytes(mut secret: secrets::Secret) -> SecretBytes {
+    SecretBytes::new(std::mem::take(&mut *secret))
+}
+
+/// The one snapshot that a selector names.
+///
+/// # Errors
+/// When it names none or several.
+pub fn select(session: &Session, selector: &[u8]) -> Result<SnapshotInfo, Failure> {
+    Ok(snapshots::select(&session.repository, &String::from_utf8_lossy(selector))?)
+}
+
+/// The snapshot and the path that an argument names.
+///
+/// # Errors
+/// As [`select`].
+pub fn select_path(
+    session: &Session,
+    argument: &OsStr,
+) -> Result<(SnapshotInfo, Option<Vec<u8>>), Failure> {
+    let (selector, path) = snapshots::split_selector(argument.as_bytes());
+    Ok((select(session, &selector)?, path))
+}
+
+/// An error of one of the engine's modules.
+pub fn engine(error: impl Into<cairn_engine::error::Error>) -> Failure {
+    Failure::from(error.into())
+}
