@@ -4,3 +4,7 @@
 mod crash;
 #[path = "engine/damage.rs"]
 mod damage;
+#[path = "engine/hostile.rs"]
+mod hostile;
+#[path = "engine/together.rs"]
+mod together;

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use std::ops::ControlFlow;
 
 use self::trees::TreeCheck;
-use super::snapshots;
+use super::snapshots::{self, SnapshotInfo};
 use crate::context::{Counter, Remark};
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
@@ -89,7 +89,7 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// Paths touched, the first thousand.
     pub affected: Vec<Affected>,
-    /// How many paths are touched.
+    /// How many paths are touched; of directories that are shared by very many, at least so many.
     pub affected_count: u64,
     /// Milliseconds it took by the wall clock.
     pub elapsed_ms: i64,
@@ -104,6 +104,8 @@ pub fn run(repository: &Repository, options: &VerifyOptions) -> Result<VerifyRep
     let started_ms = repository.context.clock.now_ms();
     let mut report = VerifyReport::default();
     repository.monitor().stage("verify: index", None);
+    // Snapshots before the index: what is backed up meanwhile may be in the index only.
+    let (listed, remarks) = snapshots::list_all(repository)?;
     let catalog = repository.catalog()?;
     for remark in catalog.damaged_segments() {
         report.findings.push(finding(remark));
@@ -112,7 +114,8 @@ pub fn run(repository: &Repository, options: &VerifyOptions) -> Result<VerifyRep
     check_acknowledged(repository, &mut report)?;
     let mut bad = check_presence(repository, catalog, &mut report)?;
     check_contents(repository, catalog, options.level, &mut bad, &mut report)?;
-    check_trees(repository, catalog, bad, &mut report)?;
+    report.findings.extend(remarks.into_iter().map(finding));
+    check_trees(repository, catalog, &listed, bad, &mut report)?;
     age_of_ledger(catalog, &mut report)?;
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     repository.monitor().count(Counter::Findings, report.findings.len() as u64);
@@ -318,14 +321,13 @@ fn ledger_entry(repository: &Repository, ok: bool) -> LedgerEntry {
 fn check_trees(
     repository: &Repository,
     catalog: &Catalog,
+    listed: &[SnapshotInfo],
     bad: Bad,
     report: &mut VerifyReport,
 ) -> Result<(), Error> {
     repository.monitor().stage("verify: snapshots", None);
-    let (found, remarks) = snapshots::list_all(repository)?;
-    report.findings.extend(remarks.into_iter().map(finding));
     let mut check = TreeCheck::new(catalog, bad);
-    for snapshot in &found {
+    for snapshot in listed {
         repository.check_cancelled()?;
         report.snapshots += 1;
         report.unacknowledged += u64::from(!snapshot.acknowledged);
