@@ -12,6 +12,8 @@ mod damage;
 mod hostile;
 #[path = "engine/index.rs"]
 mod index;
+#[path = "engine/reader.rs"]
+mod reader;
 #[path = "engine/resume.rs"]
 mod resume;
 #[path = "engine/together.rs"]
