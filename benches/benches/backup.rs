@@ -35,7 +35,8 @@ pub fn bench(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A group for what takes long: few samples of one run each.
+/// A group for what takes long: few samples of one run each. Criterion warns that this takes
+/// longer than the time it was given; it may.
 pub fn slow_group<'a>(
     criterion: &'a mut Criterion,
     name: &str,

@@ -11,6 +11,7 @@ import argparse
 import datetime
 import json
 import os
+import resource
 import shutil
 import signal
 import statistics
@@ -24,7 +25,7 @@ sys.path.insert(0, os.path.join(ROOT, "benches/compare"))
 sys.path.insert(0, os.path.join(ROOT, "tests/demo"))
 
 import sources
-from measure import human_bytes, run, table
+from measure import human_bytes, run
 from report import machine
 from tools import Cairn
 
@@ -44,6 +45,8 @@ ROOM_SHARE = 0.9
 
 RSS_BYTES_LIMIT = 256 << 20
 LIST_SECONDS_LIMIT = 0.3
+
+DROP_CACHES = "/proc/sys/vm/drop_caches"
 
 LIMITED_STEPS = ("first backup", "backup, unchanged", "verify", "restore")
 CONDITIONS = {
@@ -84,7 +87,7 @@ class Subject:
     def _settle(self):
         os.sync()
         if self.drop_caches:
-            with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as switch:
+            with open(DROP_CACHES, "w", encoding="ascii") as switch:
                 switch.write("3")
 
     def _note(self, step, cost):
@@ -277,8 +280,11 @@ def markdown(result):
         f" {host['kernel']}; load average at the start {host['load_at_start']:.2f}."
         f" Scale {result['scale']:g} of the full measurement. {result['condition']}",
         "",
-        "CPU seconds are user and system time. Peak memory is the largest resident set, pages of"
-        f" mapped files included; {human_bytes(RSS_BYTES_LIMIT)} is the limit.",
+        "CPU seconds are user and system time. GB are those of the source,"
+        " holes included. Peak memory is the largest resident set, pages of mapped files included;"
+        f" {human_bytes(RSS_BYTES_LIMIT)} is the limit. What opens with a passphrase needs 64 MiB"
+        " for Argon2id. The kernel counts this program's own"
+        f" {human_bytes(result['rss_bytes_floor'])} as the floor.",
     ]
     for subject in result["subjects"]:
         lines += ["", f"## {subject['title']}", "", *_step_table(subject)]
@@ -295,7 +301,10 @@ def markdown(result):
 
 
 def _step_table(subject):
-    yield "| step | seconds | CPU s | GB/s of source | peak memory | within limit | repository |"
+    unit, amount = "GB", subject["source_bytes"] / 1e9
+    if "files" in subject:
+        unit, amount = "files", subject["files"]
+    yield f"| step | seconds | CPU s | {unit}/s | peak memory | within limit | repository |"
     yield "|---|--:|--:|--:|--:|---|--:|"
     for row in subject["steps"]:
         moves_data = row["step"] in LIMITED_STEPS
@@ -303,7 +312,7 @@ def _step_table(subject):
             row["step"],
             f"{row['seconds']:.2f}",
             f"{row['cpu_seconds']:.2f}",
-            f"{subject['source_bytes'] / row['seconds'] / 1e9:.2f}" if moves_data else "-",
+            rate(amount / row["seconds"]) if moves_data else "-",
             human_bytes(row["rss_bytes_max"]),
             yes_no(row.get("within_limit")),
             human_bytes(row["repository_bytes"]),
@@ -327,6 +336,11 @@ def _listing_table(listing):
         yield f"| {' | '.join(cells)} |"
 
 
+def rate(value):
+    """Three digits, or whole numbers with thousands apart."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def yes_no(value):
     """`-` where there is no limit."""
     return {True: "yes", False: "**no**", None: "-"}[value]
@@ -348,7 +362,8 @@ def parse_arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cairn", required=True, help="path of the cairn program")
-    parser.add_argument("--scale", type=float, default=1.0, help="1: 20 GB, 300,000 files, 1,000 snapshots")
+    full = "1: 20 GB, 300,000 files, 1,000 snapshots"
+    parser.add_argument("--scale", type=float, default=1.0, help=full)
     parser.add_argument("--subjects", default="large,small,listing")
     parser.add_argument("--drop-caches", action="store_true", help="before each step; needs root")
     parser.add_argument("--work", default=os.path.join(ROOT, ".work/measure"))
@@ -359,6 +374,8 @@ def parse_arguments():
         parser.error(f"no such subject: {', '.join(sorted(unknown))}")
     if not 0 < arguments.scale <= 1:
         parser.error("--scale is more than 0 and at most 1")
+    if arguments.drop_caches and not os.access(DROP_CACHES, os.W_OK):
+        parser.error("--drop-caches needs root")
     return arguments
 
 
@@ -371,6 +388,7 @@ def measure_all(arguments, work):
         "program": version.stdout.strip(),
         "machine": machine(),
         "condition": CONDITIONS[arguments.drop_caches],
+        "rss_bytes_floor": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "scale": arguments.scale,
         "subjects": [],
     }
@@ -389,9 +407,10 @@ def main():
     arguments = parse_arguments()
     # So that what was made is deleted also then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    os.makedirs(arguments.work, exist_ok=True)
+    folder = os.path.abspath(arguments.work)
+    os.makedirs(folder, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="run-", dir=os.path.abspath(arguments.work)) as work:
+        with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as work:
             write_results(arguments.results, measure_all(arguments, work))
     except (MeasureFailed, subprocess.CalledProcessError) as error:
         say(f"measure: FAILED: {error}")
