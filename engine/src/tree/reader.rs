@@ -5,7 +5,7 @@ use bytes::Bytes;
 use cairn_format::error::FormatError;
 use cairn_format::ids::ChunkId;
 use cairn_format::limits::PATH_DEPTH_MAX;
-use cairn_format::node::{DirectoryNode, ExtentNode};
+use cairn_format::node::{DirectoryChild, DirectoryNode, ExtentNode};
 use cairn_format::tree::{Content, Entry, Extent, Extents, Node};
 
 use crate::error::Error;
@@ -74,10 +74,10 @@ pub fn directory(
     damaged: &mut dyn FnMut(Error) -> Result<(), Error>,
 ) -> Result<(), Error> {
     // Depth first with an explicit stack of (node, level it must have).
-    let mut stack = vec![(*root, None::<u8>)];
+    let mut stack = vec![(*root, None::<Expected>)];
     let mut last: Option<Vec<u8>> = None;
-    while let Some((id, level)) = stack.pop() {
-        let node = match read_directory_node(nodes, &id, level) {
+    while let Some((id, expected)) = stack.pop() {
+        let node = match read_directory_node(nodes, &id, expected.as_ref()) {
             Ok(node) => node,
             Err(error) => {
                 damaged(error)?;
@@ -96,27 +96,48 @@ pub fn directory(
                 }
             }
             DirectoryNode::Inner { level, children } => {
-                stack.extend(children.iter().rev().map(|child| (child.node, Some(level - 1))));
+                let below = children.into_iter().rev();
+                stack.extend(below.map(|child| (child.node, Some(Expected::of(level, child)))));
             }
         }
     }
     Ok(())
 }
 
+/// What a parent says of a node below it.
+struct Expected {
+    level: u8,
+    first_name: Vec<u8>,
+    entries: u64,
+}
+
+impl Expected {
+    fn of(parent_level: u8, child: DirectoryChild) -> Self {
+        Self { level: parent_level - 1, first_name: child.first_name, entries: child.entries }
+    }
+}
+
 fn read_directory_node(
     nodes: &dyn NodeSource,
     id: &ChunkId,
-    level: Option<u8>,
+    expected: Option<&Expected>,
 ) -> Result<DirectoryNode, Error> {
     let node = DirectoryNode::decode(&nodes.node(id)?).map_err(invalid(*id))?;
-    let found = match &node {
-        DirectoryNode::Leaf(_) => 0,
-        DirectoryNode::Inner { level, .. } => *level,
+    let Some(expected) = expected else { return Ok(node) };
+    let (level, first, entries) = match &node {
+        DirectoryNode::Leaf(entries) => {
+            (0, entries.first().map(|entry| &entry.name), Some(entries.len() as u64))
+        }
+        DirectoryNode::Inner { level, children } => (
+            *level,
+            children.first().map(|child| &child.first_name),
+            sum(children.iter().map(|child| child.entries)),
+        ),
     };
-    if level.is_some_and(|level| level != found) {
-        return Err(contradiction(*id, "its level is not the one its parent states"));
-    }
-    Ok(node)
+    let fits = level == expected.level
+        && first == Some(&expected.first_name)
+        && entries == Some(expected.entries);
+    if fits { Ok(node) } else { Err(contradiction(*id, "it is not what its parent states")) }
 }
 
 /// The entry of one name in a directory.
@@ -124,18 +145,17 @@ fn read_directory_node(
 /// # Errors
 /// When a node on the way is missing or damaged.
 pub fn lookup(nodes: &dyn NodeSource, root: &ChunkId, name: &[u8]) -> Result<Option<Entry>, Error> {
-    let (mut id, mut level) = (*root, None);
+    let (mut id, mut expected) = (*root, None);
     loop {
-        match read_directory_node(nodes, &id, level)? {
+        match read_directory_node(nodes, &id, expected.as_ref())? {
             DirectoryNode::Leaf(entries) => {
                 return Ok(entries.into_iter().find(|entry| entry.name == name));
             }
-            DirectoryNode::Inner { level: here, children } => {
+            DirectoryNode::Inner { level, mut children } => {
                 let after = children.partition_point(|child| child.first_name.as_slice() <= name);
-                let Some(child) = after.checked_sub(1).and_then(|index| children.get(index)) else {
-                    return Ok(None);
-                };
-                (id, level) = (child.node, Some(here - 1));
+                let Some(index) = after.checked_sub(1) else { return Ok(None) };
+                let child = children.swap_remove(index);
+                (id, expected) = (child.node, Some(Expected::of(level, child)));
             }
         }
     }
