@@ -45,6 +45,8 @@ pub struct SnapshotInfo {
 pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
     repository.require_read("list snapshots")?;
     let names = list_names(repository)?;
+    // An index that is open may be older than what was just listed.
+    repository.refresh_catalog()?;
     let acknowledged = list_acknowledged(repository)?;
     let read = names
         .par_iter()

@@ -208,6 +208,14 @@ impl Repository {
         }
         self.catalog.get().ok_or(Error::Internal { part: "opening the index" })
     }
+
+    /// Brings the index up to date with the store, if it is open.
+    ///
+    /// # Errors
+    /// As [`Self::catalog`].
+    pub fn refresh_catalog(&self) -> Result<(), Error> {
+        self.catalog.get().map_or(Ok(()), |catalog| catalog.sync(&self.vault))
+    }
 }
 
 impl std::ops::Deref for Repository {

@@ -2,7 +2,7 @@
 //! order.
 
 use cairn_format::ids::ChunkId;
-use cairn_format::tree::{Entry, Extent, Meta, Node};
+use cairn_format::tree::{Entry, Extent, LinkGroup, Meta, Node};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,6 +57,8 @@ pub struct TreeWriter<'a> {
     unfinished: Vec<Unfinished>,
     /// Files of the window whose content cannot be had, with the reason.
     broken: HashMap<usize, String>,
+    /// The same of all windows so far, for files with further names.
+    broken_links: HashMap<LinkGroup, String>,
 }
 
 fn shown(path: &[u8]) -> String {
@@ -83,6 +85,7 @@ impl<'a> TreeWriter<'a> {
             wanted: Vec::new(),
             unfinished: Vec::new(),
             broken: HashMap::new(),
+            broken_links: HashMap::new(),
         }
     }
 
@@ -179,9 +182,20 @@ impl<'a> TreeWriter<'a> {
         self.write_content()?;
         let broken = std::mem::take(&mut self.broken);
         for entry in std::mem::take(&mut self.unfinished) {
-            if let Some(message) = entry.file.and_then(|file| broken.get(&file)) {
+            let message = match (entry.file, entry.meta.link) {
+                (Some(file), group) => {
+                    let message = broken.get(&file).cloned();
+                    if let (Some(message), Some(group)) = (&message, group) {
+                        self.broken_links.insert(group, message.clone());
+                    }
+                    message
+                }
+                (None, Some(group)) => self.broken_links.get(&group).cloned(),
+                (None, None) => None,
+            };
+            if let Some(message) = message {
                 let path = entry.path.below(self.target.path()).display().to_string();
-                let error = Error::ContentDamaged { path: path.clone(), message: message.clone() };
+                let error = Error::ContentDamaged { path: path.clone(), message };
                 self.damage(&path, error)?;
                 continue;
             }
@@ -287,6 +301,9 @@ impl Visitor for TreeWriter<'_> {
             Created::File(made) => match self.list_content(path, made, entry) {
                 Ok(number) => file = Some(number),
                 Err(error) => {
+                    if let Some(group) = entry.meta.link {
+                        self.broken_links.insert(group, error.to_string());
+                    }
                     self.damage(&shown(path), error)?;
                     return Ok(Visit::Skip);
                 }
