@@ -1,0 +1,289 @@
+//! Trees that a hostile holder of a key wrote: reading one ends, in time that fits its size.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use arbitrary::{Result as Made, Unstructured};
+use bytes::Bytes;
+use cairn_engine::error::Error;
+use cairn_engine::tree::reader::{self, NodeSource, Visit, Visitor};
+use cairn_format::ids::ChunkId;
+use cairn_format::limits::PATH_DEPTH_MAX;
+use cairn_format::node::{DirectoryChild, DirectoryNode, ExtentChild, ExtentNode, is_name};
+use cairn_format::tree::{Content, Entry, Extent, Extents, Meta, Node};
+
+/// Nodes read, and entries and extents shown, before the reader is told to stop.
+const STEPS_MAX: u64 = 20_000;
+
+/// Hostile nodes in memory, of which each can name only earlier ones, as hashes enforce.
+#[derive(Default)]
+struct Nodes {
+    by_id: HashMap<ChunkId, Bytes>,
+    ids: Vec<ChunkId>,
+    reads: Mutex<u64>,
+}
+
+impl Nodes {
+    fn put(&mut self, node: Vec<u8>) -> ChunkId {
+        let id = ChunkId::from_bytes(*blake3::hash(&node).as_bytes());
+        if self.by_id.insert(id, node.into()).is_none() {
+            self.ids.push(id);
+        }
+        id
+    }
+
+    /// An earlier node, mostly a late one; rarely one that is not there.
+    fn pick(&self, input: &mut Unstructured<'_>) -> Made<ChunkId> {
+        let back = usize::from(input.arbitrary::<u8>()?);
+        let index = self.ids.len().checked_sub(back + 1);
+        let id = index.and_then(|index| self.ids.get(index)).or_else(|| self.ids.last());
+        Ok(id.copied().unwrap_or(ChunkId::from_bytes([0xee; 32])))
+    }
+
+    fn reads(&self) -> u64 {
+        self.reads.lock().map_or(0, |reads| *reads)
+    }
+
+    /// Children of all inner nodes of directories together.
+    fn children(&self) -> u64 {
+        let nodes = self.by_id.values().filter_map(|node| DirectoryNode::decode(node).ok());
+        nodes
+            .map(|node| match node {
+                DirectoryNode::Leaf(_) => 0,
+                DirectoryNode::Inner { children, .. } => children.len() as u64,
+            })
+            .sum()
+    }
+}
+
+impl NodeSource for Nodes {
+    fn node(&self, id: &ChunkId) -> Result<Bytes, Error> {
+        let mut reads = self.reads.lock().map_err(|_| Error::Cancelled)?;
+        *reads += 1;
+        if *reads > STEPS_MAX {
+            return Err(Error::Cancelled);
+        }
+        let missing = || Error::TreeNode { node: *id, message: "missing".to_owned() };
+        self.by_id.get(id).cloned().ok_or_else(missing)
+    }
+}
+
+/// Checks what is shown.
+struct Checker<'n> {
+    nodes: &'n Nodes,
+    shown: u64,
+    open: Vec<Vec<u8>>,
+}
+
+impl Visitor for Checker<'_> {
+    fn entry(&mut self, path: &[u8], entry: &Entry) -> Result<Visit, Error> {
+        self.shown += 1;
+        if self.shown > STEPS_MAX {
+            return Err(Error::Cancelled);
+        }
+        assert!(is_name(&entry.name) && path.ends_with(&entry.name) && path.starts_with(b"/"));
+        let depth = reader::components(path).count();
+        assert!(depth == self.open.len() + 1 && depth <= PATH_DEPTH_MAX as usize + 1);
+        match &entry.node {
+            Node::File(content) => {
+                drop(extents(self.nodes, content));
+                Ok(Visit::Descend)
+            }
+            Node::Directory(_) if self.shown % 16 == 15 => Ok(Visit::Skip),
+            Node::Directory(_) => {
+                self.open.push(path.to_vec());
+                Ok(Visit::Descend)
+            }
+            _ => Ok(Visit::Descend),
+        }
+    }
+
+    fn leave(&mut self, path: &[u8], _: &Entry) -> Result<(), Error> {
+        if self.open.last().is_some_and(|open| open == path) {
+            self.open.pop();
+        }
+        Ok(())
+    }
+
+    fn damaged(&mut self, _: &[u8], _: Error) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// See the module.
+pub fn run(data: &[u8]) {
+    read(&mut Unstructured::new(data)).ok();
+}
+
+fn read(input: &mut Unstructured<'_>) -> Made<()> {
+    let mut nodes = Nodes::default();
+    for _ in 0..input.int_in_range(1..=24)? {
+        make_node(input, &mut nodes)?;
+    }
+    let Some(root) = nodes.ids.last().copied() else { return Ok(()) };
+    one_directory(&nodes, &root);
+    let mut visitor = Checker { nodes: &nodes, shown: 0, open: Vec::new() };
+    *nodes.reads.lock().expect("one thread") = 0;
+    drop(reader::walk(&nodes, &root, &mut Vec::new(), &mut visitor));
+    *nodes.reads.lock().expect("one thread") = 0;
+    let path = input.bytes(input.len())?;
+    if let Ok(Some(entry)) = reader::lookup_path(&nodes, &root, path) {
+        assert_eq!(reader::components(path).last(), Some(entry.name.as_slice()));
+    }
+    let content = Content { bytes: 1 << 20, extents: Extents::Tree(root) };
+    drop(extents(&nodes, &content));
+    Ok(())
+}
+
+/// Reading one directory shows names in order, and takes no more reads than it has nodes with
+/// their mentions.
+fn one_directory(nodes: &Nodes, root: &ChunkId) {
+    *nodes.reads.lock().expect("one thread") = 0;
+    let mut last: Option<Vec<u8>> = None;
+    let mut damaged = 0_u64;
+    let outcome = reader::directory(
+        nodes,
+        root,
+        &mut |entry| {
+            assert!(last.as_ref().is_none_or(|last| *last < entry.name), "names out of order");
+            last = Some(entry.name);
+            Ok(())
+        },
+        &mut |error| {
+            damaged += 1;
+            if error.is_damage() { Ok(()) } else { Err(error) }
+        },
+    );
+    let limit = 1 + nodes.children();
+    let reads = nodes.reads();
+    assert!(reads <= limit, "{reads} reads of a directory with {limit} mentions: {outcome:?}");
+    assert!(damaged <= limit);
+}
+
+/// Extents come one behind another, none is empty, and not more than the file has.
+fn extents(nodes: &Nodes, content: &Content) -> Result<(), Error> {
+    let (mut end, mut steps, mut since) = (0_u64, 0_u64, nodes.reads());
+    let outcome = reader::extents(nodes, content, &mut |offset, extent| {
+        assert!(offset == end && extent.bytes() > 0);
+        assert!(nodes.reads() - since <= 9, "nodes without extents");
+        since = nodes.reads();
+        end += extent.bytes();
+        assert!(end <= content.bytes);
+        steps += 1;
+        if steps > STEPS_MAX { Err(Error::Cancelled) } else { Ok(()) }
+    });
+    assert!(outcome.is_err() || end == content.bytes);
+    outcome
+}
+
+fn make_node(input: &mut Unstructured<'_>, nodes: &mut Nodes) -> Made<()> {
+    let node = match input.arbitrary::<u8>()? % 8 {
+        0..=2 => leaf(input, nodes)?,
+        3 | 4 => inner(input, nodes)?,
+        5 => ExtentNode::Leaf(extent_list(input)?).encode(),
+        6 => extent_inner(input, nodes)?,
+        _ => return deep(input, nodes),
+    };
+    nodes.put(node);
+    Ok(())
+}
+
+fn name(input: &mut Unstructured<'_>) -> Made<Vec<u8>> {
+    let length = input.int_in_range(0..=3_usize)?.min(input.len());
+    Ok(input.bytes(length)?.to_vec())
+}
+
+fn entry(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Entry> {
+    let name = name(input)?;
+    let node = match input.arbitrary::<u8>()? % 6 {
+        0 | 1 => Node::Directory(nodes.pick(input)?),
+        2 => {
+            let extents = Extents::Tree(nodes.pick(input)?);
+            Node::File(Content { bytes: input.arbitrary::<u64>()? >> 8, extents })
+        }
+        3 => {
+            let extents = extent_list(input)?;
+            let bytes = extents.iter().fold(0_u64, |sum, extent| sum.saturating_add(extent.bytes()));
+            Node::File(Content { bytes, extents: Extents::Inline(extents) })
+        }
+        4 => Node::Symlink(b"../../etc".to_vec()),
+        _ => Node::Fifo,
+    };
+    Ok(Entry { name, node, meta: Meta::default() })
+}
+
+fn leaf(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Vec<u8>> {
+    let count = input.int_in_range(0..=4)?;
+    let entries = (0..count).map(|_| entry(input, nodes)).collect::<Made<Vec<_>>>()?;
+    let mut entries = entries;
+    if input.ratio(7, 8)? {
+        entries.sort_by(|one, other| one.name.cmp(&other.name));
+        entries.dedup_by(|one, other| one.name == other.name);
+    }
+    Ok(DirectoryNode::Leaf(entries).encode())
+}
+
+fn inner(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Vec<u8>> {
+    let level = input.int_in_range(0..=9)?;
+    let count = input.int_in_range(0..=6)?;
+    let mut children = (0..count)
+        .map(|_| {
+            let (first_name, node) = (name(input)?, nodes.pick(input)?);
+            Ok(DirectoryChild { first_name, node, entries: input.arbitrary()? })
+        })
+        .collect::<Made<Vec<_>>>()?;
+    children.sort_by(|one, other| one.first_name.cmp(&other.first_name));
+    Ok(DirectoryNode::Inner { level, children }.encode())
+}
+
+fn extent_list(input: &mut Unstructured<'_>) -> Made<Vec<Extent>> {
+    let count = input.int_in_range(0..=5)?;
+    (0..count)
+        .map(|_| {
+            Ok(match input.arbitrary::<u8>()? {
+                0..=100 => Extent::Hole { bytes: input.arbitrary::<u64>()? >> 2 },
+                byte => Extent::Chunk { id: ChunkId::from_bytes([byte; 32]), bytes: byte.into() },
+            })
+        })
+        .collect()
+}
+
+/// Mostly with the lengths that the children have, so that more than the root is read.
+fn extent_inner(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Vec<u8>> {
+    let count = input.int_in_range(0..=6)?;
+    let mut level = input.int_in_range(0..=9)?;
+    let mut children = Vec::new();
+    for _ in 0..count {
+        let node = nodes.pick(input)?;
+        let mut bytes = input.arbitrary()?;
+        if let Some(Ok(child)) = nodes.by_id.get(&node).map(|node| ExtentNode::decode(node)) {
+            let sum = |lengths: &mut dyn Iterator<Item = u64>| lengths.fold(0, u64::saturating_add);
+            let (below, sum) = match child {
+                ExtentNode::Leaf(extents) => (0, sum(&mut extents.iter().map(Extent::bytes))),
+                ExtentNode::Inner { level, children } => {
+                    (level, sum(&mut children.iter().map(|child| child.bytes)))
+                }
+            };
+            if input.ratio(15, 16)? {
+                (level, bytes) = (below + 1, sum);
+            }
+        }
+        children.push(ExtentChild { node, bytes });
+    }
+    Ok(ExtentNode::Inner { level, children }.encode())
+}
+
+/// Directories nested to about the limit.
+fn deep(input: &mut Unstructured<'_>, nodes: &mut Nodes) -> Made<()> {
+    let levels = match input.arbitrary::<u8>()? {
+        0 => PATH_DEPTH_MAX + u32::from(input.arbitrary::<u8>()?) - 128,
+        levels => u32::from(levels),
+    };
+    let mut below = nodes.pick(input)?;
+    for _ in 0..levels {
+        let entry =
+            Entry { name: b"d".to_vec(), node: Node::Directory(below), meta: Meta::default() };
+        below = nodes.put(DirectoryNode::Leaf(vec![entry]).encode());
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Runs the seeds and everything that ever was a finding.
