@@ -73,6 +73,12 @@ fn slot(bytes: &[u8]) {
     assert!(open_slot(REPOSITORY, &other, &slot, &unlock).is_err());
 }
 
+/// The key-encryption key of a slot for the key file, by the head's first part.
+fn slot_key(head: &[u8]) -> [u8; 32] {
+    let key = blake3::derive_key("cairn v1 key file", KEY_FILE);
+    blake3::derive_key("cairn v1 slot", &[&key, &head[..SLOT_BOUND_BYTES]].concat())
+}
+
 /// Seals any payload into a slot of any role, as SPEC section 3.1 says.
 #[must_use]
 pub fn seal_slot(role: Role, payload: &[u8]) -> Vec<u8> {
@@ -87,17 +93,35 @@ pub fn seal_slot(role: Role, payload: &[u8]) -> Vec<u8> {
         commitment: [0; 32],
         label: "fuzz".to_owned(),
     };
-    let bound = head.encode().expect("a short label");
-    let bound = &bound[..SLOT_BOUND_BYTES];
-    let derive = |context, parts: [&[u8]; 2]| blake3::derive_key(context, &parts.concat());
-    let key = derive("cairn v1 key file", [KEY_FILE, b""]);
-    let key = derive("cairn v1 slot", [&key, bound]);
-    head.commitment = derive("cairn v1 key commitment", [&key, bound]);
+    let plain = head.encode().expect("a short label");
+    let key = slot_key(&plain);
+    let committed = [&key, &plain[..SLOT_BOUND_BYTES]].concat();
+    head.commitment = blake3::derive_key("cairn v1 key commitment", &committed);
     let plain = head.encode().expect("a short label");
     let sealed = XChaCha20Poly1305::new(&key.into())
         .encrypt(&XNonce::from(nonce), Payload { msg: payload, aad: &plain })
         .expect("a short payload");
     [plain, sealed].concat()
+}
+
+/// The field list that the engine makes of a payload.
+#[cfg(test)]
+pub fn payload_bytes(payload: &cairn_engine::seal::SlotPayload) -> Vec<u8> {
+    let new = NewSlot { repository: REPOSITORY, created_ms: 0, label: "" };
+    let lock = Lock::KeyFile(SecretBytes::new(KEY_FILE.to_vec()));
+    let slot = create_slot(&new, payload, &lock, &SeededRandom::new(6)).unwrap();
+    let (plain, sealed) = slot.split_at(SLOT_HEAD_BYTES);
+    let nonce = SlotHead::parse(plain).unwrap().nonce;
+    XChaCha20Poly1305::new(&slot_key(plain).into())
+        .decrypt(&XNonce::from(nonce), Payload { msg: sealed, aad: plain })
+        .unwrap()
+}
+
+/// Whether the key file opens a slot.
+#[cfg(test)]
+pub fn opens(slot: &[u8]) -> bool {
+    let [unlock, ..] = unlocks();
+    matches!(open_slot(REPOSITORY, &slot_id(slot), slot, &unlock), Ok(SlotOutcome::Opened(_)))
 }
 
 /// The role, then the payload of a slot whose seal is right: what is accepted can be used, and

@@ -63,12 +63,13 @@ fn make_cutter(input: &mut Unstructured<'_>) -> Made<Cutter> {
     if input.ratio(1, 8)? {
         return Ok(Cutter::Aligned(input.int_in_range(4096..=1 << 16)?));
     }
-    let bytes_avg = input.int_in_range(256..=8 << 10)?;
+    // Even sizes only, as a config has them.
+    let bytes_avg = input.int_in_range(128..=4 << 10)? * 2;
     let settings = ChunkerSettings {
         normalisation: input.int_in_range(0..=3)?,
-        bytes_min: input.int_in_range(64..=bytes_avg - 1)?,
+        bytes_min: input.int_in_range(32..=bytes_avg / 2 - 1)? * 2,
         bytes_avg,
-        bytes_max: input.int_in_range((bytes_avg + 1).max(1024)..=32 << 10)?,
+        bytes_max: input.int_in_range((bytes_avg / 2 + 1).max(512)..=16 << 10)? * 2,
         ..CHUNKER_DEFAULT
     };
     Ok(Cutter::Content(Box::new(ContentCutter::new(settings, *GEAR))))
