@@ -12,9 +12,10 @@ use cairn_format::limits::PATH_DEPTH_MAX;
 use cairn_format::node::{DirectoryChild, DirectoryNode, ExtentChild, ExtentNode, is_name};
 use cairn_format::tree::{Content, Entry, Extent, Extents, Meta, Node};
 
-/// Nodes read, and entries and extents shown, before the reader is told to stop: directories that
-/// are named twice on each level make a tree with more paths than can be walked.
-const STEPS_MAX: u64 = 6_000;
+/// Nodes read, and entries and extents shown, before the reader is told to stop, besides two for
+/// each node: directories that are named twice on each level make a tree with more paths than can
+/// be walked.
+const STEPS_MAX: u64 = 1_500;
 /// Paths with more levels are not taken apart, because that takes long.
 const CHECKED_LEVELS_MAX: usize = 64;
 
@@ -43,6 +44,10 @@ impl Nodes {
         Ok(id.copied().unwrap_or(ChunkId::from_bytes([0xee; 32])))
     }
 
+    fn steps_max(&self) -> u64 {
+        STEPS_MAX + 2 * self.ids.len() as u64
+    }
+
     fn reads(&self) -> u64 {
         self.reads.lock().map_or(0, |reads| *reads)
     }
@@ -63,7 +68,7 @@ impl NodeSource for Nodes {
     fn node(&self, id: &ChunkId) -> Result<Bytes, Error> {
         let mut reads = self.reads.lock().map_err(|_| Error::Cancelled)?;
         *reads += 1;
-        if *reads > STEPS_MAX {
+        if *reads > self.steps_max() {
             return Err(Error::Cancelled);
         }
         let missing = || Error::TreeNode { node: *id, message: "missing".to_owned() };
@@ -82,7 +87,7 @@ struct Checker<'n> {
 impl Visitor for Checker<'_> {
     fn entry(&mut self, path: &[u8], entry: &Entry) -> Result<Visit, Error> {
         self.shown += 1;
-        if self.shown > STEPS_MAX {
+        if self.shown > self.nodes.steps_max() {
             return Err(Error::Cancelled);
         }
         assert!(is_name(&entry.name) && path.ends_with(&entry.name) && path.starts_with(b"/"));
@@ -96,7 +101,7 @@ impl Visitor for Checker<'_> {
                 drop(extents(self.nodes, content));
                 Ok(Visit::Descend)
             }
-            Node::Directory(_) if self.shown % 16 == 15 => Ok(Visit::Skip),
+            Node::Directory(_) if entry.name == b"skip" => Ok(Visit::Skip),
             Node::Directory(_) => {
                 self.open.push(path.len());
                 Ok(Visit::Descend)
@@ -175,7 +180,7 @@ fn extents(nodes: &Nodes, content: &Content) -> Result<(), Error> {
         end += extent.bytes();
         assert!(end <= content.bytes);
         steps += 1;
-        if steps > STEPS_MAX { Err(Error::Cancelled) } else { Ok(()) }
+        if steps > nodes.steps_max() { Err(Error::Cancelled) } else { Ok(()) }
     });
     assert!(outcome.is_err() || end == content.bytes);
     outcome
@@ -194,8 +199,12 @@ fn make_node(input: &mut Unstructured<'_>, nodes: &mut Nodes) -> Made<()> {
 }
 
 fn name(input: &mut Unstructured<'_>) -> Made<Vec<u8>> {
-    let length = input.int_in_range(0..=3_usize)?.min(input.len());
-    Ok(input.bytes(length)?.to_vec())
+    Ok(match input.arbitrary::<u8>()? {
+        0 => b"skip".to_vec(),
+        1 => b"a/b".to_vec(),
+        2 => Vec::new(),
+        byte => vec![byte],
+    })
 }
 
 fn entry(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Entry> {
@@ -228,16 +237,29 @@ fn leaf(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Vec<u8>> {
     Ok(DirectoryNode::Leaf(entries).encode())
 }
 
+/// Mostly with the level that fits the children, and often with one child several times, so that
+/// more than the root is read.
 fn inner(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Vec<u8>> {
-    let level = input.int_in_range(0..=9)?;
+    let mut level = input.int_in_range(0..=9)?;
     let count = input.int_in_range(0..=6)?;
-    let mut children = (0..count)
-        .map(|_| {
-            let (first_name, node) = (name(input)?, nodes.pick(input)?);
-            Ok(DirectoryChild { first_name, node, entries: input.arbitrary()? })
-        })
-        .collect::<Made<Vec<_>>>()?;
+    let mut children: Vec<DirectoryChild> = Vec::new();
+    for _ in 0..count {
+        let node = match children.last() {
+            Some(last) if input.ratio(3, 4)? => last.node,
+            _ => nodes.pick(input)?,
+        };
+        if let Some(Ok(child)) = nodes.by_id.get(&node).map(|node| DirectoryNode::decode(node))
+            && input.ratio(31, 32)?
+        {
+            level = match child {
+                DirectoryNode::Leaf(_) => 1,
+                DirectoryNode::Inner { level, .. } => level + 1,
+            };
+        }
+        children.push(DirectoryChild { first_name: name(input)?, node, entries: 3 });
+    }
     children.sort_by(|one, other| one.first_name.cmp(&other.first_name));
+    children.dedup_by(|one, other| one.first_name == other.first_name);
     Ok(DirectoryNode::Inner { level, children }.encode())
 }
 
@@ -280,9 +302,9 @@ fn extent_inner(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Vec<u8>> {
 
 /// Directories nested to about the limit.
 fn deep(input: &mut Unstructured<'_>, nodes: &mut Nodes) -> Made<()> {
-    let levels = match input.arbitrary::<u8>()? {
-        0 => PATH_DEPTH_MAX + u32::from(input.arbitrary::<u8>()?) - 128,
-        levels => u32::from(levels),
+    let levels = match input.arbitrary::<u16>()? {
+        0xdee9 => PATH_DEPTH_MAX + u32::from(input.arbitrary::<u8>()?) - 128,
+        levels => u32::from(levels) % 64,
     };
     let mut below = nodes.pick(input)?;
     for _ in 0..levels {

@@ -487,6 +487,8 @@ fn hostile_tree() -> Seeds {
         let bytes = (0..500).map(|number: u32| (number * step * step / 3) as u8);
         seeds.insert(name.to_owned(), bytes.collect());
     }
+    // One node, of the kind "deep"; nothing to pick; the word for "to the limit".
+    seeds.insert("deep".to_owned(), vec![7, 0, 0xe9, 0xde, 128, 0]);
     seeds
 }
 

@@ -59,10 +59,10 @@ fn fields(bytes: &[u8]) -> BTreeMap<u64, &[u8]> {
     found
 }
 
-/// Writes a field list again without the fields beyond `tag_max`.
+/// Writes a field list again without the fields that are not `1..=tag_max`.
 pub fn known_fields(bytes: &[u8], tag_max: u64) -> Vec<u8> {
     let mut writer = Writer::new();
-    for (tag, value) in fields(bytes).into_iter().filter(|(tag, _)| *tag <= tag_max) {
+    for (tag, value) in fields(bytes).into_iter().filter(|(tag, _)| (1..=tag_max).contains(tag)) {
         writer.field(tag, |w| {
             w.raw(value);
         });
