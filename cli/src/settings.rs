@@ -39,6 +39,7 @@ const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
 const HOME: &str = "HOME";
 const USER: &str = "USER";
 const LOGNAME: &str = "LOGNAME";
+const USERS: &str = "/etc/passwd";
 
 /// Every variable a person may set, with its meaning, for help and manual.
 pub const VARIABLES: [(&str, &str); 12] = [
@@ -161,14 +162,25 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Name of the user, or the number where no name is known.
+/// Name of the user: from the environment, else from the system's list, else the number.
 #[must_use]
 pub fn user(environment: &Environment) -> String {
-    [USER, LOGNAME]
-        .iter()
-        .find_map(|name| environment.get(name))
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_else(|| rustix::process::getuid().as_raw().to_string())
+    let named = [USER, LOGNAME].iter().find_map(|name| environment.get(name));
+    if let Some(name) = named {
+        return name.to_string_lossy().into_owned();
+    }
+    // Services run without those variables.
+    let uid = rustix::process::getuid().as_raw();
+    let users = std::fs::read_to_string(USERS).unwrap_or_default();
+    user_in(&users, uid).unwrap_or_else(|| uid.to_string())
+}
+
+fn user_in(users: &str, uid: u32) -> Option<String> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    })
 }
 
 /// Whether a stream is coloured.
@@ -224,6 +236,14 @@ mod tests {
         assert_eq!(memory("64MiB").unwrap(), 64 << 20);
         assert!(matches!(memory("1KiB"), Err(CliError::Usage { .. })));
         assert!(matches!(memory("lots"), Err(CliError::Environment { .. })));
+    }
+
+    #[test]
+    fn users_are_found_by_number() {
+        let users = "root:x:0:0:root:/root:/bin/sh\nbroken\ndb:x:70:70::/var/db:/bin/false\n";
+        assert_eq!(user_in(users, 70).as_deref(), Some("db"));
+        assert_eq!(user_in(users, 7), None);
+        assert_eq!(user(&environment(&[(LOGNAME, "tester")])), "tester");
     }
 
     #[test]

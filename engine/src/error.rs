@@ -108,6 +108,14 @@ pub enum Error {
         /// Number of slots tried.
         slots: usize,
     },
+    /// Trying a key slot would take too much memory.
+    #[error("key slot {slot} asks for {memory_kib} KiB of memory")]
+    SlotTooCostly {
+        /// The slot.
+        slot: String,
+        /// What it asks for.
+        memory_kib: u32,
+    },
     /// The repository has no key slots, or none that can be read.
     #[error("{location} has no readable key slot")]
     NoKeySlots {
@@ -117,6 +125,12 @@ pub enum Error {
     /// The repository has no valid config.
     #[error("{location} has no valid config object")]
     NoConfig {
+        /// The place.
+        location: String,
+    },
+    /// The repository has another owner than this host remembers.
+    #[error("{location} has the id of a repository known here, but another owner's key")]
+    OwnerChanged {
         /// The place.
         location: String,
     },
@@ -161,8 +175,10 @@ pub enum Error {
         message: String,
     },
     /// Part of a file's content cannot be had.
-    #[error("its content is not complete: {message}")]
+    #[error("the content of {path} cannot be had: {message}")]
     ContentDamaged {
+        /// The file.
+        path: String,
         /// Why.
         message: String,
     },
@@ -325,8 +341,10 @@ impl Explain for Error {
             Self::NoRepository { .. } => "repository.none",
             Self::RepositoryExists { .. } => "repository.exists",
             Self::WrongKey { .. } => "key.wrong",
+            Self::SlotTooCostly { .. } => "key.costly",
             Self::NoKeySlots { .. } => "key.none",
             Self::NoConfig { .. } => "repository.config",
+            Self::OwnerChanged { .. } => "repository.owner",
             Self::Role { .. } => "key.role",
             Self::ChunkMissing { .. } => "chunk.missing",
             Self::ChunkHash { .. } => "chunk.hash",
@@ -366,6 +384,7 @@ impl Explain for Error {
             },
             Self::Sealed { .. }
             | Self::Hash { .. }
+            | Self::SlotTooCostly { .. }
             | Self::NoKeySlots { .. }
             | Self::NoConfig { .. }
             | Self::ChunkMissing { .. }
@@ -378,7 +397,9 @@ impl Explain for Error {
             | Self::TreeNode { .. } => Class::Damage,
             Self::NoRepository { .. } => Class::NoRepository,
             Self::WrongKey { .. } | Self::Role { .. } => Class::WrongKey,
-            Self::RepositoryExists { .. } | Self::LastOwner { .. } => Class::Refused,
+            Self::RepositoryExists { .. } | Self::OwnerChanged { .. } | Self::LastOwner { .. } => {
+                Class::Refused
+            }
             Self::NoSnapshot { .. }
             | Self::NoPath { .. }
             | Self::Condemned { .. }
@@ -414,6 +435,9 @@ impl Explain for Error {
             Self::WrongKey { .. } => {
                 "check the passphrase or key file; `cairn key list` shows which slots there are"
             }
+            Self::OwnerChanged { .. } => {
+                "it may be forged: do not restore from it; if you know that it is right, run `cairn cache clear`"
+            }
             Self::Role { .. } => "use an owner's key, or one whose role may do this",
             Self::ChunkMissing { .. } => {
                 "`cairn repair index` reads the packs anew; `cairn verify` names what is affected"
@@ -427,6 +451,9 @@ impl Explain for Error {
             | Self::BaseDepth { .. }
             | Self::TreeNode { .. } => {
                 "`cairn verify --level full` names everything affected; `--keep-going` restores the rest"
+            }
+            Self::SlotTooCostly { .. } => {
+                "it was passed over; cairn makes slots that ask for 65536 KiB: remove it if nobody here made it"
             }
             Self::NoKeySlots { .. } | Self::NoConfig { .. } => {
                 "copy the folders keys/ and config/ back from another copy of this repository"

@@ -1,1 +1,15 @@
+//! Test kit: surroundings that depend on nothing of this machine, trees to back up, a comparison
+//! that overlooks nothing a restore promises, damage, and the real `cairn` program as a process.
+//!
+//! The tests are in `tests/engine` (through the library) and `tests/command` (through the
+//! program). What is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
+//! repeats it.
 
+pub mod compare;
+pub mod craft;
+pub mod damage;
+pub mod lab;
+pub mod process;
+pub mod reader;
+pub mod seed;
+pub mod tree;

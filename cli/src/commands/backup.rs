@@ -9,16 +9,15 @@ use std::path::{Path, PathBuf};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource};
 use cairn_engine::source::filter::FileSourceOptions;
 use cairn_engine::source::profile::Profile;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::snapshots::object;
 use super::{App, Finished};
 use crate::arguments::{self, Backup};
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
 use crate::settings;
 use crate::ui::errors::{CliError, Failure};
-use crate::ui::format;
+use crate::ui::{format, json};
 
 /// Longest list of paths that `--files-from` reads, bytes.
 const LIST_BYTES_MAX: u64 = 1 << 30;
@@ -77,6 +76,9 @@ fn sources(arguments: &Backup) -> Result<Vec<BackupSource>, CliError> {
     if arguments.command {
         sources.push(command(arguments)?);
     }
+    for stream in &arguments.streams {
+        sources.push(shell_stream(stream)?);
+    }
     if sources.is_empty() {
         return Err(CliError::Usage {
             problem: "there is nothing to back up".to_owned(),
@@ -97,6 +99,19 @@ fn command(arguments: &Backup) -> Result<BackupSource, CliError> {
     };
     let name = arguments.stdin_name.clone().unwrap_or_else(|| program.into_owned());
     Ok(BackupSource::Command { name, argv: arguments.argv.clone() })
+}
+
+/// `NAME=COMMAND`: the output of the command line under that name.
+fn shell_stream(text: &str) -> Result<BackupSource, CliError> {
+    let Some((name, command)) = text.split_once('=').filter(|(_, command)| !command.is_empty())
+    else {
+        return Err(CliError::Usage {
+            problem: format!("--stream {text:?} is not NAME=COMMAND"),
+            hint: "for example --stream 'globals.sql=pg_dumpall --globals-only'",
+        });
+    };
+    let argv = ["/bin/sh", "-c", command].map(OsString::from).to_vec();
+    Ok(BackupSource::Command { name: name.to_owned(), argv })
 }
 
 fn read_list(list: &Path) -> Result<Vec<u8>, CliError> {
@@ -130,7 +145,9 @@ fn show(app: &App, report: &BackupReport, job: &str) -> Result<Finished, Failure
     let id = snapshot.map_or_else(|| "the snapshot".to_owned(), |snapshot| snapshot.id.short());
     app.printer.summary(&match snapshot {
         Some(_) => format!(
-            "backup {name} {id}: {} read, {} new, {} stored, {}",
+            "backup {name} {id}: {} in {}: {} read, {} new, {} stored, {}",
+            format::bytes(statistics.bytes_total),
+            format::plural(statistics.files, "file", "files"),
             format::bytes(statistics.bytes_read),
             format::bytes(statistics.bytes_new),
             format::bytes(statistics.bytes_stored),
@@ -150,9 +167,9 @@ fn show(app: &App, report: &BackupReport, job: &str) -> Result<Finished, Failure
         ));
     }
     if let Some(snapshot) = snapshot {
-        app.printer.event(&object(snapshot))?;
+        app.printer.event(&json::Snapshot::from(snapshot))?;
     }
-    let finished = Finished::with(json!({
+    let finished = Finished::with(serde_json::json!({
         "snapshot": snapshot.map_or(Value::Null, |snapshot| snapshot.id.to_hex().into()),
         "dry_run": snapshot.is_none(),
         "files": statistics.files,

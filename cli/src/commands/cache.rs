@@ -42,10 +42,7 @@ pub(super) fn run(app: &App, command: &Cache) -> Result<Finished, Failure> {
         if deletes {
             delete(&cache.path).map_err(failed("delete the cache", &cache.path))?;
         }
-        let mut object = objects::object("cache");
-        object.insert("repository".into(), cache.repository.to_hex().into());
-        object.insert("bytes".into(), cache.bytes.into());
-        app.printer.event(&object)?;
+        app.printer.event(&objects::Cache::new(cache.repository, cache.bytes))?;
         table.row(vec![cache.repository.to_hex(), format::bytes(cache.bytes)]);
     }
     if !caches.is_empty() {

@@ -16,10 +16,7 @@ pub(super) fn run(app: &App, arguments: &Diff) -> Result<Finished, Failure> {
     let path = new_path.or(old_path);
     let each = &mut |difference: &Difference| {
         let (word, sign, path) = describe(difference);
-        let mut object = objects::object("difference");
-        objects::insert_path(&mut object, "path", path);
-        object.insert("change".into(), word.into());
-        app.printer.event(&object)?;
+        app.printer.event(&objects::Difference::new(word, path))?;
         Ok(app.printer.line(&format!("{sign} {}", format::name(path)))?)
     };
     let summary = diff::run(&session.repository, &old, &new, path.as_deref(), each)?;

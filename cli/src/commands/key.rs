@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use cairn_engine::repo::NewKey;
-use cairn_engine::repo::keys::{self, SlotInfo};
+use cairn_engine::repo::keys;
 use cairn_engine::seal::{Identity, Lock, OsRandom, Recipient, Role};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{App, Finished};
 use crate::arguments::{self, Key, KeyAdd, KeyNewRecipient, KeyRemove};
@@ -38,7 +38,7 @@ fn list(app: &App) -> Result<Finished, Failure> {
         ("LABEL", Align::Left),
     ]);
     for slot in &slots {
-        app.printer.event(&object(slot))?;
+        app.printer.event(&objects::Key::from(slot))?;
         table.row(match &slot.head {
             Some(head) => vec![
                 slot.id.short(),
@@ -60,19 +60,6 @@ fn list(app: &App) -> Result<Finished, Failure> {
     }
     let fact = format!("{} damaged", format::plural(damaged, "key slot is", "key slots are"));
     Ok(finished.but(ExitCode::Damage, "key.damaged", fact))
-}
-
-fn object(slot: &SlotInfo) -> Map<String, Value> {
-    let mut object = objects::object("key");
-    object.insert("id".into(), slot.id.to_hex().into());
-    object.insert("damaged".into(), slot.head.is_none().into());
-    if let Some(head) = &slot.head {
-        object.insert("role".into(), head.role.name().into());
-        object.insert("method".into(), head.method.name().into());
-        object.insert("label".into(), head.label.as_str().into());
-        object.insert("created".into(), format::rfc3339(head.created_ms).into());
-    }
-    object
 }
 
 fn add(app: &App, arguments: &KeyAdd) -> Result<Finished, Failure> {

@@ -21,7 +21,7 @@ pub(super) fn run(app: &App, arguments: &Ls) -> Result<Finished, Failure> {
         arguments.recursive,
         &mut |path, entry| {
             entries += 1;
-            app.printer.event(&objects::entry(path, entry))?;
+            app.printer.event(&objects::Entry::new(path, entry))?;
             let line = if arguments.long { long(path, entry) } else { short(path, entry) };
             Ok(app.printer.line(&line)?)
         },

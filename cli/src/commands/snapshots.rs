@@ -1,7 +1,7 @@
 //! `cairn snapshots`
 
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{App, Finished};
 use crate::arguments::Snapshots;
@@ -18,7 +18,7 @@ pub(super) fn run(app: &App, arguments: &Snapshots) -> Result<Finished, Failure>
     let hidden = arguments.last.map_or(0, |last| found.len().saturating_sub(last));
     let listed = found.get(hidden..).unwrap_or_default();
     for snapshot in listed {
-        app.printer.event(&object(snapshot))?;
+        app.printer.event(&objects::Snapshot::from(snapshot))?;
     }
     if !app.printer.is_json() && !listed.is_empty() {
         for line in table(listed).lines() {
@@ -62,7 +62,7 @@ fn table(listed: &[SnapshotInfo]) -> Table {
         }
         table.row(vec![
             snapshot.id.short(),
-            format::local_time(time_ms(snapshot)),
+            format::local_time(objects::time_ms(snapshot)),
             format::name(record.job.as_bytes()),
             format::name(record.host.as_bytes()),
             format::bytes(statistics.bytes_total),
@@ -73,21 +73,4 @@ fn table(listed: &[SnapshotInfo]) -> Table {
         ]);
     }
     table
-}
-
-/// The time a snapshot is known by, milliseconds since 1970.
-pub(super) fn time_ms(snapshot: &SnapshotInfo) -> i64 {
-    i64::try_from(snapshot.name_time_ms).unwrap_or(i64::MAX)
-}
-
-/// A snapshot as an object.
-pub(super) fn object(snapshot: &SnapshotInfo) -> Value {
-    objects::snapshot(&objects::SnapshotFields {
-        id: snapshot.id.to_hex(),
-        time_ms: time_ms(snapshot),
-        record: &snapshot.record,
-        writer: snapshot.writer.to_hex(),
-        writer_name: &snapshot.writer_name,
-        acknowledged: snapshot.acknowledged,
-    })
 }

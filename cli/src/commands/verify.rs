@@ -1,7 +1,7 @@
 //! `cairn verify`
 
-use cairn_engine::ops::verify::{self, Affected, Finding, Level, VerifyOptions, VerifyReport};
-use serde_json::{Map, Value, json};
+use cairn_engine::ops::verify::{self, Level, VerifyOptions, VerifyReport};
+use serde_json::json;
 
 use super::{App, Finished};
 use crate::arguments::{self, Verify};
@@ -26,13 +26,13 @@ pub(super) fn run(app: &App, arguments: &Verify) -> Result<Finished, Failure> {
 
 fn show(app: &App, report: &VerifyReport) -> Result<Finished, Failure> {
     for finding in &report.findings {
-        app.printer.event(&finding_object(finding))?;
+        app.printer.event(&objects::Finding::from(finding))?;
         let object = format::name(finding.object.as_bytes());
         let message = format::name(finding.message.as_bytes());
         app.printer.line(&format!("damaged: {object}: {message}"))?;
     }
     for place in &report.affected {
-        app.printer.event(&affected_object(place))?;
+        app.printer.event(&objects::Affected::from(place))?;
         let path = format::name(&place.path);
         app.printer.line(&format!("affected: {}:{path}", place.snapshot.short()))?;
     }
@@ -92,19 +92,4 @@ fn summary(app: &App, report: &VerifyReport) -> Result<(), Failure> {
 
 fn oldest_ms(report: &VerifyReport) -> Option<i64> {
     report.oldest_verified_ms.and_then(|time_ms| i64::try_from(time_ms).ok())
-}
-
-fn finding_object(finding: &Finding) -> Map<String, Value> {
-    let mut object = objects::object("finding");
-    object.insert("code".into(), finding.code.into());
-    object.insert("object".into(), finding.object.as_str().into());
-    object.insert("message".into(), finding.message.as_str().into());
-    object
-}
-
-fn affected_object(place: &Affected) -> Map<String, Value> {
-    let mut object = objects::object("affected");
-    object.insert("snapshot".into(), place.snapshot.to_hex().into());
-    objects::insert_path(&mut object, "path", &place.path);
-    object
 }

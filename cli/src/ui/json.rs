@@ -4,9 +4,14 @@
 //! Sizes are bytes, times RFC 3339 in UTC. A path is text; if its bytes are not UTF-8, the text
 //! has replacement characters, and the field with the suffix `_hex` has the bytes.
 
+use std::borrow::Cow;
+
 use cairn_engine::context::Remark;
+use cairn_engine::ops::snapshots::SnapshotInfo;
+use cairn_engine::ops::verify;
+use cairn_engine::repo::keys::SlotInfo;
 use cairn_format::hex;
-use cairn_format::record;
+use cairn_format::ids::{RepositoryId, SnapshotId};
 use cairn_format::tree::{Entry as TreeEntry, Node};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -110,122 +115,289 @@ pub struct Progress {
     pub counters: Map<String, Value>,
 }
 
-/// A time and a count of a snapshot's record, as its fields.
-pub struct SnapshotFields<'a> {
-    /// Id in hexadecimal.
-    pub id: String,
-    /// The time that its name has, milliseconds since 1970.
-    pub time_ms: i64,
-    /// The record.
-    pub record: &'a record::Snapshot,
-    /// Id of the key that signed it.
-    pub writer: String,
-    /// Name of that key.
-    pub writer_name: &'a str,
-    /// Whether it was proven complete after it became visible.
-    pub acknowledged: bool,
+/// A snapshot.
+#[derive(Debug, Serialize)]
+pub struct Snapshot<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: String,
+    time: String,
+    started: String,
+    finished: String,
+    job: &'a str,
+    host: &'a str,
+    user: &'a str,
+    tags: &'a [String],
+    paths: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paths_hex: Option<Vec<String>>,
+    files: u64,
+    directories: u64,
+    others: u64,
+    unread: u64,
+    bytes_total: u64,
+    bytes_read: u64,
+    bytes_new: u64,
+    bytes_stored: u64,
+    parents: Vec<String>,
+    sequence: u64,
+    writer: String,
+    writer_name: &'a str,
+    acknowledged: bool,
+    program: &'a str,
 }
 
-/// A snapshot.
+impl<'a> From<&'a SnapshotInfo> for Snapshot<'a> {
+    fn from(snapshot: &'a SnapshotInfo) -> Self {
+        let record = &snapshot.record;
+        let statistics = &record.statistics;
+        let is_text = |path: &Vec<u8>| str::from_utf8(path).is_ok();
+        Self {
+            kind: "snapshot",
+            id: snapshot.id.to_hex(),
+            time: format::rfc3339(time_ms(snapshot)),
+            started: format::rfc3339(record.started_ms),
+            finished: format::rfc3339(record.finished_ms),
+            job: &record.job,
+            host: &record.host,
+            user: &record.user,
+            tags: &record.tags,
+            paths: record.paths.iter().map(|path| String::from_utf8_lossy(path)).collect(),
+            paths_hex: (!record.paths.iter().all(is_text))
+                .then(|| record.paths.iter().map(|path| hex::encode(path)).collect()),
+            files: statistics.files,
+            directories: statistics.directories,
+            others: statistics.others,
+            unread: statistics.unread,
+            bytes_total: statistics.bytes_total,
+            bytes_read: statistics.bytes_read,
+            bytes_new: statistics.bytes_new,
+            bytes_stored: statistics.bytes_stored,
+            parents: record.parents.iter().map(SnapshotId::to_hex).collect(),
+            sequence: record.sequence,
+            writer: snapshot.writer.to_hex(),
+            writer_name: &snapshot.writer_name,
+            acknowledged: snapshot.acknowledged,
+            program: &record.program,
+        }
+    }
+}
+
+/// The time a snapshot is known by, milliseconds since 1970.
 #[must_use]
-pub fn snapshot(fields: &SnapshotFields<'_>) -> Value {
-    let record = fields.record;
-    let statistics = &record.statistics;
-    let mut object = object("snapshot");
-    object.insert("id".into(), fields.id.as_str().into());
-    object.insert("time".into(), format::rfc3339(fields.time_ms).into());
-    object.insert("started".into(), format::rfc3339(record.started_ms).into());
-    object.insert("finished".into(), format::rfc3339(record.finished_ms).into());
-    object.insert("job".into(), record.job.as_str().into());
-    object.insert("host".into(), record.host.as_str().into());
-    object.insert("user".into(), record.user.as_str().into());
-    object.insert("tags".into(), record.tags.clone().into());
-    insert_paths(&mut object, "paths", &record.paths);
-    object.insert("files".into(), statistics.files.into());
-    object.insert("directories".into(), statistics.directories.into());
-    object.insert("others".into(), statistics.others.into());
-    object.insert("unread".into(), statistics.unread.into());
-    object.insert("bytes_total".into(), statistics.bytes_total.into());
-    object.insert("bytes_read".into(), statistics.bytes_read.into());
-    object.insert("bytes_new".into(), statistics.bytes_new.into());
-    object.insert("bytes_stored".into(), statistics.bytes_stored.into());
-    let parents: Vec<String> = record.parents.iter().map(|id| id.to_hex()).collect();
-    object.insert("parents".into(), parents.into());
-    object.insert("sequence".into(), record.sequence.into());
-    object.insert("writer".into(), fields.writer.as_str().into());
-    object.insert("writer_name".into(), fields.writer_name.into());
-    object.insert("acknowledged".into(), fields.acknowledged.into());
-    object.insert("program".into(), record.program.as_str().into());
-    Value::Object(object)
+pub fn time_ms(snapshot: &SnapshotInfo) -> i64 {
+    i64::try_from(snapshot.name_time_ms).unwrap_or(i64::MAX)
+}
+
+/// A path as it stands in objects.
+#[derive(Debug, Serialize)]
+pub struct Path<'a> {
+    path: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
+}
+
+impl<'a> From<&'a [u8]> for Path<'a> {
+    fn from(path: &'a [u8]) -> Self {
+        Self { path: String::from_utf8_lossy(path), path_hex: hex_unless_text(path) }
+    }
+}
+
+fn hex_unless_text(bytes: &[u8]) -> Option<String> {
+    str::from_utf8(bytes).is_err().then(|| hex::encode(bytes))
 }
 
 /// An entry of a tree, of `ls` and `find`.
-#[must_use]
-pub fn entry(path: &[u8], entry: &TreeEntry) -> Map<String, Value> {
-    let mut object = object("entry");
-    insert_path(&mut object, "path", path);
-    object.insert("kind".into(), kind(&entry.node).into());
-    match &entry.node {
-        Node::File(content) => {
-            object.insert("bytes".into(), content.bytes.into());
+#[derive(Debug, Serialize)]
+pub struct Entry<'a> {
+    #[serde(rename = "type")]
+    object: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    #[serde(flatten)]
+    path: Path<'a>,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    major: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    minor: Option<u32>,
+    mode: String,
+    uid: u32,
+    gid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    mtime: String,
+}
+
+impl<'a> Entry<'a> {
+    /// An entry at a path.
+    #[must_use]
+    pub fn new(path: &'a [u8], entry: &'a TreeEntry) -> Self {
+        let meta = &entry.meta;
+        let (mut bytes, mut target, mut device) = (None, None, None);
+        let kind = match &entry.node {
+            Node::File(content) => {
+                bytes = Some(content.bytes);
+                "file"
+            }
+            Node::Directory(_) => "directory",
+            Node::Symlink(to) => {
+                target = Some(to.as_slice());
+                "symlink"
+            }
+            Node::Fifo => "fifo",
+            Node::Socket => "socket",
+            Node::CharDevice { major, minor } => {
+                device = Some((*major, *minor));
+                "char_device"
+            }
+            Node::BlockDevice { major, minor } => {
+                device = Some((*major, *minor));
+                "block_device"
+            }
+        };
+        let (major, minor) = device.unzip();
+        Self {
+            object: "entry",
+            snapshot: None,
+            time: None,
+            path: path.into(),
+            kind,
+            bytes,
+            target: target.map(String::from_utf8_lossy),
+            target_hex: target.and_then(hex_unless_text),
+            major,
+            minor,
+            mode: format!("{:04o}", meta.mode),
+            uid: meta.uid,
+            gid: meta.gid,
+            user: meta.user.as_deref(),
+            group: meta.group.as_deref(),
+            mtime: format::rfc3339_nanoseconds(meta.mtime.seconds, meta.mtime.nanoseconds),
         }
-        Node::Symlink(target) => insert_path(&mut object, "target", target),
-        Node::CharDevice { major, minor } | Node::BlockDevice { major, minor } => {
-            object.insert("major".into(), (*major).into());
-            object.insert("minor".into(), (*minor).into());
+    }
+
+    /// The same, saying which snapshot it is in.
+    #[must_use]
+    pub fn in_snapshot(mut self, snapshot: &SnapshotInfo) -> Self {
+        self.snapshot = Some(snapshot.id.to_hex());
+        self.time = Some(format::rfc3339(time_ms(snapshot)));
+        self
+    }
+}
+
+/// A path that differs between two snapshots.
+#[derive(Debug, Serialize)]
+pub struct Difference<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    change: &'static str,
+    #[serde(flatten)]
+    path: Path<'a>,
+}
+
+impl<'a> Difference<'a> {
+    /// What happened to a path, in one word.
+    #[must_use]
+    pub fn new(change: &'static str, path: &'a [u8]) -> Self {
+        Self { kind: "difference", change, path: path.into() }
+    }
+}
+
+/// Something damaged or missing.
+#[derive(Debug, Serialize)]
+pub struct Finding<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    code: &'a str,
+    object: &'a str,
+    message: &'a str,
+}
+
+impl<'a> From<&'a verify::Finding> for Finding<'a> {
+    fn from(finding: &'a verify::Finding) -> Self {
+        Self {
+            kind: "finding",
+            code: finding.code,
+            object: &finding.object,
+            message: &finding.message,
         }
-        Node::Directory(_) | Node::Fifo | Node::Socket => {}
-    }
-    let meta = &entry.meta;
-    object.insert("mode".into(), format!("{:04o}", meta.mode).into());
-    object.insert("uid".into(), meta.uid.into());
-    object.insert("gid".into(), meta.gid.into());
-    if let Some(user) = &meta.user {
-        object.insert("user".into(), user.as_str().into());
-    }
-    if let Some(group) = &meta.group {
-        object.insert("group".into(), group.as_str().into());
-    }
-    let mtime = format::rfc3339_nanoseconds(meta.mtime.seconds, meta.mtime.nanoseconds);
-    object.insert("mtime".into(), mtime.into());
-    object
-}
-
-/// The word for what an entry is.
-#[must_use]
-pub fn kind(node: &Node) -> &'static str {
-    match node {
-        Node::File(_) => "file",
-        Node::Directory(_) => "directory",
-        Node::Symlink(_) => "symlink",
-        Node::Fifo => "fifo",
-        Node::Socket => "socket",
-        Node::CharDevice { .. } => "char_device",
-        Node::BlockDevice { .. } => "block_device",
     }
 }
 
-/// An object of a type, to be filled.
-#[must_use]
-pub fn object(kind: &str) -> Map<String, Value> {
-    Map::from_iter([("type".to_owned(), Value::from(kind))])
+/// A path that damage touches.
+#[derive(Debug, Serialize)]
+pub struct Affected<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    snapshot: String,
+    #[serde(flatten)]
+    path: Path<'a>,
 }
 
-/// Adds a path, and its bytes if they are not UTF-8.
-pub fn insert_path(object: &mut Map<String, Value>, name: &str, path: &[u8]) {
-    object.insert(name.to_owned(), String::from_utf8_lossy(path).into());
-    if str::from_utf8(path).is_err() {
-        object.insert(format!("{name}_hex"), hex::encode(path).into());
+impl<'a> From<&'a verify::Affected> for Affected<'a> {
+    fn from(place: &'a verify::Affected) -> Self {
+        let path = place.path.as_slice().into();
+        Self { kind: "affected", snapshot: place.snapshot.to_hex(), path }
     }
 }
 
-fn insert_paths(object: &mut Map<String, Value>, name: &str, paths: &[Vec<u8>]) {
-    let lossy: Vec<String> =
-        paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
-    object.insert(name.to_owned(), lossy.into());
-    if paths.iter().any(|path| str::from_utf8(path).is_err()) {
-        let bytes: Vec<String> = paths.iter().map(|path| hex::encode(path)).collect();
-        object.insert(format!("{name}_hex"), bytes.into());
+/// A key slot; what is not readable of a damaged one is missing.
+#[derive(Debug, Serialize)]
+pub struct Key<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: String,
+    damaged: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<String>,
+}
+
+impl<'a> From<&'a SlotInfo> for Key<'a> {
+    fn from(slot: &'a SlotInfo) -> Self {
+        let head = slot.head.as_ref();
+        Self {
+            kind: "key",
+            id: slot.id.to_hex(),
+            damaged: head.is_none(),
+            role: head.map(|head| head.role.name()),
+            method: head.map(|head| head.method.name()),
+            label: head.map(|head| head.label.as_str()),
+            created: head.map(|head| format::rfc3339(head.created_ms)),
+        }
+    }
+}
+
+/// The local cache of one repository.
+#[derive(Debug, Serialize)]
+pub struct Cache {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    repository: String,
+    bytes: u64,
+}
+
+impl Cache {
+    /// A cache of that size.
+    #[must_use]
+    pub fn new(repository: RepositoryId, bytes: u64) -> Self {
+        Self { kind: "cache", repository: repository.to_hex(), bytes }
     }
 }
 
@@ -235,11 +407,10 @@ mod tests {
 
     #[test]
     fn paths_keep_bytes_that_are_not_text() {
-        let mut object = object("entry");
-        insert_path(&mut object, "path", b"a\xff");
-        assert_eq!(object["path"], "a\u{fffd}");
-        assert_eq!(object["path_hex"], "61ff");
-        insert_path(&mut object, "target", b"plain");
-        assert!(!object.contains_key("target_hex"));
+        let odd = serde_json::to_value(Difference::new("added", b"a\xff")).unwrap();
+        assert_eq!(odd["path"], "a\u{fffd}");
+        assert_eq!(odd["path_hex"], "61ff");
+        let plain = serde_json::to_string(&Difference::new("added", b"a")).unwrap();
+        assert_eq!(plain, r#"{"type":"difference","change":"added","path":"a"}"#);
     }
 }

@@ -21,25 +21,27 @@ const EVENT: Duration = Duration::from_secs(1);
 const LINE: Duration = Duration::from_secs(60);
 /// Time in which an older pace loses most of its weight.
 const PACE: Duration = Duration::from_secs(15);
+/// Width of the bar, characters.
+const BAR_CELLS: usize = 20;
 /// No time left is shown before a stage has run that long.
 const GUESS_AFTER: Duration = Duration::from_secs(10);
 
 /// What is counted: name in JSON, and the phrase for people with whether it counts bytes.
 const COUNTERS: [(Counter, &str, Phrase); 14] = [
-    (Counter::EntriesScanned, "entries_scanned", Phrase::Count("entries seen")),
-    (Counter::FilesDone, "files_done", Phrase::Hidden),
-    (Counter::FilesUnchanged, "files_unchanged", Phrase::Hidden),
     (Counter::BytesRead, "bytes_read", Phrase::Bytes("read")),
     (Counter::BytesUnchanged, "bytes_unchanged", Phrase::Bytes("unchanged")),
     (Counter::BytesNew, "bytes_new", Phrase::Bytes("new")),
     (Counter::BytesStored, "bytes_stored", Phrase::Bytes("stored")),
     (Counter::PacksStored, "packs_stored", Phrase::Hidden),
-    (Counter::EntriesRestored, "entries_restored", Phrase::Count("entries restored")),
     (Counter::BytesRestored, "bytes_restored", Phrase::Bytes("restored")),
-    (Counter::PacksVerified, "packs_verified", Phrase::Count("packs verified")),
     (Counter::BytesVerified, "bytes_verified", Phrase::Bytes("verified")),
     (Counter::BytesFetched, "bytes_fetched", Phrase::Bytes("fetched")),
+    (Counter::PacksVerified, "packs_verified", Phrase::Count("packs")),
     (Counter::Findings, "findings", Phrase::Count("findings")),
+    (Counter::EntriesScanned, "entries_scanned", Phrase::Count("entries")),
+    (Counter::EntriesRestored, "entries_restored", Phrase::Count("entries")),
+    (Counter::FilesDone, "files_done", Phrase::Hidden),
+    (Counter::FilesUnchanged, "files_unchanged", Phrase::Hidden),
 ];
 
 /// The counters whose pace is shown, the first that has counted anything.
@@ -77,34 +79,37 @@ impl Counts {
     }
 }
 
-/// Averages a pace so that recent seconds count most.
+/// A pace in which recent seconds count most: amount and time fade alike, so that their ratio is
+/// right from the first moment.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
-    per_second: f64,
+    amount: f64,
+    seconds: f64,
     last: u64,
-    known: bool,
 }
 
 impl Pace {
-    fn update(&mut self, now: u64, since: Duration) {
-        let seconds = since.as_secs_f64();
-        if seconds <= 0.0 {
-            return;
-        }
-        let current = now.saturating_sub(self.last) as f64 / seconds;
-        let weight = 1.0 - (-seconds / PACE.as_secs_f64()).exp();
-        self.per_second = if self.known {
-            self.per_second + weight * (current - self.per_second)
-        } else {
-            current
-        };
-        self.known = true;
-        self.last = now;
+    /// Begins at a count.
+    fn from(count: u64) -> Self {
+        Self { last: count, ..Self::default() }
+    }
+
+    fn update(&mut self, count: u64, since: Duration) {
+        let fading = (-since.as_secs_f64() / PACE.as_secs_f64()).exp();
+        self.amount = self.amount * fading + count.saturating_sub(self.last) as f64;
+        self.seconds = self.seconds * fading + since.as_secs_f64();
+        self.last = count;
+    }
+
+    /// Per second; nothing while nothing moves.
+    fn per_second(&self) -> Option<f64> {
+        let pace = self.amount / self.seconds;
+        (pace.is_finite() && pace >= 1.0).then_some(pace)
     }
 
     fn time_for(&self, amount: u64) -> Option<Duration> {
-        let seconds = amount as f64 / self.per_second;
-        (self.per_second >= 1.0 && seconds < 1e9).then(|| Duration::from_secs_f64(seconds))
+        let seconds = amount as f64 / self.per_second()?;
+        (seconds < 1e9).then(|| Duration::from_secs_f64(seconds))
     }
 }
 
@@ -165,25 +170,9 @@ impl Progress {
     }
 
     fn draw(&self) {
-        let bar = ProgressBar::new_spinner();
-        bar.set_style(style(false));
+        let bar = ProgressBar::new_spinner().with_style(style());
         self.printer.set_bar(Some(bar.clone()));
-        let mut with_total = false;
-        self.every(REDRAW, |view| {
-            if let Some((done, total)) = view.share() {
-                if !with_total {
-                    bar.set_style(style(true));
-                    with_total = true;
-                }
-                bar.set_length(total);
-                bar.set_position(done.min(total));
-            } else if with_total {
-                bar.set_style(style(false));
-                with_total = false;
-            }
-            bar.set_message(view.line());
-            bar.tick();
-        });
+        self.every(REDRAW, |view| bar.set_message(view.bar()));
         self.printer.set_bar(None);
         bar.finish_and_clear();
     }
@@ -196,11 +185,12 @@ impl Progress {
         while !self.wait_for_end(interval) {
             let stage = *lock(&self.stage);
             let counts = self.counts();
-            if stage.began != paced_stage {
-                pace = Pace::default();
-                paced_stage = stage.began;
-            }
             let counter = stage.paced(&counts);
+            if stage.began != paced_stage {
+                pace = Pace::from(counter.map_or(0, |counter| stage.base.get(counter)));
+                paced_stage = stage.began;
+                last = last.max(stage.began);
+            }
             pace.update(counter.map_or(0, |counter| counts.get(counter)), last.elapsed());
             last = Instant::now();
             show(&View {
@@ -300,37 +290,56 @@ impl View {
         self.pace.time_for(total.saturating_sub(done))
     }
 
+    /// What is done, how much of it, how long it takes.
+    fn headline(&self) -> String {
+        let mut headline = self.stage.name.replace(": ", " ");
+        if let Some((done, total)) = self.share() {
+            let percent = (done as f64 / total as f64 * 100.0).min(100.0);
+            headline.push_str(&format!(" {percent:.0}%"));
+        }
+        if let Some(remaining) = self.remaining() {
+            // Tenths of the last seconds would only flicker.
+            let shown = milliseconds(remaining).max(10_000);
+            headline.push_str(&format!(", {} left", format::duration(shown)));
+        }
+        headline
+    }
+
     fn line(&self) -> String {
         let mut parts = Vec::new();
         let paced = self.stage.paced(&self.counts);
         for (counter, _, phrase) in COUNTERS {
             let amount = self.counts.get(counter);
-            if amount == 0 {
-                continue;
-            }
-            let mut part = match phrase {
+            let part = match phrase {
+                _ if amount == 0 => continue,
                 Phrase::Hidden => continue,
-                Phrase::Bytes(what) => format!("{} {what}", format::bytes(amount)),
                 Phrase::Count(what) => format!("{} {what}", format::count(amount)),
+                Phrase::Bytes(what) => match self.pace.per_second() {
+                    Some(pace) if paced == Some(counter) => {
+                        let pace = format::bytes(pace as u64);
+                        format!("{} {what} at {pace}/s", format::bytes(amount))
+                    }
+                    _ => format!("{} {what}", format::bytes(amount)),
+                },
             };
-            if paced == Some(counter) && matches!(phrase, Phrase::Bytes(_)) && self.pace.known {
-                let pace = self.pace.per_second.max(0.0) as u64;
-                part.push_str(&format!(" at {}/s", format::bytes(pace)));
-            }
             parts.push(part);
-        }
-        let stored = self.counts.get(Counter::BytesStored);
-        if let Some(ratio) = format::ratio(self.counts.towards(Counter::BytesRead), stored) {
-            parts.push(format!("ratio {ratio}"));
-        }
-        if let Some(remaining) = self.remaining() {
-            let milliseconds = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
-            parts.push(format!("{} left", format::duration(milliseconds.max(10_000))));
+            if counter == Counter::BytesStored {
+                let whole = self.counts.towards(Counter::BytesRead);
+                parts.extend(format::ratio(whole, amount).map(|ratio| format!("ratio {ratio}")));
+            }
         }
         if parts.is_empty() {
             parts.push(format::duration(milliseconds(self.elapsed)));
         }
-        format!("{}: {}", self.stage.name, parts.join(", "))
+        format!("{}: {}", self.headline(), parts.join(", "))
+    }
+
+    /// The line with a bar before it, where the total is known.
+    fn bar(&self) -> String {
+        let Some((done, total)) = self.share() else { return self.line() };
+        let filled = (done as f64 / total as f64 * BAR_CELLS as f64).min(BAR_CELLS as f64);
+        let filled = "=".repeat(filled as usize);
+        format!("[{filled:<BAR_CELLS$}] {}", self.line())
     }
 
     fn event(&self) -> json::Progress {
@@ -355,13 +364,9 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn style(with_total: bool) -> ProgressStyle {
-    let template =
-        if with_total { "{bar:20} {percent:>3}% {wide_msg}" } else { "{spinner} {wide_msg}" };
-    // The templates are constants that a test parses.
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
+/// One line, cut off at the terminal's edge.
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -378,8 +383,8 @@ mod tests {
             counts.0[index(*counter).unwrap()] = *amount;
         }
         let began = Instant::now();
-        let stage = Stage { name: "backup", total, began, base: Counts::default() };
-        let pace = Pace { per_second: 1048576.0, last: 0, known: true };
+        let stage = Stage { name: "verify: packs", total, began, base: Counts::default() };
+        let pace = Pace { amount: 2097152.0, seconds: 2.0, last: 0 };
         let elapsed = Duration::from_secs(seconds);
         View { stage, counts, pace, stage_elapsed: elapsed, elapsed }
     }
@@ -387,6 +392,7 @@ mod tests {
     #[test]
     fn a_line_says_what_was_read_kept_and_stored() {
         let counted = [
+            (Counter::EntriesScanned, 1234),
             (Counter::BytesRead, 3 << 20),
             (Counter::BytesUnchanged, 7 << 20),
             (Counter::BytesNew, 2 << 20),
@@ -394,10 +400,10 @@ mod tests {
         ];
         assert_eq!(
             view(None, &counted, 5).line(),
-            "backup: 3.0 MiB read at 1.0 MiB/s, 7.0 MiB unchanged, 2.0 MiB new, 1.0 MiB stored, \
-             ratio 10.0x"
+            "verify packs: 3.0 MiB read at 1.0 MiB/s, 7.0 MiB unchanged, 2.0 MiB new, \
+             1.0 MiB stored, ratio 10.0x, 1,234 entries"
         );
-        assert_eq!(view(None, &[], 5).line(), "backup: 5.0s");
+        assert_eq!(view(None, &[], 5).line(), "verify packs: 5.0s");
     }
 
     #[test]
@@ -406,7 +412,10 @@ mod tests {
         let counted = [(Counter::BytesRead, 10 << 20)];
         assert!(view(total, &counted, 9).remaining().is_none());
         assert_eq!(view(total, &counted, 11).remaining(), Some(Duration::from_secs(90)));
-        assert!(view(total, &counted, 11).line().ends_with(", 1m 30s left"));
+        assert_eq!(
+            view(total, &counted, 11).bar(),
+            "[==                  ] verify packs 10%, 1m 30s left: 10.0 MiB read at 1.0 MiB/s"
+        );
         assert!(view(None, &counted, 11).remaining().is_none());
     }
 
@@ -418,22 +427,27 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_follows_slowly() {
-        let mut pace = Pace::default();
-        pace.update(1000, Duration::from_secs(1));
-        assert_eq!(pace.per_second, 1000.0);
-        pace.update(1000, Duration::from_secs(1));
-        assert!(pace.per_second < 1000.0 && pace.per_second > 900.0);
+    fn a_pace_is_right_at_once_and_then_follows_slowly() {
+        let mut pace = Pace::from(500);
+        assert!(pace.per_second().is_none());
+        pace.update(1500, Duration::from_secs(1));
+        assert_eq!(pace.per_second(), Some(1000.0));
+        pace.update(1500, Duration::from_secs(1));
+        assert!(pace.per_second().is_some_and(|pace| (400.0..500.0).contains(&pace)));
+        pace.update(1500, Duration::from_secs(900));
+        assert!(pace.per_second().is_none());
         assert!(Pace::default().time_for(10).is_none());
     }
 
     #[test]
-    fn templates_parse() {
-        for with_total in [false, true] {
-            let bar = ProgressBar::hidden().with_style(style(with_total)).with_message("x");
-            bar.tick();
-        }
-        ProgressStyle::with_template("{bar:20} {percent:>3}% {wide_msg}").unwrap();
-        ProgressStyle::with_template("{spinner} {wide_msg}").unwrap();
+    fn more_than_the_total_is_still_all() {
+        let total = Some((Counter::BytesVerified, 100));
+        let bar = view(total, &[(Counter::BytesVerified, 300)], 1).bar();
+        assert!(bar.starts_with("[====================] verify packs 100%: "), "{bar}");
+    }
+
+    #[test]
+    fn the_template_parses() {
+        ProgressStyle::with_template("{wide_msg}").unwrap();
     }
 }

@@ -12,7 +12,10 @@ use tempfile::TempDir;
 
 use crate::schema;
 
-/// The passphrase of every test's repository.
+/// The key of most tests' repositories.
+const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// The passphrase where one is used.
 pub const PASSPHRASE: &str = "correct horse battery staple";
 
 /// Everything one test may touch.
@@ -47,13 +50,27 @@ impl TestEnv {
         env
     }
 
-    /// A repository and its passphrase are named, but not made.
+    /// A repository is named, but not made; its key is a file, because that opens quickly.
     pub fn new() -> Self {
         let mut env = Self::bare();
         let repository = env.path("repo");
         env.set("CAIRN_REPO", repository);
+        let key = env.write("home/key", KEY);
+        env.set("CAIRN_KEY_FILE", key);
+        env
+    }
+
+    /// A repository and [`PASSPHRASE`] are named, but the repository is not made.
+    pub fn with_passphrase() -> Self {
+        let mut env = Self::new();
+        env.unset("CAIRN_KEY_FILE");
         env.set("CAIRN_PASSWORD", PASSPHRASE);
         env
+    }
+
+    /// Whether a variable is set.
+    pub fn has(&self, name: &str) -> bool {
+        self.variables.contains_key(OsStr::new(name))
     }
 
     /// Sets a variable for later runs.
@@ -155,7 +172,9 @@ impl From<Output> for Run {
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
         let shown = format!("{}{}", String::from_utf8_lossy(&run.stdout), run.stderr);
-        assert!(!shown.contains(PASSPHRASE), "the passphrase was printed: {shown}");
+        for secret in [PASSPHRASE, KEY] {
+            assert!(!shown.contains(secret), "a secret was printed: {shown}");
+        }
         assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
         run
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::env::{PASSPHRASE, TestEnv};
 
 fn ready() -> TestEnv {
-    let env = TestEnv::new();
+    let env = TestEnv::with_passphrase();
     env.ok(["init"]);
     env.write("data/a", "content");
     env

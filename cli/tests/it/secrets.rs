@@ -7,7 +7,7 @@ use crate::env::TestEnv;
 
 #[test]
 fn a_repository_that_is_missing_is_told_before_a_key_is_asked_for() {
-    let mut env = TestEnv::new();
+    let mut env = TestEnv::with_passphrase();
     env.unset("CAIRN_PASSWORD");
     let run = env.run(["snapshots"]);
     assert_eq!(run.code, 10, "{run:?}");
@@ -18,7 +18,7 @@ fn a_repository_that_is_missing_is_told_before_a_key_is_asked_for() {
 
 #[test]
 fn without_a_terminal_a_key_must_be_named() {
-    let mut env = TestEnv::new();
+    let mut env = TestEnv::with_passphrase();
     env.unset("CAIRN_PASSWORD");
     let run = env.run(["init"]);
     assert_eq!(run.code, 2, "{run:?}");
@@ -29,7 +29,7 @@ fn without_a_terminal_a_key_must_be_named() {
 
 #[test]
 fn secrets_that_cannot_be_used_are_refused_before_anything_is_made() {
-    let mut env = TestEnv::new();
+    let mut env = TestEnv::with_passphrase();
     env.unset("CAIRN_PASSWORD");
     env.write("empty", "\n");
     for (arguments, reason) in [

@@ -45,7 +45,7 @@ fn on_terminal(env: &TestEnv, line: &str, answers: &[&str]) -> (i32, String) {
 }
 
 fn bare() -> TestEnv {
-    let mut env = TestEnv::new();
+    let mut env = TestEnv::with_passphrase();
     env.unset("CAIRN_PASSWORD");
     env.set("TERM", "xterm");
     env

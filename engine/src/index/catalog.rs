@@ -28,6 +28,9 @@ use crate::store::StoreError;
 /// How often the list of segments is read again when one vanishes meanwhile.
 const LISTINGS_MAX: usize = 10;
 
+/// Name under which the owner's key is remembered.
+const OWNER_NAME: &str = "owner";
+
 /// Where chunks are.
 pub struct Catalog {
     index: Arc<dyn LocalIndex>,
@@ -74,8 +77,19 @@ impl Catalog {
             });
         }
         let catalog = Self { index: opened.index, state: Mutex::default() };
+        catalog.check_owner(vault)?;
         catalog.sync(vault)?;
         Ok(catalog)
+    }
+
+    /// Compares the owner's key with the one remembered from earlier runs: whoever knows a
+    /// recipient's public key could put a forged repository in the place of the real one (SPEC §13).
+    fn check_owner(&self, vault: &Vault) -> Result<(), Error> {
+        match self.index.meta_get(OWNER_NAME)? {
+            None => Ok(self.index.meta_put(OWNER_NAME, &vault.config.owner_key)?),
+            Some(known) if known == vault.config.owner_key => Ok(()),
+            Some(_) => Err(Error::OwnerChanged { location: vault.store.location() }),
+        }
     }
 
     /// The local index itself.
@@ -180,6 +194,9 @@ impl Catalog {
             };
             if matches!(signed.writer.role, Role::Owner | Role::Maintainer) {
                 let tomb = Tomb::decode(&signed.record).map_err(Error::format(name))?;
+                if vault.trust.check_not_revoked(&signed.writer, tomb.time_ms).is_err() {
+                    continue;
+                }
                 for (_, pack) in tomb.packs {
                     known += usize::from(self.index.remove_pack(&pack)?);
                     state.condemned.insert(pack);

@@ -1,6 +1,8 @@
 //! What changed between two snapshots. Directories with the same node are the same and are not read.
 
 use std::cmp::Ordering;
+use std::iter::{Flatten, Peekable};
+use std::option;
 
 use cairn_format::ids::ChunkId;
 use cairn_format::limits::PATH_DEPTH_MAX;
@@ -9,7 +11,7 @@ use cairn_format::tree::{Entry, Extents, Node};
 use super::snapshots::SnapshotInfo;
 use crate::error::Error;
 use crate::repo::Repository;
-use crate::tree::reader::{self, NodeSource};
+use crate::tree::reader::{self, Listing, NodeSource};
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,23 +21,23 @@ pub enum Difference {
         /// Absolute path.
         path: Vec<u8>,
         /// The entry.
-        entry: Entry,
+        entry: Box<Entry>,
     },
     /// Only in the first.
     Removed {
         /// Absolute path.
         path: Vec<u8>,
         /// The entry.
-        entry: Entry,
+        entry: Box<Entry>,
     },
     /// In both, not alike.
     Changed {
         /// Absolute path.
         path: Vec<u8>,
         /// In the first.
-        before: Entry,
+        before: Box<Entry>,
         /// In the second.
-        after: Entry,
+        after: Box<Entry>,
         /// Another kind of entry.
         kind: bool,
         /// Other bytes, another link target or device.
@@ -85,7 +87,7 @@ pub fn run(
         here.extend_from_slice(name);
     }
     if here.is_empty() {
-        comparison.directories(Some(first.record.root), Some(second.record.root), &mut here, 0)?;
+        comparison.directories(Some(first.record.root), Some(second.record.root), &mut here)?;
     } else {
         let one = reader::lookup_path(&before, &first.record.root, &here)?;
         let two = reader::lookup_path(&after, &second.record.root, &here)?;
@@ -93,9 +95,36 @@ pub fn run(
             let path = String::from_utf8_lossy(&here).into_owned();
             return Err(Error::NoPath { snapshot: second.id, path });
         }
-        comparison.entries(one, two, &mut here, 0)?;
+        let (one, two) = comparison.entries(one, two, &here)?;
+        comparison.directories(one, two, &mut here)?;
     }
     Ok(comparison.summary)
+}
+
+/// Two directories that are being compared.
+struct Level<'a> {
+    first: Entries<'a>,
+    second: Entries<'a>,
+    path_bytes: usize,
+}
+
+/// The entries of a directory that may not be there.
+type Entries<'a> = Peekable<Flatten<option::IntoIter<Listing<'a>>>>;
+
+impl Level<'_> {
+    /// The next name with what it is in each; `None` at the end of both.
+    fn next_pair(&mut self) -> Result<Option<(Option<Entry>, Option<Entry>)>, Error> {
+        let order = match (self.first.peek(), self.second.peek()) {
+            (None, None) => return Ok(None),
+            (Some(Ok(one)), Some(Ok(two))) => one.name.cmp(&two.name),
+            // An error is taken first, and ends the comparison.
+            (Some(_), None) | (Some(Err(_)), _) => Ordering::Less,
+            (None, Some(_)) | (_, Some(Err(_))) => Ordering::Greater,
+        };
+        let one = if order == Ordering::Greater { None } else { self.first.next() };
+        let two = if order == Ordering::Less { None } else { self.second.next() };
+        Ok(Some((one.transpose()?, two.transpose()?)))
+    }
 }
 
 struct Comparison<'a> {
@@ -105,67 +134,77 @@ struct Comparison<'a> {
     summary: DiffSummary,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    /// Compares two directories, of which one may not be there, and all below them.
     fn directories(
         &mut self,
         before: Option<ChunkId>,
         after: Option<ChunkId>,
         path: &mut Vec<u8>,
-        depth: u32,
     ) -> Result<(), Error> {
-        if before == after {
-            return Ok(());
-        }
-        if depth > PATH_DEPTH_MAX {
-            let path = String::from_utf8_lossy(path).into_owned();
-            return Err(Error::Usage {
-                message: format!("{path} is nested too deeply"),
-                hint: None,
-            });
-        }
-        let mut first = load(self.before, before)?.into_iter().peekable();
-        let mut second = load(self.after, after)?.into_iter().peekable();
-        loop {
-            let order = match (first.peek(), second.peek()) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(one), Some(two)) => one.name.cmp(&two.name),
+        // An explicit stack: a hostile tree may be nested more deeply than a thread's stack bears.
+        let mut levels = Vec::new();
+        levels.extend(self.open(before, after, path));
+        while let Some(level) = levels.last_mut() {
+            path.truncate(level.path_bytes);
+            let Some((one, two)) = level.next_pair()? else {
+                levels.pop();
+                continue;
             };
-            let one = if order == Ordering::Greater { None } else { first.next() };
-            let two = if order == Ordering::Less { None } else { second.next() };
-            let here = path.len();
             path.push(b'/');
             if let Some(entry) = one.as_ref().or(two.as_ref()) {
                 path.extend_from_slice(&entry.name);
             }
-            self.entries(one, two, path, depth)?;
-            path.truncate(here);
+            let (before, after) = self.entries(one, two, path)?;
+            if let Some(below) = self.open(before, after, path) {
+                if levels.len() > PATH_DEPTH_MAX as usize {
+                    let path = String::from_utf8_lossy(path).into_owned();
+                    let message = format!("{path} is nested too deeply");
+                    return Err(Error::Usage { message, hint: None });
+                }
+                levels.push(below);
+            }
         }
+        Ok(())
     }
 
+    /// Two directories to be compared; `None` when they are the same.
+    fn open(
+        &self,
+        before: Option<ChunkId>,
+        after: Option<ChunkId>,
+        path: &[u8],
+    ) -> Option<Level<'a>> {
+        let list = |nodes, root: Option<ChunkId>| root.map(|root| Listing::new(nodes, root));
+        (before != after).then(|| Level {
+            first: list(self.before, before).into_iter().flatten().peekable(),
+            second: list(self.after, after).into_iter().flatten().peekable(),
+            path_bytes: path.len(),
+        })
+    }
+
+    /// Compares two entries, of which one may not be there; returns the directories they are.
     fn entries(
         &mut self,
         one: Option<Entry>,
         two: Option<Entry>,
-        path: &mut Vec<u8>,
-        depth: u32,
-    ) -> Result<(), Error> {
+        path: &[u8],
+    ) -> Result<(Option<ChunkId>, Option<ChunkId>), Error> {
         let below = |entry: &Option<Entry>| match entry {
             Some(Entry { node: Node::Directory(node), .. }) => Some(*node),
             _ => None,
         };
-        let (below_one, below_two) = (below(&one), below(&two));
+        let directories = (below(&one), below(&two));
         let difference = match (one, two) {
             (Some(entry), None) => {
                 self.summary.removed += 1;
                 self.summary.bytes_removed += file_bytes(&entry);
-                Some(Difference::Removed { path: path.clone(), entry })
+                Some(Difference::Removed { path: path.to_vec(), entry: Box::new(entry) })
             }
             (None, Some(entry)) => {
                 self.summary.added += 1;
                 self.summary.bytes_added += file_bytes(&entry);
-                Some(Difference::Added { path: path.clone(), entry })
+                Some(Difference::Added { path: path.to_vec(), entry: Box::new(entry) })
             }
             (Some(before), Some(after)) => self.compare(before, after, path),
             (None, None) => None,
@@ -173,7 +212,7 @@ impl Comparison<'_> {
         if let Some(difference) = difference {
             (self.each)(&difference)?;
         }
-        self.directories(below_one, below_two, path, depth + 1)
+        Ok(directories)
     }
 
     fn compare(&mut self, before: Entry, after: Entry, path: &[u8]) -> Option<Difference> {
@@ -194,6 +233,7 @@ impl Comparison<'_> {
         } else {
             self.summary.metadata += 1;
         }
+        let (before, after) = (Box::new(before), Box::new(after));
         Some(Difference::Changed { path: path.to_vec(), before, after, kind, content, metadata })
     }
 }
@@ -208,16 +248,4 @@ fn file_bytes(entry: &Entry) -> u64 {
         Node::File(content) => content.bytes,
         _ => 0,
     }
-}
-
-fn load(nodes: &dyn NodeSource, root: Option<ChunkId>) -> Result<Vec<Entry>, Error> {
-    let mut entries = Vec::new();
-    if let Some(root) = root {
-        let mut each = |entry| {
-            entries.push(entry);
-            Ok(())
-        };
-        reader::directory(nodes, &root, &mut each, &mut Err)?;
-    }
-    Ok(entries)
 }

@@ -58,7 +58,7 @@ fn write_window(
     extents: &[Extent],
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let ids = extents
         .iter()
         .filter_map(|extent| match extent {

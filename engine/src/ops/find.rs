@@ -23,7 +23,10 @@ pub struct FindOptions {
 }
 
 /// Receives what was found.
-pub type Found<'a> = &'a mut dyn FnMut(&SnapshotInfo, &[u8], &Entry) -> Result<(), Error>;
+pub type Found<'a> = &'a mut FoundFn<'a>;
+
+/// A function that receives what was found.
+pub type FoundFn<'a> = dyn FnMut(&SnapshotInfo, &[u8], &Entry) -> Result<(), Error> + 'a;
 
 /// Shows every entry that fits a pattern, snapshot by snapshot, oldest first.
 ///
@@ -77,7 +80,7 @@ const EMPTY_REMEMBERED_MAX: usize = 100_000;
 struct Finder<'a, 'f> {
     matcher: &'a Gitignore,
     snapshot: &'a SnapshotInfo,
-    each: &'a mut (dyn FnMut(&SnapshotInfo, &[u8], &Entry) -> Result<(), Error> + 'f),
+    each: &'a mut FoundFn<'f>,
     empty: &'a mut Empty,
     /// Number of finds in each directory on the way down.
     below: Vec<u64>,

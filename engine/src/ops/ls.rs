@@ -7,6 +7,9 @@ use crate::error::Error;
 use crate::repo::Repository;
 use crate::tree::reader::{self, Visit, Visitor};
 
+/// Receives entries with their absolute paths.
+pub type EachEntry<'a> = &'a mut dyn FnMut(&[u8], &Entry) -> Result<(), Error>;
+
 /// Shows the entries below `path` (`/` for everything) in order: those of the directory itself, or
 /// with `recursive` all below it. A path that names something else than a directory shows that.
 ///
@@ -17,7 +20,7 @@ pub fn run(
     snapshot: &SnapshotInfo,
     path: &[u8],
     recursive: bool,
-    each: &mut dyn FnMut(&[u8], &Entry) -> Result<(), Error>,
+    each: EachEntry<'_>,
 ) -> Result<(), Error> {
     let nodes = repository.nodes(snapshot)?;
     let mut clean = Vec::new();
@@ -45,7 +48,7 @@ pub fn run(
 
 struct Lister<'a> {
     recursive: bool,
-    each: &'a mut dyn FnMut(&[u8], &Entry) -> Result<(), Error>,
+    each: EachEntry<'a>,
 }
 
 impl Visitor for Lister<'_> {

@@ -45,17 +45,19 @@ pub struct SnapshotInfo {
 pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
     repository.require_read("list snapshots")?;
     let names = list_names(repository)?;
+    // An index that is open may be older than what was just listed.
+    repository.refresh_catalog()?;
     let acknowledged = list_acknowledged(repository)?;
     let read = names
         .par_iter()
-        .map(|name| read(repository, name, &acknowledged).map_err(|error| (*name, error)))
+        .map(|name| (name, read(repository, name, &acknowledged)))
         .collect::<Vec<_>>();
     let (mut found, mut remarks) = (Vec::new(), Vec::new());
-    for outcome in read {
+    for (name, outcome) in read {
         match outcome {
             Ok(snapshot) => found.push(snapshot),
-            Err((_, Error::Store(StoreError::NotFound { .. }))) => {}
-            Err((name, error)) if error.is_damage() => {
+            Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_damage() => {
                 let remark = Remark {
                     code: error.code(),
                     subject: name.to_string(),
@@ -65,7 +67,7 @@ pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remar
                 repository.monitor().warn(remark.clone());
                 remarks.push(remark);
             }
-            Err((_, error)) => return Err(error),
+            Err(error) => return Err(error),
         }
     }
     found.sort_by_key(|snapshot| (snapshot.record.started_ms, snapshot.name_time_ms, snapshot.id));
@@ -114,6 +116,8 @@ fn read(
     };
     let signed = repository.read_signed(Kind::Snapshot, name, RECORD_BYTES_MAX)?;
     let record = Snapshot::decode(&signed.record).map_err(Error::format(name))?;
+    let trust = &repository.vault().trust;
+    trust.check_not_revoked(&signed.writer, record.finished_ms).map_err(Error::sealed(name))?;
     let namespace = match signed.writer.role {
         Role::Writer => signed.writer.id,
         Role::Owner | Role::Maintainer | Role::Reader => NAMESPACE_TRUSTED,

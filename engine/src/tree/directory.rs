@@ -58,7 +58,7 @@ impl DirectoryList {
         self.leaf_bytes += bytes.len();
         self.leaf.push(bytes);
         let may_end = self.leaf_bytes >= LEAF_BYTES_MIN
-            && first_pair(blake3::hash(&entry.name).as_bytes()) % LEAF_CUT_DIVISOR == 0;
+            && first_pair(blake3::hash(&entry.name).as_bytes()).is_multiple_of(LEAF_CUT_DIVISOR);
         if may_end || self.leaf_bytes >= LEAF_BYTES_MAX { self.end_leaf(nodes) } else { Ok(()) }
     }
 
@@ -116,7 +116,7 @@ impl DirectoryList {
         if self.levels.len() <= level {
             self.levels.resize_with(level + 1, Vec::new);
         }
-        let cut = first_pair(child.node.as_bytes()) % INNER_CUT_DIVISOR == 0;
+        let cut = first_pair(child.node.as_bytes()).is_multiple_of(INNER_CUT_DIVISOR);
         let items = self.levels.get_mut(level).map_or(0, |children| {
             children.push(child);
             children.len()

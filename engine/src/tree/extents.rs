@@ -21,7 +21,8 @@ const _: () = assert!(NODE_ITEMS_MAX <= cairn_format::limits::EXTENT_NODE_ITEMS_
 fn ends_node(id: &ChunkId, items: usize) -> bool {
     let [low, high, ..] = *id.as_bytes();
     items >= NODE_ITEMS_MAX
-        || (items >= NODE_ITEMS_MIN && u16::from_le_bytes([low, high]) % NODE_CUT_DIVISOR == 0)
+        || (items >= NODE_ITEMS_MIN
+            && u16::from_le_bytes([low, high]).is_multiple_of(NODE_CUT_DIVISOR))
 }
 
 /// Collects the extents of one file, in order.

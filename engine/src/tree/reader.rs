@@ -5,7 +5,7 @@ use bytes::Bytes;
 use cairn_format::error::FormatError;
 use cairn_format::ids::ChunkId;
 use cairn_format::limits::PATH_DEPTH_MAX;
-use cairn_format::node::{DirectoryNode, ExtentNode};
+use cairn_format::node::{DirectoryChild, DirectoryNode, ExtentNode};
 use cairn_format::tree::{Content, Entry, Extent, Extents, Node};
 
 use crate::error::Error;
@@ -63,60 +63,91 @@ fn contradiction(node: ChunkId, message: &str) -> Error {
     Error::TreeNode { node, message: message.to_owned() }
 }
 
-/// Shows every entry of one directory, in order. `damaged` hears of nodes that cannot be read.
-///
-/// # Errors
-/// Whatever `each` or `damaged` fail with.
-pub fn directory(
-    nodes: &dyn NodeSource,
-    root: &ChunkId,
-    each: &mut dyn FnMut(Entry) -> Result<(), Error>,
-    damaged: &mut dyn FnMut(Error) -> Result<(), Error>,
-) -> Result<(), Error> {
-    // Depth first with an explicit stack of (node, level it must have).
-    let mut stack = vec![(*root, None::<u8>)];
-    let mut last: Option<Vec<u8>> = None;
-    while let Some((id, level)) = stack.pop() {
-        let node = match read_directory_node(nodes, &id, level) {
-            Ok(node) => node,
-            Err(error) => {
-                damaged(error)?;
-                continue;
-            }
-        };
-        match node {
-            DirectoryNode::Leaf(entries) => {
-                for entry in entries {
-                    if last.as_ref().is_some_and(|last| *last >= entry.name) {
-                        damaged(contradiction(id, "its names are not in order"))?;
-                        break;
-                    }
-                    last = Some(entry.name.clone());
-                    each(entry)?;
+/// Gives the entries of one directory one by one, in order. Holds no more than one leaf of it.
+/// An error is damage or a failure; the entries that follow it can be had all the same.
+pub struct Listing<'n> {
+    nodes: &'n dyn NodeSource,
+    /// Nodes still to be read, the next one last, with what their parent says of each.
+    stack: Vec<(ChunkId, Option<Expected>)>,
+    leaf: (ChunkId, std::vec::IntoIter<Entry>),
+    last: Vec<u8>,
+}
+
+impl<'n> Listing<'n> {
+    /// The entries of the directory whose node is `root`.
+    #[must_use]
+    pub fn new(nodes: &'n dyn NodeSource, root: ChunkId) -> Self {
+        Self {
+            nodes,
+            stack: vec![(root, None)],
+            leaf: (root, Vec::new().into_iter()),
+            last: Vec::new(),
+        }
+    }
+}
+
+impl Iterator for Listing<'_> {
+    type Item = Result<Entry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.leaf.1.next() {
+                // Names are never empty.
+                if self.last >= entry.name {
+                    self.leaf.1 = Vec::new().into_iter();
+                    return Some(Err(contradiction(self.leaf.0, "its names are not in order")));
                 }
+                self.last.clone_from(&entry.name);
+                return Some(Ok(entry));
             }
-            DirectoryNode::Inner { level, children } => {
-                stack.extend(children.iter().rev().map(|child| (child.node, Some(level - 1))));
+            let (id, expected) = self.stack.pop()?;
+            match read_directory_node(self.nodes, &id, expected.as_ref()) {
+                Ok(DirectoryNode::Leaf(entries)) => self.leaf = (id, entries.into_iter()),
+                Ok(DirectoryNode::Inner { level, children }) => {
+                    let below = children.into_iter().rev();
+                    self.stack
+                        .extend(below.map(|child| (child.node, Some(Expected::of(level, child)))));
+                }
+                Err(error) => return Some(Err(error)),
             }
         }
     }
-    Ok(())
+}
+
+/// What a parent says of a node below it.
+struct Expected {
+    level: u8,
+    first_name: Vec<u8>,
+    entries: u64,
+}
+
+impl Expected {
+    fn of(parent_level: u8, child: DirectoryChild) -> Self {
+        Self { level: parent_level - 1, first_name: child.first_name, entries: child.entries }
+    }
 }
 
 fn read_directory_node(
     nodes: &dyn NodeSource,
     id: &ChunkId,
-    level: Option<u8>,
+    expected: Option<&Expected>,
 ) -> Result<DirectoryNode, Error> {
     let node = DirectoryNode::decode(&nodes.node(id)?).map_err(invalid(*id))?;
-    let found = match &node {
-        DirectoryNode::Leaf(_) => 0,
-        DirectoryNode::Inner { level, .. } => *level,
+    let Some(expected) = expected else { return Ok(node) };
+    let (level, first, entries) = match &node {
+        DirectoryNode::Leaf(entries) => {
+            (0, entries.first().map(|entry| &entry.name), Some(entries.len() as u64))
+        }
+        DirectoryNode::Inner { level, children } => (
+            *level,
+            children.first().map(|child| &child.first_name),
+            sum(children.iter().map(|child| child.entries)),
+        ),
     };
-    if level.is_some_and(|level| level != found) {
-        return Err(contradiction(*id, "its level is not the one its parent states"));
-    }
-    Ok(node)
+    let fits = level == expected.level
+        && first == Some(&expected.first_name)
+        && entries == Some(expected.entries);
+    if fits { Ok(node) } else { Err(contradiction(*id, "it is not what its parent states")) }
 }
 
 /// The entry of one name in a directory.
@@ -124,18 +155,17 @@ fn read_directory_node(
 /// # Errors
 /// When a node on the way is missing or damaged.
 pub fn lookup(nodes: &dyn NodeSource, root: &ChunkId, name: &[u8]) -> Result<Option<Entry>, Error> {
-    let (mut id, mut level) = (*root, None);
+    let (mut id, mut expected) = (*root, None);
     loop {
-        match read_directory_node(nodes, &id, level)? {
+        match read_directory_node(nodes, &id, expected.as_ref())? {
             DirectoryNode::Leaf(entries) => {
                 return Ok(entries.into_iter().find(|entry| entry.name == name));
             }
-            DirectoryNode::Inner { level: here, children } => {
+            DirectoryNode::Inner { level, mut children } => {
                 let after = children.partition_point(|child| child.first_name.as_slice() <= name);
-                let Some(child) = after.checked_sub(1).and_then(|index| children.get(index)) else {
-                    return Ok(None);
-                };
-                (id, level) = (child.node, Some(here - 1));
+                let Some(index) = after.checked_sub(1) else { return Ok(None) };
+                let child = children.swap_remove(index);
+                (id, expected) = (child.node, Some(Expected::of(level, child)));
             }
         }
     }
@@ -181,52 +211,53 @@ pub fn walk(
     path: &mut Vec<u8>,
     visitor: &mut dyn Visitor,
 ) -> Result<(), Error> {
-    walk_below(nodes, root, path, visitor, 0)
-}
-
-fn walk_below(
-    nodes: &dyn NodeSource,
-    root: &ChunkId,
-    path: &mut Vec<u8>,
-    visitor: &mut dyn Visitor,
-    depth: u32,
-) -> Result<(), Error> {
-    if depth > PATH_DEPTH_MAX {
-        return visitor.damaged(path, contradiction(*root, "directories are nested too deeply"));
-    }
-    // The visitor is needed by both callbacks: damage is collected and reported between entries.
-    let mut failures: Vec<Error> = Vec::new();
-    let here = path.len();
-    directory(
-        nodes,
-        root,
-        &mut |entry| {
-            path.truncate(here);
-            path.push(b'/');
-            path.extend_from_slice(&entry.name);
-            let visit = visitor.entry(path, &entry)?;
-            if let Node::Directory(node) = &entry.node
-                && visit == Visit::Descend
-            {
-                walk_below(nodes, node, path, visitor, depth + 1)?;
-                visitor.leave(path, &entry)?;
+    // An explicit stack: a hostile tree may be nested more deeply than a thread's stack bears.
+    let mut levels =
+        vec![Level { listing: Listing::new(nodes, *root), above: None, path_bytes: path.len() }];
+    while let Some(level) = levels.last_mut() {
+        path.truncate(level.path_bytes);
+        match level.listing.next() {
+            Some(Ok(entry)) => {
+                path.push(b'/');
+                path.extend_from_slice(&entry.name);
+                let visit = visitor.entry(path, &entry)?;
+                let Node::Directory(node) = entry.node else { continue };
+                if visit == Visit::Skip {
+                    continue;
+                }
+                if levels.len() > PATH_DEPTH_MAX as usize {
+                    visitor.damaged(path, too_deep(node))?;
+                    visitor.leave(path, &entry)?;
+                } else {
+                    let listing = Listing::new(nodes, node);
+                    levels.push(Level { listing, above: Some(entry), path_bytes: path.len() });
+                }
             }
-            path.truncate(here);
-            Ok(())
-        },
-        &mut |error| {
-            if !error.is_damage() {
-                return Err(error);
+            Some(Err(error)) if error.is_damage() => visitor.damaged(path, error)?,
+            Some(Err(error)) => return Err(error),
+            None => {
+                let entry = levels.pop().and_then(|level| level.above);
+                if let Some(entry) = entry {
+                    visitor.leave(path, &entry)?;
+                }
             }
-            failures.push(error);
-            Ok(())
-        },
-    )?;
-    path.truncate(here);
-    for error in failures {
-        visitor.damaged(path, error)?;
+        }
     }
     Ok(())
+}
+
+/// A directory that is being walked.
+struct Level<'n> {
+    listing: Listing<'n>,
+    /// Its entry in the directory above; none for the first.
+    above: Option<Entry>,
+    /// Length of its path.
+    path_bytes: usize,
+}
+
+/// What is wrong with a directory below [`PATH_DEPTH_MAX`] others.
+pub fn too_deep(node: ChunkId) -> Error {
+    contradiction(node, "directories are nested too deeply")
 }
 
 /// Shows the extents of a file in order, with the offset of each.

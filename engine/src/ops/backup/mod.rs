@@ -5,20 +5,19 @@
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
-use cairn_format::envelope::Kind;
-use cairn_format::ids::{ChunkId, ObjectHash, SessionId, SnapshotId};
-use cairn_format::limits::{LABEL_BYTES_MAX, NODE_BYTES_MAX, RECORD_BYTES_MAX};
-use cairn_format::names::{ObjectName, PackKind};
-use cairn_format::node::is_name;
-use cairn_format::record::{Ack, Snapshot, SourceKind, SourceRecord, Statistics};
+use cairn_format::ids::{ChunkId, SessionId, SnapshotId};
+use cairn_format::limits::NODE_BYTES_MAX;
+use cairn_format::names::PackKind;
+use cairn_format::record::{SourceRecord, Statistics};
 
 use self::assemble::{Assembled, Assembler, Message};
 use self::cache::{FileCache, Recogniser};
 use self::feed::{Cutters, Fed, FeedOptions, Feeder, Shared};
+use self::prepare::{Prepared, prepare};
+use self::publish::{describe, latest_of, publish, remember_latest};
 use super::snapshots::{self, SnapshotInfo};
 use crate::chunk::{ContentCutter, Cutter};
 use crate::context::Remark;
@@ -33,13 +32,13 @@ use crate::repo::Repository;
 use crate::seal::random;
 use crate::source::filter::FileSourceOptions;
 use crate::source::profile::Profile;
-use crate::source::stream::{CommandSource, ReaderSource, Stderr, StreamSource};
-use crate::source::walk::Walk;
 use crate::tree::NodeSink;
 
 mod assemble;
 mod cache;
 mod feed;
+mod prepare;
+mod publish;
 
 /// Bytes of tree nodes that are stored as one frame.
 const NODE_BATCH_BYTES: usize = 256 << 10;
@@ -154,133 +153,6 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
         packs_resumed: written.packs_resumed,
         elapsed_ms: repository.context.clock.now_ms() - started_ms,
     })
-}
-
-/// Sources, checked.
-struct Prepared {
-    walk: Option<Walk>,
-    streams: Vec<Box<dyn StreamSource>>,
-    records: Vec<SourceRecord>,
-    paths: Vec<Vec<u8>>,
-    job: String,
-    tags: Vec<String>,
-    excludes: Vec<String>,
-    profile: Option<Profile>,
-    reread: bool,
-    level: i32,
-    dry_run: bool,
-}
-
-fn usage(message: &str, hint: &str) -> Error {
-    Error::Usage { message: message.to_owned(), hint: Some(hint.to_owned()) }
-}
-
-fn prepare(options: BackupOptions) -> Result<Prepared, Error> {
-    let label_max = LABEL_BYTES_MAX as usize;
-    if options.job.is_empty() || options.job.len() > label_max {
-        return Err(usage("the name of a job has 1 to 255 bytes", "choose another --job"));
-    }
-    if options.tags.iter().any(|tag| tag.is_empty() || tag.len() > label_max) {
-        return Err(usage("a tag has 1 to 255 bytes", "choose another --tag"));
-    }
-    let mut prepared = Prepared {
-        walk: None,
-        streams: Vec::new(),
-        records: Vec::new(),
-        paths: Vec::new(),
-        job: options.job,
-        tags: options.tags,
-        excludes: options.files.excludes.clone(),
-        profile: options.profile,
-        reread: options.reread,
-        level: options.compression_level,
-        dry_run: options.dry_run,
-    };
-    let mut files = options.files;
-    let mut commands = Vec::new();
-    for source in options.sources {
-        match source {
-            BackupSource::Path(path) => {
-                let absolute = std::path::absolute(&path).unwrap_or(path);
-                prepared.paths.push(absolute.as_os_str().as_bytes().to_vec());
-                files.roots.push(absolute);
-            }
-            BackupSource::Stream { name, reader } => {
-                prepared.add_stream(&name, SourceKind::Stdin, Vec::new())?;
-                prepared.streams.push(Box::new(ReaderSource::new(name, reader)));
-            }
-            BackupSource::Command { name, argv } => {
-                let words = argv.iter().map(|word| word.as_bytes().to_vec()).collect();
-                prepared.add_stream(&name, SourceKind::Command, words)?;
-                commands.push((name, argv));
-            }
-        }
-    }
-    if !prepared.records.is_empty() && !files.roots.is_empty() {
-        let hint = "back them up as two jobs";
-        return Err(usage("paths and streams cannot be in one snapshot", hint));
-    }
-    if prepared.paths.is_empty() {
-        return Err(usage("there is nothing to back up", "name a path, --stdin or --command"));
-    }
-    if !files.roots.is_empty() {
-        prepared.records.extend(prepared.paths.iter().map(|path| SourceRecord {
-            kind: SourceKind::Files,
-            name: String::from_utf8_lossy(path).into_owned(),
-            argv: Vec::new(),
-        }));
-        prepared.walk = Some(Walk::new(files)?);
-    }
-    if !prepared.dry_run {
-        for (name, argv) in commands {
-            let source = CommandSource::spawn(&argv, Stderr::Inherit)?;
-            prepared.streams.push(Box::new(Named { name, source }));
-        }
-    }
-    // The tree wants names in order, whatever order they were given in.
-    prepared.streams.sort_by(|one, two| one.name().cmp(two.name()));
-    Ok(prepared)
-}
-
-impl Prepared {
-    fn add_stream(
-        &mut self,
-        name: &str,
-        kind: SourceKind,
-        argv: Vec<Vec<u8>>,
-    ) -> Result<(), Error> {
-        if !is_name(name.as_bytes()) {
-            let message = format!("{name:?} cannot be the name of a stream");
-            return Err(usage(&message, "a name has no slash and is not . or .."));
-        }
-        if self.paths.iter().any(|path| path.get(1..) == Some(name.as_bytes())) {
-            let message = format!("two streams have the name {name:?}");
-            return Err(usage(&message, "give each a name of its own"));
-        }
-        self.paths.push([b"/", name.as_bytes()].concat());
-        self.records.push(SourceRecord { kind, name: name.to_owned(), argv });
-        Ok(())
-    }
-}
-
-/// A command's output under the name it has in the snapshot.
-struct Named {
-    name: String,
-    source: CommandSource,
-}
-
-impl StreamSource for Named {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, crate::source::error::SourceError> {
-        self.source.read(buffer)
-    }
-
-    fn finish(self: Box<Self>) -> Result<(), crate::source::error::SourceError> {
-        Box::new(self.source).finish()
-    }
 }
 
 fn dry_run(
@@ -480,121 +352,4 @@ impl NodeSink for Nodes<'_> {
         }
         Ok(id)
     }
-}
-
-/// Name under which the newest snapshot of a job by this host is remembered.
-fn latest_name(job: &str) -> String {
-    format!("latest/{}", blake3::hash(job.as_bytes()).to_hex())
-}
-
-const SEQUENCE_NAME: &str = "writer/sequence";
-const PREVIOUS_NAME: &str = "writer/previous";
-
-fn latest_of(
-    catalog: &Catalog,
-    job: &str,
-    listed: &[ObjectName],
-) -> Result<Vec<SnapshotId>, Error> {
-    let noted = catalog.index().meta_get(&latest_name(job))?;
-    Ok(noted
-        .and_then(|bytes| SnapshotId::from_slice(&bytes).ok())
-        .filter(|latest| {
-            listed
-                .iter()
-                .any(|name| matches!(name, ObjectName::Snapshot { id, .. } if id == latest))
-        })
-        .into_iter()
-        .collect())
-}
-
-fn remember_latest(catalog: &Catalog, snapshot: &SnapshotInfo) -> Result<(), Error> {
-    let index = catalog.index();
-    index.meta_put(&latest_name(&snapshot.record.job), snapshot.id.as_bytes())?;
-    index.meta_put(PREVIOUS_NAME, snapshot.id.as_bytes())?;
-    Ok(index.meta_put(SEQUENCE_NAME, &snapshot.record.sequence.to_le_bytes())?)
-}
-
-fn describe(
-    repository: &Repository,
-    catalog: &Catalog,
-    session: SessionId,
-    started_ms: i64,
-    written: &Written,
-) -> Result<Snapshot, Error> {
-    let index = catalog.index();
-    let sequence = index
-        .meta_get(SEQUENCE_NAME)?
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, u64::from_le_bytes);
-    let previous = index.meta_get(PREVIOUS_NAME)?;
-    let context = &repository.context;
-    let (assembled, fed) = (&written.assembled, &written.fed);
-    Ok(Snapshot {
-        started_ms,
-        finished_ms: context.clock.now_ms(),
-        job: written.job.clone(),
-        host: context.host.clone(),
-        user: context.user.clone(),
-        paths: written.paths.clone(),
-        tags: written.tags.clone(),
-        root: assembled.root,
-        sequence: sequence.saturating_add(1),
-        session,
-        previous: previous.and_then(|bytes| SnapshotId::from_slice(&bytes).ok()),
-        parents: written.parents.clone(),
-        statistics: Statistics {
-            files: assembled.files,
-            directories: assembled.directories,
-            others: assembled.others,
-            bytes_total: assembled.bytes_total,
-            bytes_read: fed.bytes_read,
-            bytes_new: written.bytes_new,
-            bytes_stored: written.bytes_stored,
-            unread: fed.unread,
-        },
-        program: context.program.clone(),
-        sources: written.records.clone(),
-        excludes: written.excludes.clone(),
-    })
-}
-
-/// Puts the snapshot, checks that nothing it relies on was condemned meanwhile, acknowledges it.
-fn publish(
-    repository: &Repository,
-    catalog: &Catalog,
-    session: SessionId,
-    record: Snapshot,
-) -> Result<SnapshotInfo, Error> {
-    let vault = repository.vault();
-    let object = vault.seal_signed(Kind::Snapshot, &record.encode())?;
-    if object.len() > RECORD_BYTES_MAX as usize {
-        let hint = "name fewer paths: a directory instead of its files";
-        return Err(usage("the description of the snapshot is too long", hint));
-    }
-    let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
-    let name_time_ms = u64::try_from(record.started_ms).unwrap_or_default();
-    vault.store.put(&ObjectName::Snapshot { time_ms: name_time_ms, id }, &object)?;
-    let condemned = catalog.sync_tombs(vault)?;
-    if condemned > 0 {
-        return Err(Error::Condemned { packs: condemned });
-    }
-    let ack = Ack {
-        snapshot: id,
-        time_ms: vault.context.clock.now_ms(),
-        tombs_digest: catalog.tombs_digest(),
-        session,
-    };
-    let object = vault.seal_signed(Kind::Ack, &ack.encode())?;
-    let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-    vault.store.put(&ObjectName::Ack { snapshot: id, hash }, &object)?;
-    let signer = vault.keys.signer()?;
-    Ok(SnapshotInfo {
-        id,
-        name_time_ms,
-        record,
-        writer: signer.writer_id(),
-        writer_name: signer.certificate().name.clone(),
-        namespace: vault.own_namespace()?,
-        acknowledged: true,
-    })
 }

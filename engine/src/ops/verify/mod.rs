@@ -5,14 +5,14 @@ use std::collections::HashSet;
 
 use cairn_format::envelope::Kind;
 use cairn_format::ids::{ChunkId, PackId, SnapshotId};
-use cairn_format::limits::RECORD_BYTES_MAX;
+use cairn_format::limits::{RECORD_BYTES_MAX, SEGMENT_BYTES_MAX};
 use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::record::Ack;
 use rayon::prelude::*;
 use std::ops::ControlFlow;
 
 use self::trees::TreeCheck;
-use super::snapshots;
+use super::snapshots::{self, SnapshotInfo};
 use crate::context::{Counter, Remark};
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
@@ -81,7 +81,7 @@ pub struct VerifyReport {
     pub packs_checked: u64,
     /// Bytes of these.
     pub bytes_checked: u64,
-    /// Packs never read and decoded on this host.
+    /// Packs never proven sound on this host, or found damaged when last read.
     pub never_verified: u64,
     /// When the pack verified longest ago was, milliseconds since 1970; `None` when some never were.
     pub oldest_verified_ms: Option<u64>,
@@ -89,7 +89,7 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// Paths touched, the first thousand.
     pub affected: Vec<Affected>,
-    /// How many paths are touched.
+    /// How many paths are touched; of directories that are shared by very many, at least so many.
     pub affected_count: u64,
     /// Milliseconds it took by the wall clock.
     pub elapsed_ms: i64,
@@ -104,14 +104,18 @@ pub fn run(repository: &Repository, options: &VerifyOptions) -> Result<VerifyRep
     let started_ms = repository.context.clock.now_ms();
     let mut report = VerifyReport::default();
     repository.monitor().stage("verify: index", None);
+    // Snapshots before the index: what is backed up meanwhile may be in the index only.
+    let (listed, remarks) = snapshots::list_all(repository)?;
     let catalog = repository.catalog()?;
     for remark in catalog.damaged_segments() {
         report.findings.push(finding(remark));
     }
     check_small_objects(repository, &mut report)?;
+    check_acknowledged(repository, &mut report)?;
     let mut bad = check_presence(repository, catalog, &mut report)?;
     check_contents(repository, catalog, options.level, &mut bad, &mut report)?;
-    check_trees(repository, catalog, bad, &mut report)?;
+    report.findings.extend(remarks.into_iter().map(finding));
+    check_trees(repository, catalog, &listed, bad, &mut report)?;
     age_of_ledger(catalog, &mut report)?;
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     repository.monitor().count(Counter::Findings, report.findings.len() as u64);
@@ -133,10 +137,11 @@ struct Bad {
     chunks: HashSet<ChunkId>,
 }
 
-/// Key slots, configs and acks: each is hashed; acks are opened too.
+/// Key slots, configs, acks and segments: each is hashed; acks are opened too. Segments because the
+/// local index does not read again what it has loaded.
 fn check_small_objects(repository: &Repository, report: &mut VerifyReport) -> Result<(), Error> {
     let mut names = Vec::new();
-    for folder in [Folder::Keys, Folder::Config, Folder::Acks] {
+    for folder in [Folder::Keys, Folder::Config, Folder::Acks, Folder::Index] {
         repository.store().list(folder, &mut |name, _| {
             names.push(name);
             Ok(())
@@ -149,11 +154,14 @@ fn check_small_objects(repository: &Repository, report: &mut VerifyReport) -> Re
     for (name, outcome) in outcomes {
         match outcome {
             Ok(()) | Err(Error::Store(StoreError::NotFound { .. })) => {}
-            Err(error) if error.is_damage() => report.findings.push(Finding {
-                code: error.code(),
-                object: name.to_string(),
-                message: error.to_string(),
-            }),
+            Err(error) if error.is_damage() => {
+                let object = name.to_string();
+                // A damaged segment may be known since the index was brought up to date.
+                if report.findings.iter().all(|known| known.object != object) {
+                    let (code, message) = (error.code(), error.to_string());
+                    report.findings.push(Finding { code, object, message });
+                }
+            }
             Err(error) => return Err(error),
         }
     }
@@ -164,12 +172,51 @@ fn check_small_object(repository: &Repository, name: &ObjectName) -> Result<(), 
     if let ObjectName::Ack { snapshot, .. } = name {
         let signed = repository.read_signed(Kind::Ack, name, RECORD_BYTES_MAX)?;
         let ack = Ack::decode(&signed.record).map_err(Error::format(name))?;
+        let trust = &repository.vault().trust;
+        trust.check_not_revoked(&signed.writer, ack.time_ms).map_err(Error::sealed(name))?;
         if ack.snapshot != *snapshot {
             return Err(Error::Hash { object: name.to_string() });
         }
         return Ok(());
     }
-    crate::repo::vault::read_object(repository.store(), name, RECORD_BYTES_MAX).map(|_| ())
+    let bytes_max = match name {
+        ObjectName::Index(_) => SEGMENT_BYTES_MAX,
+        _ => RECORD_BYTES_MAX,
+    };
+    crate::repo::vault::read_object(repository.store(), name, bytes_max).map(|_| ())
+}
+
+/// Every acknowledged snapshot is there: one that vanished without its acknowledgement was not
+/// forgotten but lost, or withheld (SPEC section 13).
+fn check_acknowledged(repository: &Repository, report: &mut VerifyReport) -> Result<(), Error> {
+    let store = repository.store();
+    let mut acks = Vec::new();
+    store.list(Folder::Acks, &mut |name, _| {
+        if let ObjectName::Ack { snapshot, .. } = name {
+            acks.push((snapshot, name));
+        }
+        Ok(())
+    })?;
+    let listed = snapshots::list_names(repository)?
+        .into_iter()
+        .filter_map(|name| match name {
+            ObjectName::Snapshot { id, .. } => Some(id),
+            _ => None,
+        })
+        .collect::<HashSet<SnapshotId>>();
+    for (snapshot, name) in acks.into_iter().filter(|(snapshot, _)| !listed.contains(snapshot)) {
+        match store.size(&name) {
+            // Whoever forgets a snapshot removes its acknowledgement first.
+            Err(StoreError::NotFound { .. }) => {}
+            Ok(_) => report.findings.push(Finding {
+                code: "snapshot.missing",
+                object: format!("snapshot {snapshot}"),
+                message: "it was acknowledged, and is not in the store".to_owned(),
+            }),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Every pack that the index names is in the store, with its length.
@@ -276,14 +323,13 @@ fn ledger_entry(repository: &Repository, ok: bool) -> LedgerEntry {
 fn check_trees(
     repository: &Repository,
     catalog: &Catalog,
+    listed: &[SnapshotInfo],
     bad: Bad,
     report: &mut VerifyReport,
 ) -> Result<(), Error> {
     repository.monitor().stage("verify: snapshots", None);
-    let (found, remarks) = snapshots::list_all(repository)?;
-    report.findings.extend(remarks.into_iter().map(finding));
     let mut check = TreeCheck::new(catalog, bad);
-    for snapshot in &found {
+    for snapshot in listed {
         repository.check_cancelled()?;
         report.snapshots += 1;
         report.unacknowledged += u64::from(!snapshot.acknowledged);
@@ -297,10 +343,11 @@ fn age_of_ledger(catalog: &Catalog, report: &mut VerifyReport) -> Result<(), Err
     let (mut never, mut oldest) = (0, None::<u64>);
     catalog.index().for_each_pack(&mut |_, _, ledger| {
         match ledger {
-            Some(entry) => {
+            // What was found damaged is not proven.
+            Some(entry) if entry.ok => {
                 oldest = Some(oldest.map_or(entry.verified_ms, |old| old.min(entry.verified_ms)));
             }
-            None => never += 1,
+            Some(_) | None => never += 1,
         }
         ControlFlow::Continue(())
     })?;

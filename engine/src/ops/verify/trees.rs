@@ -5,14 +5,14 @@ use std::collections::HashMap;
 
 use cairn_format::ids::{ChunkId, WriterId};
 use cairn_format::limits::PATH_DEPTH_MAX;
-use cairn_format::tree::{Content, Entry, Extent, Extents, Node};
+use cairn_format::tree::{Content, Extent, Extents, Node};
 
 use super::{Affected, Bad, Finding, VerifyReport};
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::chunks::ChunkReader;
-use crate::tree::reader;
+use crate::tree::reader::{self, Listing};
 
 /// Paths listed in the report.
 const AFFECTED_MAX: usize = 1_000;
@@ -36,6 +36,13 @@ struct Walk<'w, 'a> {
     report: &'w mut VerifyReport,
 }
 
+/// Tells the directory above whether what was below it is sound.
+fn close(levels: &mut [Level<'_>], sound: bool) {
+    if let Some(above) = levels.last_mut() {
+        above.sound &= sound;
+    }
+}
+
 impl<'a> TreeCheck<'a> {
     /// A check that knows what is bad.
     pub fn new(catalog: &'a Catalog, bad: Bad) -> Self {
@@ -53,7 +60,7 @@ impl<'a> TreeCheck<'a> {
         report: &mut VerifyReport,
     ) -> Result<(), Error> {
         let mut walk = Walk { check: self, nodes, snapshot, report };
-        walk.directory(&snapshot.record.root, &mut Vec::new(), 0).map(|_| ())
+        walk.directories(snapshot.record.root)
     }
 
     /// True when all chunks can be had.
@@ -71,57 +78,76 @@ impl<'a> TreeCheck<'a> {
     }
 }
 
-impl Walk<'_, '_> {
-    /// True when everything below is sound.
-    fn directory(&mut self, node: &ChunkId, path: &mut Vec<u8>, depth: u32) -> Result<bool, Error> {
-        let key = (self.snapshot.namespace, *node);
-        // What was found sound needs no second look; what was not is walked again, to name the
-        // paths of this snapshot too.
-        if self.check.seen.get(&key) == Some(&true) {
-            return Ok(true);
-        }
-        if depth > PATH_DEPTH_MAX {
-            let message = "directories are nested too deeply".to_owned();
-            self.node_damaged(path, Error::TreeNode { node: *node, message });
-            return Ok(false);
-        }
-        let mut sound = true;
-        let (mut entries, mut failures) = (Vec::new(), Vec::new());
-        reader::directory(
-            self.nodes,
-            node,
-            &mut |entry| {
-                entries.push(entry);
-                Ok(())
-            },
-            &mut |error| {
-                if !error.is_damage() {
-                    return Err(error);
+/// A directory that is being walked.
+struct Level<'n> {
+    node: ChunkId,
+    listing: Listing<'n>,
+    path_bytes: usize,
+    sound: bool,
+}
+
+impl<'w> Walk<'w, '_> {
+    /// Walks everything below a directory.
+    fn directories(&mut self, root: ChunkId) -> Result<(), Error> {
+        let nodes: &'w ChunkReader<'_> = self.nodes;
+        let mut path = Vec::new();
+        let mut levels: Vec<Level<'_>> = Vec::new();
+        // An explicit stack: a hostile tree may be nested more deeply than a thread's stack bears.
+        let mut next = Some(root);
+        loop {
+            if let Some(node) = next.take() {
+                match self.known(node, &path, levels.len()) {
+                    Some(sound) => close(&mut levels, sound),
+                    None => levels.push(Level {
+                        node,
+                        listing: Listing::new(nodes, node),
+                        path_bytes: path.len(),
+                        sound: true,
+                    }),
                 }
-                failures.push(error);
-                Ok(())
-            },
-        )?;
-        for error in failures {
-            sound = false;
-            self.node_damaged(path, error);
+            }
+            let Some(level) = levels.last_mut() else { return Ok(()) };
+            path.truncate(level.path_bytes);
+            match level.listing.next() {
+                Some(Ok(entry)) => {
+                    path.push(b'/');
+                    path.extend_from_slice(&entry.name);
+                    match &entry.node {
+                        Node::Directory(node) => next = Some(*node),
+                        Node::File(content) => level.sound &= self.file(content, &path)?,
+                        _ => {}
+                    }
+                }
+                Some(Err(error)) if error.is_damage() => {
+                    level.sound = false;
+                    self.node_damaged(&path, error);
+                }
+                Some(Err(error)) => return Err(error),
+                None => {
+                    if let Some(Level { node, sound, .. }) = levels.pop() {
+                        self.check.seen.insert((self.snapshot.namespace, node), sound);
+                        close(&mut levels, sound);
+                    }
+                }
+            }
         }
-        let here = path.len();
-        for entry in entries {
-            path.push(b'/');
-            path.extend_from_slice(&entry.name);
-            sound &= self.entry(&entry, path, depth)?;
-            path.truncate(here);
-        }
-        self.check.seen.insert(key, sound);
-        Ok(sound)
     }
 
-    fn entry(&mut self, entry: &Entry, path: &mut Vec<u8>, depth: u32) -> Result<bool, Error> {
-        match &entry.node {
-            Node::Directory(node) => self.directory(node, path, depth + 1),
-            Node::File(content) => self.file(content, path),
-            _ => Ok(true),
+    /// Whether everything below a directory is sound, where that is known without reading it.
+    fn known(&mut self, node: ChunkId, path: &[u8], depth: usize) -> Option<bool> {
+        match self.check.seen.get(&(self.snapshot.namespace, node)) {
+            Some(true) => Some(true),
+            // What is not sound is walked again, to name the paths of this snapshot too; but not
+            // for ever, since a tree may share itself so that it has more paths than atoms.
+            Some(false) if self.report.affected.len() >= AFFECTED_MAX => {
+                self.report.affected_count += 1;
+                Some(false)
+            }
+            _ if depth > PATH_DEPTH_MAX as usize => {
+                self.node_damaged(path, reader::too_deep(node));
+                Some(false)
+            }
+            _ => None,
         }
     }
 
