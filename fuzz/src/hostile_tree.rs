@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use arbitrary::{Result as Made, Unstructured};
 use bytes::Bytes;
 use cairn_engine::error::Error;
-use cairn_engine::tree::reader::{self, NodeSource, Visit, Visitor};
+use cairn_engine::tree::reader::{self, Listing, NodeSource, Visit, Visitor};
 use cairn_format::ids::ChunkId;
 use cairn_format::limits::PATH_DEPTH_MAX;
 use cairn_format::node::{DirectoryChild, DirectoryNode, ExtentChild, ExtentNode, is_name};
@@ -151,22 +151,23 @@ fn one_directory(nodes: &Nodes, root: &ChunkId) {
     *nodes.reads.lock().expect("one thread") = 0;
     let mut last: Option<Vec<u8>> = None;
     let mut damaged = 0_u64;
-    let outcome = reader::directory(
-        nodes,
-        root,
-        &mut |entry| {
-            assert!(last.as_ref().is_none_or(|last| *last < entry.name), "names out of order");
-            last = Some(entry.name);
-            Ok(())
-        },
-        &mut |error| {
-            damaged += 1;
-            if error.is_damage() { Ok(()) } else { Err(error) }
-        },
-    );
+    let mut failure = None;
+    for entry in Listing::new(nodes, *root) {
+        match entry {
+            Ok(entry) => {
+                assert!(last.as_ref().is_none_or(|last| *last < entry.name), "names out of order");
+                last = Some(entry.name);
+            }
+            Err(error) if error.is_damage() => damaged += 1,
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
+    }
     let limit = 1 + nodes.children();
     let reads = nodes.reads();
-    assert!(reads <= limit, "{reads} reads of a directory with {limit} mentions: {outcome:?}");
+    assert!(reads <= limit, "{reads} reads of a directory with {limit} mentions: {failure:?}");
     assert!(damaged <= limit);
 }
 

@@ -8,7 +8,7 @@ use cairn_engine::error::Error;
 use cairn_engine::tree::NodeSink;
 use cairn_engine::tree::directory::DirectoryList;
 use cairn_engine::tree::extents::ExtentList;
-use cairn_engine::tree::reader::{self, NodeSource};
+use cairn_engine::tree::reader::{self, Listing, NodeSource};
 use cairn_format::codec::{Reader, Writer};
 use cairn_format::error::FormatError;
 use cairn_format::ids::ChunkId;
@@ -283,12 +283,8 @@ fn built_directory(input: &mut Unstructured<'_>) -> Made<()> {
         list.push(entry, &mut nodes).expect("memory takes nodes");
     }
     let root = list.finish(&mut nodes).expect("memory takes nodes");
-    let mut read = Vec::new();
-    let mut each = |entry| {
-        read.push(entry);
-        Ok(())
-    };
-    reader::directory(&nodes, &root, &mut each, &mut Err).expect("an honest directory");
+    let read = Listing::new(&nodes, root).collect::<Result<Vec<_>, _>>();
+    let read = read.expect("an honest directory");
     assert!(read == entries);
     for entry in entries.iter().step_by(97) {
         let found = reader::lookup(&nodes, &root, &entry.name).expect("an honest directory");
