@@ -188,12 +188,13 @@ fn extents(nodes: &Nodes, content: &Content) -> Result<(), Error> {
 }
 
 fn make_node(input: &mut Unstructured<'_>, nodes: &mut Nodes) -> Made<()> {
-    let node = match input.arbitrary::<u8>()? % 8 {
+    let node = match input.arbitrary::<u8>()? % 9 {
         0..=2 => leaf(input, nodes)?,
         3 | 4 => inner(input, nodes)?,
         5 => ExtentNode::Leaf(extent_list(input)?).encode(),
         6 => extent_inner(input, nodes)?,
-        _ => return deep(input, nodes),
+        7 => return deep(input, nodes),
+        _ => return overlapping(input, nodes),
     };
     nodes.put(node);
     Ok(())
@@ -238,30 +239,64 @@ fn leaf(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Vec<u8>> {
     Ok(DirectoryNode::Leaf(entries).encode())
 }
 
-/// Mostly with the level that fits the children, and often with one child several times, so that
-/// more than the root is read.
+/// Mostly saying of the children what is so, so that more than the root is read.
 fn inner(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Vec<u8>> {
     let mut level = input.int_in_range(0..=9)?;
     let count = input.int_in_range(0..=6)?;
     let mut children: Vec<DirectoryChild> = Vec::new();
     for _ in 0..count {
-        let node = match children.last() {
-            Some(last) if input.ratio(3, 4)? => last.node,
-            _ => nodes.pick(input)?,
+        let node = nodes.pick(input)?;
+        let child = nodes.by_id.get(&node).map(|node| DirectoryNode::decode(node));
+        let (first_name, entries) = match child {
+            Some(Ok(child)) if input.ratio(31, 32)? => match child {
+                DirectoryNode::Leaf(list) => {
+                    level = 1;
+                    (list.first().map(|entry| entry.name.clone()), list.len() as u64)
+                }
+                DirectoryNode::Inner { level: below, children } => {
+                    level = below + 1;
+                    let entries = children.iter().fold(0, |sum: u64, child| {
+                        sum.saturating_add(child.entries)
+                    });
+                    (children.first().map(|child| child.first_name.clone()), entries)
+                }
+            },
+            _ => (None, input.arbitrary()?),
         };
-        if let Some(Ok(child)) = nodes.by_id.get(&node).map(|node| DirectoryNode::decode(node))
-            && input.ratio(31, 32)?
-        {
-            level = match child {
-                DirectoryNode::Leaf(_) => 1,
-                DirectoryNode::Inner { level, .. } => level + 1,
-            };
-        }
-        children.push(DirectoryChild { first_name: name(input)?, node, entries: 3 });
+        let first_name = match first_name {
+            Some(first_name) => first_name,
+            None => name(input)?,
+        };
+        children.push(DirectoryChild { first_name, node, entries });
     }
     children.sort_by(|one, other| one.first_name.cmp(&other.first_name));
     children.dedup_by(|one, other| one.first_name == other.first_name);
     Ok(DirectoryNode::Inner { level, children }.encode())
+}
+
+/// Nodes of directories of which each mentions the two below it, and one of its own before them,
+/// as many levels as there may be: they overlap, and are never read again and again.
+fn overlapping(input: &mut Unstructured<'_>, nodes: &mut Nodes) -> Made<()> {
+    let leaf = |nodes: &mut Nodes, name: u8| {
+        let entry = Entry { name: vec![name], node: Node::Fifo, meta: Meta::default() };
+        let node = nodes.put(DirectoryNode::Leaf(vec![entry]).encode());
+        DirectoryChild { first_name: vec![name], node, entries: 1 }
+    };
+    let mut below = [leaf(nodes, 0xf0), leaf(nodes, 0xf1)];
+    for level in 1..=input.int_in_range(1..=8_u8)? {
+        below = [0xe0 - 2 * level, 0xe1 - 2 * level].map(|first| {
+            let mut own = leaf(nodes, first);
+            for above in 1..level {
+                let inner = DirectoryNode::Inner { level: above, children: vec![own.clone()] };
+                own.node = nodes.put(inner.encode());
+            }
+            let [one, other] = below.clone();
+            let entries = 1 + one.entries + other.entries;
+            let inner = DirectoryNode::Inner { level, children: vec![own, one, other] };
+            DirectoryChild { first_name: vec![first], node: nodes.put(inner.encode()), entries }
+        });
+    }
+    Ok(())
 }
 
 fn extent_list(input: &mut Unstructured<'_>) -> Made<Vec<Extent>> {

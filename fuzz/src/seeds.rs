@@ -489,6 +489,8 @@ fn hostile_tree() -> Seeds {
     }
     // One node, of the kind "deep"; nothing to pick; the word for "to the limit".
     seeds.insert("deep".to_owned(), vec![7, 0, 0xe9, 0xde, 128, 0]);
+    // One node, of the kind "overlapping"; 8 levels.
+    seeds.insert("overlapping".to_owned(), vec![0, 8, 7]);
     seeds
 }
 

@@ -375,20 +375,18 @@ mod tests {
 
     #[test]
     fn nodes_that_overlap_their_neighbours_are_not_entered() {
-        // On each level two nodes mention the same two below; only their first names differ.
+        // On each level two nodes mention the same two below, behind a first name of their own.
         let mut nodes = Nodes::default();
-        let mut below = [nodes.put(&leaf(b"m")), nodes.put(&leaf(b"n"))];
+        let mut below = [nodes.put(&leaf(b"x")), nodes.put(&leaf(b"y"))];
         for level in 1..=8 {
-            below = [b'a', b'b'].map(|first| {
-                let mut own = nodes.put(&leaf(&[first, level]));
+            below = [100 - 2 * level, 101 - 2 * level].map(|first| {
+                let mut own = nodes.put(&leaf(&[first]));
                 for above in 1..level {
                     let node = DirectoryNode::Inner { level: above, children: vec![own] };
                     own = nodes.put(&node);
                 }
-                let mut children = vec![own];
-                children.extend(below.iter().cloned());
-                children.sort_by(|one, other| one.first_name.cmp(&other.first_name));
-                nodes.put(&DirectoryNode::Inner { level, children })
+                let [one, other] = below.clone();
+                nodes.put(&DirectoryNode::Inner { level, children: vec![own, one, other] })
             });
         }
         let root = below[0].node;
