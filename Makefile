@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CAIRN := $(TARGET)/release/cairn
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help setup build demo test lint lint-deny test-python fuzz bench bench-compare clean
+.PHONY: help setup build demo test lint lint-deny test-python fuzz bench bench-compare measure clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -44,11 +44,14 @@ test-python: setup ## Test what judges the demo.
 fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60).
 	tests/setup/fuzz.sh
 
-bench: setup ## Run the micro-benchmarks.
-	cargo bench --locked --package cairn-benches
+bench: setup ## Run the micro-benchmarks, or those named BENCH.
+	cargo bench --locked --package cairn-benches --bench engine -- $(BENCH)
 
 bench-compare: build ## Measure cairn beside restic, Borg and rustic.
 	/usr/bin/python3 benches/compare/compare.py --cairn "$(CAIRN)" $(COMPARE_OPTIONS)
+
+measure: build ## Measure memory and time at full size (45 GB of disk).
+	/usr/bin/python3 benches/measure/measure.py --cairn "$(CAIRN)" $(MEASURE_OPTIONS)
 
 clean: ## Remove all that was built, and the tools and data in .work.
 	cargo clean

@@ -169,6 +169,11 @@ pub struct Backup {
     /// The command of --command
     #[arg(last = true, value_name = "CMD", requires = "command", value_hint = ValueHint::CommandWithArguments)]
     pub argv: Vec<OsString>,
+    /// Also back up the output of a command line, run by `/bin/sh -c`, as a stream of that name;
+    /// may be repeated. If one fails, there is no snapshot
+    #[arg(long = "stream", value_name = "NAME=COMMAND", help_heading = "Source")]
+    pub streams: Vec<String>,
+
     /// Read paths from a file, one a line; `-` is standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Source")]
     pub files_from: Vec<PathBuf>,

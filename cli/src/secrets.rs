@@ -8,11 +8,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::arguments::{Global, KeyAdd};
 use crate::settings::{self, Environment};
 use crate::ui::errors::CliError;
+use crate::ui::prompt::ask_hidden;
 
 /// Longest passphrase, bytes.
 pub const PASSPHRASE_BYTES_MAX: usize = 64 << 10;
@@ -229,15 +230,10 @@ fn ask(what: &'static str, prompt: Prompt) -> Result<Secret, CliError> {
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         return Err(CliError::SecretMissing);
     }
-    let entry = |question: String| {
-        let mut text = rpassword::prompt_password(question).map_err(CliError::Prompt)?;
-        let secret = Zeroizing::new(text.as_bytes().to_vec());
-        text.zeroize();
-        Ok(secret)
-    };
+    let entry = |question: String| ask_hidden(&question).map_err(CliError::Prompt);
     let first = passphrase("the answer", entry(format!("{what}: "))?)?;
     if prompt == Prompt::Create {
-        let second = entry(format!("{what}, again: "))?;
+        let second = passphrase("the answer", entry(format!("{what}, again: "))?)?;
         if *first != *second {
             return Err(CliError::SecretsDiffer);
         }

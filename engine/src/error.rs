@@ -108,6 +108,14 @@ pub enum Error {
         /// Number of slots tried.
         slots: usize,
     },
+    /// Trying a key slot would take too much memory.
+    #[error("key slot {slot} asks for {memory_kib} KiB of memory")]
+    SlotTooCostly {
+        /// The slot.
+        slot: String,
+        /// What it asks for.
+        memory_kib: u32,
+    },
     /// The repository has no key slots, or none that can be read.
     #[error("{location} has no readable key slot")]
     NoKeySlots {
@@ -167,8 +175,10 @@ pub enum Error {
         message: String,
     },
     /// Part of a file's content cannot be had.
-    #[error("its content is not complete: {message}")]
+    #[error("the content of {path} cannot be had: {message}")]
     ContentDamaged {
+        /// The file.
+        path: String,
         /// Why.
         message: String,
     },
@@ -331,6 +341,7 @@ impl Explain for Error {
             Self::NoRepository { .. } => "repository.none",
             Self::RepositoryExists { .. } => "repository.exists",
             Self::WrongKey { .. } => "key.wrong",
+            Self::SlotTooCostly { .. } => "key.costly",
             Self::NoKeySlots { .. } => "key.none",
             Self::NoConfig { .. } => "repository.config",
             Self::OwnerChanged { .. } => "repository.owner",
@@ -373,6 +384,7 @@ impl Explain for Error {
             },
             Self::Sealed { .. }
             | Self::Hash { .. }
+            | Self::SlotTooCostly { .. }
             | Self::NoKeySlots { .. }
             | Self::NoConfig { .. }
             | Self::ChunkMissing { .. }
@@ -439,6 +451,9 @@ impl Explain for Error {
             | Self::BaseDepth { .. }
             | Self::TreeNode { .. } => {
                 "`cairn verify --level full` names everything affected; `--keep-going` restores the rest"
+            }
+            Self::SlotTooCostly { .. } => {
+                "it was passed over; cairn makes slots that ask for 65536 KiB: remove it if nobody here made it"
             }
             Self::NoKeySlots { .. } | Self::NoConfig { .. } => {
                 "copy the folders keys/ and config/ back from another copy of this repository"

@@ -10,7 +10,8 @@ import unittest
 
 from cairn_reader import __main__ as command_line
 from cairn_reader.encoding import CairnError
-from cairn_reader.keys import Credential, open_slot, parse_slot
+from cairn_reader.keys import Credential, open_slot, parse_identity, parse_slot
+from cairn_reader.repository import Repository
 from cairn_reader.restore import Restore
 from repository_case import RepositoryTest, flip
 from sample_repository import KEY_FILE, Sample, look
@@ -106,7 +107,11 @@ class WholeSnapshots(RepositoryTest):
         status, _, err = run("restore", sample.snapshot.hex(), target)
         self.assertEqual((status, "not empty" in err), (2, True))
         self.assertEqual(run("restore", "ffff", target + "2")[0], 2)
-        self.assertEqual(self.run_command(self.repo, "--recipient-identity", "00", "list")[0], 2)
+        self.assertEqual(self.run_command(self.repo, "--recipient-identity", key, "list")[0], 2)
+        owner = self.open().config.owner_key.hex()
+        self.assertEqual(self.run_command(self.repo, "--key-file", key, "--owner-key", owner, "list")[0], 0)
+        status, _, err = self.run_command(self.repo, "--key-file", key, "--owner-key", owner[::-1], "list")
+        self.assertEqual((status, "not the one expected" in err), (2, True))
 
     @staticmethod
     def run_command(*arguments):
@@ -172,6 +177,36 @@ class Keys(RepositoryTest):
             self.assertEqual(repository.config.generation, 3)
             self.assertEqual(self.restore(repository, first), ({}, []))
             self.assertEqual(self.restore(repository, second), ({b"new": ("file", b"")}, []))
+
+    def test_a_slot_of_a_later_epoch_reads_what_is_earlier(self):
+        w, first = self.sample()
+        w.rotate()
+        w.config(2)
+        w.slot(2, READER, b"r" * 32)
+        self.check(Credential(2, b"r" * 32), first)
+
+    def test_identities_as_text(self):
+        digits = "5b4344fd7951a7e6e0255983dc053ecb4ead30b9049208604b13a0c618d90de605f47a1a"
+        self.assertEqual(parse_identity(f" cairn-identity-{digits}\n"), bytes.fromhex(digits[:64]))
+        for bad in (f"cairn-recipient-{digits}", f"cairn-identity-{digits[:-1]}b", f"cairn-identity-{digits.upper()}",
+                    f"cairn-identity-{digits[:-2]}", digits):
+            with self.assertRaises(CairnError):
+                parse_identity(bad)
+
+    def test_a_recipient_is_told_whose_repository_it_opens(self):
+        secret = bytes(range(32))
+        w, _ = self.sample((4, READER, secret, {}))
+        repository = self.open(Credential(4, secret))
+        self.assertIn(w.owner.public.hex(), repository.notes[0])
+        self.assertEqual(Repository(self.repo, Credential(4, secret), w.owner.public).notes, [])
+        with self.assertRaisesRegex(CairnError, "not the one expected"):
+            Repository(self.repo, Credential(4, secret), bytes(32))
+
+    def test_memory_beyond_what_was_allowed(self):
+        _, snapshot = self.sample((1, READER, b"p", {"costs": (19456 * 2, 2, 1)}))
+        with self.assertRaisesRegex(CairnError, "must be allowed expressly"):
+            self.open(Credential(1, b"p", 19456))
+        self.check(Credential(1, b"p", 19456 * 2), snapshot)
 
     def test_external_domain(self):
         w = Writer(self.repo)
@@ -258,6 +293,11 @@ class Authority(RepositoryTest):
         self.snapshot(time=5001)
         self.assert_snapshots([before], "revoked")
 
+    def test_the_earliest_revocation_counts(self):
+        self.writer.config(revoked=[(self.writer.by.writer_id, 4000), (self.writer.by.writer_id, 5000)])
+        self.snapshot(time=4001)
+        self.assert_snapshots([], "revoked")
+
     def test_the_highest_valid_config_counts(self):
         w = self.writer
         w.config(1)
@@ -277,7 +317,7 @@ class Authority(RepositoryTest):
         body = bytes([1, OWNER]) + stranger.public + bytes(8) + varint(0)
         stranger.certificate = body + stranger.sign(b"certificate" + w.rid, body)
         w.config(signer=stranger, changes={9: stranger.public})
-        for key in (b"o" * 32, b"m" * 32):
+        for key in (b"o" * 32, b"m" * 32, KEY_FILE):
             with self.assertRaisesRegex(CairnError, "no valid config"):
                 self.open(Credential(2, key))
 

@@ -59,6 +59,36 @@ class Slots(RepositoryTest):
         w.slot(2, MAINTAINER, KEY_FILE, signer=by)
         self.refused(w, "another signing key")
 
+    def test_epochs_with_a_gap_and_fields_that_are_gone(self):
+        w = Writer(self.repo)
+        w.rotate()
+        payload = w.payload
+        epoch = lambda number: u32(number) + bytes(64)
+        for change, problem in (
+                ({13: items([epoch(2)])}, "every epoch"), ({13: items([epoch(1)])}, "every epoch"),
+                ({13: items([epoch(2), epoch(1)])}, "every epoch"), ({13: items([epoch(1), epoch(2), epoch(3)])}, "every epoch"),
+                ({15: bytes(32)}, "field 15 is unknown"), ({19: bytes(32)}, "fields of another role"), ({23: None}, "23 is missing"),
+                ({17: items([u32(1) + u32(1) + bytes(32), u32(0) + u32(1) + bytes(32)])}, "ascending")):
+            w.payload = lambda *rest: payload(*rest) | change
+            name = w.slot(2, READER, KEY_FILE)
+            self.refused(w, problem)
+            os.unlink(os.path.join(self.repo, name))
+
+    def test_a_certificate_that_the_slots_owner_did_not_sign(self):
+        w = Writer(self.repo)
+        payload = w.payload
+        w.payload = lambda *rest: payload(*rest) | {23: Writer(self.repo + "2", seed=2).owner.public}
+        w.slot(2, MAINTAINER, KEY_FILE, signer=w.signer(MAINTAINER, "m"))
+        self.refused(w, "certificate: the signature does not verify")
+
+    def test_slots_that_disagree_on_the_owner(self):
+        w = Writer(self.repo)
+        w.slot(2, READER, KEY_FILE)
+        payload = w.payload
+        w.payload = lambda *rest: payload(*rest) | {23: bytes(32)}
+        w.slot(2, READER, KEY_FILE)
+        self.refused(w, "different owners")
+
     def test_a_slot_of_another_repository(self):
         w = Writer(self.repo)
         rid, w.rid = w.rid, bytes(16)
@@ -150,6 +180,15 @@ class Sealed(RepositoryTest):
         self.assert_refused(entry_with(32, b"\3"), "not a pack's kind", False)
         self.assert_refused(entry_with(41, varint(300)), "do not fit in the pack|not as the index", False)
 
+    def test_a_writer_that_describes_packs_of_others(self):
+        def spoil(w):
+            segment = w.segment
+            def claim(entries, signer):
+                at = 41 + len(varint(4000))  # packs of this size have lengths of two bytes
+                return segment([one[:at] + bytes(16) + one[at + 16:] for one in entries], signer)
+            w.segment = claim
+        self.assert_refused(spoil, "describes packs of others", False)
+
     def test_headers(self):
         w = Writer(self.repo)
         w.pack(TREE, [Frame([directory_leaf([])])])
@@ -169,12 +208,54 @@ class Sealed(RepositoryTest):
 class Others(RepositoryTest):
     EMPTY = varint(0) + items([])
 
-    def test_two_configs_of_one_generation_are_told(self):
+    def test_of_two_configs_of_one_generation_the_greater_hash_counts(self):
         w = Writer(self.repo)
-        w.config(2)
-        w.config(2, revoked=[(bytes(16), 1)])
         w.slot(2, READER, KEY_FILE)
-        self.assertRegex(self.open().problems[0], "same generation")
+        written = [(w.config(2, revoked=[(bytes(16), time)]), time) for time in range(1, 6)]
+        repository = self.open()
+        self.assertEqual(repository.config.revoked, {bytes(16): max(written)[1]})
+        self.assertEqual(repository.problems, [])
+
+    def test_a_config_from_a_newer_program(self):
+        """Only the owner can say that one is needed."""
+        w = Writer(self.repo)
+        w.config(1)
+        w.slot(2, READER, KEY_FILE)
+        w.config(2, signer=w.by, changes={25: b""})
+        repository = self.open()
+        self.assertEqual(repository.config.generation, 1)
+        self.assertRegex(repository.problems[0], "signature does not verify|not signed by the owner")
+        w.config(3, changes={24: b"may be ignored"})
+        self.assertEqual(self.open().config.generation, 3)
+        w.config(2, changes={25: b""})
+        with self.assertRaisesRegex(CairnError, "field 25 is unknown"):
+            self.open()
+
+    def test_configs_that_may_not_be(self):
+        w = Writer(self.repo)
+        w.slot(2, READER, KEY_FILE)
+        domain = lambda number, epoch: u32(number) + u32(epoch) + bytes(32) + b"\0" + counted(b"")
+        for tag, bad in ((7, b"\3"), (11, items([domain(0, 1)] * 2)), (11, items([domain(1, 1)])), (11, items([domain(0, 0)])),
+                         (11, items([domain(0, 1), domain(0xFFFFFFFF, 1)])), (13, varint((1 << 20) - 1)), (17, varint(4095)),
+                         (15, bytes([2, 2]) + varint(64) + varint(256) + varint(1024)), (9, bytes(31)),
+                         (15, bytes([1, 2]) + varint(256) + varint(256) + varint(1024)), (17, None)):
+            w.config(2, changes={tag: bad})
+        self.assertEqual(len(os.listdir(os.path.join(self.repo, "config"))), 11)
+        with self.assertRaisesRegex(CairnError, "no valid config"):
+            self.open()
+
+    def test_an_object_of_a_domain_that_the_config_does_not_name(self):
+        w = Writer(self.repo)
+        w.config()
+        w.slot(2, READER, KEY_FILE, domains=[(0, 1), (3, 1)])
+        w.pack(TREE, [Frame([directory_leaf([])])])
+        w.snapshot(w.tree_id(directory_leaf([])), domain=3)
+        repository = self.open()
+        self.assertEqual(repository.snapshots(), [])
+        self.assertRegex(repository.notes[0], "no key of domain 3")
+        w.domains.append(3)
+        w.config(2)
+        self.assertEqual(len(self.open().snapshots()), 1)
 
     def test_too_many_bytes_of_extended_attributes(self):
         attributes = items([counted(b"user.a") + counted(bytes((1 << 18) - 5))])

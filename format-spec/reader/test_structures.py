@@ -13,7 +13,7 @@ from cairn_reader.encoding import CairnError, Cursor
 from repository_case import RepositoryTest, flip
 from sample_repository import KEY_FILE
 from tiny_writer import (DATA, Frame, H, READER, TREE, Writer, counted, directory_inner, directory_leaf, entry, extent,
-                         extent_inner, extent_leaf, fields, items, varint)
+                         extent_inner, extent_leaf, fields, items, u32, varint)
 
 
 class Trees(RepositoryTest):
@@ -54,7 +54,13 @@ class Trees(RepositoryTest):
                 ("long chunk", [entry(1, b"n", f1=varint(1 << 21) + items([extent(bytes(32), 1 << 21)]))], "extent of"),
                 ("two holes", [entry(1, b"n", f1=varint(8) + items([extent(None, 4)] * 2))], "two holes"),
                 ("missing chunk", [entry(1, b"n", f1=varint(8) + items([extent(bytes(32), 8)]))], "no pack known"),
-                ("xattr order", [entry(1, b"n", f1=self.EMPTY, f8=items([varint(1) + b"b\0", varint(1) + b"a\0"]))],
+                ("long user", [entry(1, b"n", f1=self.EMPTY, f2=counted(b"u" * 256))], "beyond the limit"),
+                ("device", [entry(5, b"n", f9=varint(1 << 32) + varint(0))], "beyond the limit"),
+                ("length", [entry(1, b"n", f3=varint(1 << 63) + bytes(32))], "beyond the limit"),
+                ("no xattrs", [entry(1, b"n", f1=self.EMPTY, f8=items([]))], "no extended attributes"),
+                ("xattr without name", [entry(1, b"n", f1=self.EMPTY, f8=items([b"\0" + counted(b"v")]))], "not allowed"),
+                ("NUL in xattr", [entry(1, b"n", f1=self.EMPTY, f8=items([counted(b"a\0") + counted(b"v")]))], "not allowed"),
+                ("xattr order", [entry(1, b"n", f1=self.EMPTY, f8=items([counted(b"b") + counted(b""), counted(b"a") + counted(b"")]))],
                  "ascending")):
             with self.subTest(label):
                 self.refused(entries, problem, writer=self.fresh())
@@ -74,6 +80,7 @@ class Trees(RepositoryTest):
                 ("empty child", directory_inner(1, [(b"n", of(empty), 0)]), "empty"),
                 ("level", directory_inner(2, [(b"n", of(leaf), 1)]), "level 0 where 1"),
                 ("level 9", directory_inner(9, [(b"n", of(leaf), 1)]), "level 9"),
+                ("nothing below", directory_inner(1, [(b"n", of(leaf), 0)]), "number of entries"),
                 ("count", directory_inner(1, [(b"n", of(leaf), 2)]), "number of entries"),
                 ("first name", directory_inner(1, [(b"o", of(leaf), 1)]), "begin with"),
                 ("order", directory_inner(1, [(b"n", of(leaf), 1), (b"m", of(other), 1)]), "follows"),
@@ -149,6 +156,7 @@ class Frames(RepositoryTest):
 
     def test_a_base_of_another_domain(self):
         w = Writer(self.repo)
+        w.domains.append(1)
         w.pack(DATA, [Frame([b"base" * 50])], domain=1)
         w.pack(DATA, [Frame([b"last" * 50], bases=[b"base" * 50])])
         w.slot(2, READER, KEY_FILE, domains=[(0, 1), (1, 1)])
@@ -196,11 +204,12 @@ class Frames(RepositoryTest):
         wide = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(
             window_log=26, write_content_size=0)).compressobj()
         wide = wide.compress(plain) + wide.flush()
+        summed = zstandard.ZstdCompressor(write_checksum=True).compress(plain)
         skippable = bytes.fromhex("502a4d1800000000")
-        self.assertEqual(packs.decode_frame(self.frame(5000), unsized, b"", "frame"), plain)
+        self.assertEqual(packs.decode_frame(self.frame(5000), good, b"", "frame"), plain)
         for bad, length in ((good + b"z", 5000), (good + good, 5000), (good[:-1], 5000), (skippable + good, 5000),
-                            (good + skippable, 5000), (b"", 5000), (good, 4999), (good, 5001), (unsized, 4999),
-                            (unsized, 5001), (wide, 5000), (plain, 5000)):
+                            (good + skippable, 5000), (b"", 5000), (good, 4999), (good, 5001), (unsized, 5000),
+                            (summed, 5000), (wide, 5000), (plain, 5000)):
             with self.assertRaises(CairnError):
                 packs.decode_frame(self.frame(length), bad, b"", "frame")
 
@@ -215,6 +224,7 @@ class Frames(RepositoryTest):
                 ("plain", description(plain=3 * mib, chunks=[mib] * 3)), ("no chunk", description(plain=0, chunks=[])),
                 ("empty chunk", description(chunks=[10, 0])), ("chunks", description(plain=4097, chunks=[1] * 4097)),
                 ("bases", description(bases=[1] * 1025)), ("base sum", description(bases=[mib] * 16 + [1])),
+                ("sealed beyond", description(sealed=2 * mib + 17)), ("no frames", items([])),
                 ("stored with bases", description(codec=0, sealed=26, bases=[1])), ("stored", description(codec=0, sealed=27)),
                 ("sealed", description(sealed=16)), ("sealed much", description(sealed=3 * mib)),
                 ("frames", varint(65537) + bytes(65537 * 40))):
@@ -270,8 +280,8 @@ class Encoding(unittest.TestCase):
              lambda raw: packs.parse_segment(raw, "m")),
             (entry(1, b"name", f1=varint(3) + items([extent(None, 3)]), f8=items([counted(b"a") + counted(b"b")])),
              lambda raw: tree.parse_entry(raw, "m")),
-            (fields({1: bytes(16), 3: bytes(32), 5: varint(1), 7: b"\1", 9: bytes(32), 11: items([bytes(42)]), 13: varint(1),
-                     15: bytes(5), 17: varint(1)}), lambda raw: records.parse_config(raw, 1, "m")),
+            (fields({1: bytes(16), 3: bytes(32), 5: varint(1), 7: b"\1", 9: bytes(32), 11: items([bytes(4) + u32(1) + bytes(34)]),
+                     13: varint(1 << 20), 15: b"\1\0" + varint(64) + varint(256) + varint(1024), 17: varint(4096)}), lambda raw: records.parse_config(raw, 1, "m")),
         )
         for seed, parse in seeds:
             parse(seed)

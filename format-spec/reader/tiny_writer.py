@@ -122,6 +122,7 @@ class Writer:
         self.roots = {1: self.bytes(32)}
         self.epoch = 1
         self.external = {}     # domain -> secret
+        self.domains = [0]     # derived ones
         self.owner = self.signer(OWNER, "owner")
         self.by = self.signer(WRITER, "writer")
         self.segments = []
@@ -158,7 +159,7 @@ class Writer:
     def signer(self, role, name, issuer=None):
         seed = self.derive("owner signing") if role == OWNER else self.bytes(32)
         signer = Signer(role, seed, name, b"")
-        body = bytes([1, role]) + signer.public + struct.pack("<q", NOW) + text(name)
+        body = bytes([1, role]) + signer.public + struct.pack("<q", 0 if role == OWNER else NOW) + text(name)
         issuer = issuer or (signer if role == OWNER else self.owner)
         signer.certificate = body + issuer.sign(b"certificate" + self.rid, body)
         return signer
@@ -192,8 +193,8 @@ class Writer:
         values = {1: bytes([role]), 3: u32(epoch)}
         if role == OWNER:
             return values | {5: self.roots[epoch]}
-        values |= {7: self.derive("chunk id"), 9: self.derive("tree id"), 13: self.derive("index", epoch),
-                   15: self.derive("config", epoch)}
+        epochs = [u32(e) + self.derive("index", e) + self.derive("config", e) for e in range(1, epoch + 1)]
+        values |= {7: self.derive("chunk id"), 9: self.derive("tree id"), 13: items(epochs), 23: self.owner.public}
         if role == WRITER:
             values[11] = self.derive("chunker")
         else:
@@ -255,8 +256,9 @@ class Writer:
             raw += self.parity(len(raw))
         digits = H(raw).hex()
         self.store(f"packs/{'data' if kind == DATA else 'tree'}/{digits[:2]}/{digits}", raw)
-        entry = (H(raw) + bytes([kind]) + u32(domain) + u32(self.epoch) + varint(len(raw)) + signer.writer_id
-                 + self.session + described)
+        namespace = signer.writer_id if signer.role == WRITER else bytes(16)
+        entry = (H(raw) + bytes([kind]) + u32(domain) + u32(self.epoch) + varint(len(raw)) + namespace + self.session
+                 + described)
         self.segment([entry], signer)
         return H(raw)
 
@@ -277,7 +279,7 @@ class Writer:
     # Section 8
 
     def config(self, generation=1, revoked=(), signer=None, changes=None):
-        domains = [(0, epoch, 0) for epoch in self.roots] + [(domain, 1, 1) for domain in self.external]
+        domains = [(domain, epoch, 0) for domain in self.domains for epoch in self.roots] + [(domain, 1, 1) for domain in self.external]
         public = lambda d, e: nacl.bindings.crypto_scalarmult_base(self.domain_secret(d, e))
         values = {
             1: self.rid, 3: H(self.format), 5: varint(generation), 7: bytes([self.cipher]), 9: self.owner.public,

@@ -294,6 +294,17 @@ fn decode_extents(reader: &mut Reader<'_>, count_max: u32) -> Result<Vec<Extent>
     Ok(extents)
 }
 
+/// The extents of a file of so many bytes that stand in its entry.
+fn decode_inline(reader: &mut Reader<'_>, bytes: u64) -> Result<Extents, FormatError> {
+    let extents = decode_extents(reader, INLINE_EXTENTS_MAX)?;
+    let sum = extents.iter().try_fold(0_u64, |sum, extent| sum.checked_add(extent.bytes()));
+    if sum == Some(bytes) {
+        Ok(Extents::Inline(extents))
+    } else {
+        Err(FormatError::Value { what: "length of file" })
+    }
+}
+
 /// Appends a file's content in the form an entry's field 1 or 3 has, with the tag before it: for
 /// local caches.
 pub fn encode_content(content: &Content, writer: &mut Writer) {
@@ -317,7 +328,7 @@ pub fn decode_content(bytes: &[u8]) -> Result<Content, FormatError> {
     let tag = reader.u8()?;
     let bytes = decode_file_bytes(&mut reader)?;
     let extents = match tag {
-        1 => Extents::Inline(decode_extents(&mut reader, INLINE_EXTENTS_MAX)?),
+        1 => decode_inline(&mut reader, bytes)?,
         3 => Extents::Tree(ChunkId::from_bytes(reader.array()?)),
         _ => return Err(FormatError::Value { what: "content" }),
     };
@@ -463,12 +474,8 @@ impl Fields {
         match tag {
             1 => {
                 let bytes = decode_file_bytes(value)?;
-                let extents = decode_extents(value, INLINE_EXTENTS_MAX)?;
-                let sum = extents.iter().try_fold(0_u64, |sum, e| sum.checked_add(e.bytes()));
-                if sum != Some(bytes) {
-                    return Err(FormatError::Value { what: "length of file" });
-                }
-                self.content = Some(Content { bytes, extents: Extents::Inline(extents) });
+                let extents = decode_inline(value, bytes)?;
+                self.content = Some(Content { bytes, extents });
             }
             2 => meta.user = Some(value.str("user name", LABEL_BYTES_MAX)?),
             3 => {
@@ -544,4 +551,28 @@ fn decode_xattrs(value: &mut Reader<'_>) -> Result<Vec<Xattr>, FormatError> {
         return Err(FormatError::Missing { what: "extended attributes" });
     }
     Ok(xattrs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_whose_extents_do_not_add_up_is_refused() {
+        let extents = vec![
+            Extent::Chunk { id: ChunkId::from_bytes([1; 32]), bytes: 100 },
+            Extent::Hole { bytes: 900 },
+        ];
+        for bytes in [0, 999, 1000, 1001] {
+            let content = Content { bytes, extents: Extents::Inline(extents.clone()) };
+            let mut writer = Writer::new();
+            encode_content(&content, &mut writer);
+            let read = decode_content(writer.as_bytes());
+            if bytes == 1000 {
+                assert_eq!(read, Ok(content));
+            } else {
+                assert_eq!(read, Err(FormatError::Value { what: "length of file" }));
+            }
+        }
+    }
 }

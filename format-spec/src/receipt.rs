@@ -14,6 +14,8 @@ use crate::record::{list, required};
 
 /// Bytes of the shortest audit in a record: a time of one byte, method and result.
 const AUDIT_BYTES_MIN: usize = 3;
+/// Bytes of the shortest object name in a record: `format` and its length.
+const NAME_BYTES_MIN: usize = 7;
 
 /// How an audit looked for objects that were deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +128,7 @@ impl ReceiptRecord {
                 1 => sequence = Some(r.varint()?),
                 3 => previous = Some(r.array()?),
                 5 => replica = Some(ReplicaId::from_bytes(r.array()?)),
-                7 => deleted = Some(list(r, "names of receipt", 1, decode_name)?),
+                7 => deleted = Some(list(r, "names of receipt", NAME_BYTES_MIN, decode_name)?),
                 9 => audits = Some(list(r, "audits of receipt", AUDIT_BYTES_MIN, decode_audit)?),
                 11 => time_ms = Some(r.zigzag()?),
                 12 => note = Some(r.str("note of receipt", NOTE_BYTES_MAX)?),

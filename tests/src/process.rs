@@ -223,6 +223,7 @@ pub struct Used {
 /// # Panics
 /// When it cannot be started or waited for.
 #[must_use]
+#[expect(clippy::zombie_processes, reason = "`wait4` below waits for it")]
 pub fn measure(command: &mut Command) -> Used {
     command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().expect("the program starts");

@@ -76,6 +76,9 @@ fn sources(arguments: &Backup) -> Result<Vec<BackupSource>, CliError> {
     if arguments.command {
         sources.push(command(arguments)?);
     }
+    for stream in &arguments.streams {
+        sources.push(shell_stream(stream)?);
+    }
     if sources.is_empty() {
         return Err(CliError::Usage {
             problem: "there is nothing to back up".to_owned(),
@@ -96,6 +99,19 @@ fn command(arguments: &Backup) -> Result<BackupSource, CliError> {
     };
     let name = arguments.stdin_name.clone().unwrap_or_else(|| program.into_owned());
     Ok(BackupSource::Command { name, argv: arguments.argv.clone() })
+}
+
+/// `NAME=COMMAND`: the output of the command line under that name.
+fn shell_stream(text: &str) -> Result<BackupSource, CliError> {
+    let Some((name, command)) = text.split_once('=').filter(|(_, command)| !command.is_empty())
+    else {
+        return Err(CliError::Usage {
+            problem: format!("--stream {text:?} is not NAME=COMMAND"),
+            hint: "for example --stream 'globals.sql=pg_dumpall --globals-only'",
+        });
+    };
+    let argv = ["/bin/sh", "-c", command].map(OsString::from).to_vec();
+    Ok(BackupSource::Command { name: name.to_owned(), argv })
 }
 
 fn read_list(list: &Path) -> Result<Vec<u8>, CliError> {

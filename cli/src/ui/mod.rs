@@ -5,4 +5,5 @@ pub mod format;
 pub mod json;
 pub mod printer;
 pub mod progress;
+pub mod prompt;
 pub mod table;

@@ -176,6 +176,10 @@ impl FrameCodec {
                     Ok(length) if length == stored.len() => {}
                     _ => return Err(failed("it is not exactly one zstd frame")),
                 }
+                // Descriptor, RFC 8878 3.1.1.1.1: no checksum, no dictionary id.
+                if stored.get(4).is_none_or(|descriptor| descriptor & 0b111 != 0) {
+                    return Err(failed("it has a checksum or a dictionary id"));
+                }
                 if !matches!(zstd_safe::get_frame_content_size(stored), Ok(Some(size)) if size == bytes as u64)
                 {
                     return Err(failed("its stated length is another"));

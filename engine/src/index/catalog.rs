@@ -194,6 +194,9 @@ impl Catalog {
             };
             if matches!(signed.writer.role, Role::Owner | Role::Maintainer) {
                 let tomb = Tomb::decode(&signed.record).map_err(Error::format(name))?;
+                if vault.trust.check_not_revoked(&signed.writer, tomb.time_ms).is_err() {
+                    continue;
+                }
                 for (_, pack) in tomb.packs {
                     known += usize::from(self.index.remove_pack(&pack)?);
                     state.condemned.insert(pack);

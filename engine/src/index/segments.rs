@@ -68,9 +68,7 @@ pub fn read(vault: &Vault, id: SegmentId) -> Result<Option<ReadSegment>, Error> 
     let mut segment = Segment::decode(&signed.record).map_err(Error::format(name))?;
     let mut refused = 0;
     if signed.writer.role == Role::Writer {
-        let before = segment.packs.len();
-        segment.packs.retain(|pack| pack.namespace == signed.writer.id);
-        refused = before - segment.packs.len();
+        refused = segment.keep_own(signed.writer.id);
     }
     Ok(Some(ReadSegment { segment, signer: signed.writer.id, refused }))
 }

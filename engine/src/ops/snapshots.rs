@@ -116,6 +116,8 @@ fn read(
     };
     let signed = repository.read_signed(Kind::Snapshot, name, RECORD_BYTES_MAX)?;
     let record = Snapshot::decode(&signed.record).map_err(Error::format(name))?;
+    let trust = &repository.vault().trust;
+    trust.check_not_revoked(&signed.writer, record.finished_ms).map_err(Error::sealed(name))?;
     let namespace = match signed.writer.role {
         Role::Writer => signed.writer.id,
         Role::Owner | Role::Maintainer | Role::Reader => NAMESPACE_TRUSTED,

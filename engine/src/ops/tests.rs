@@ -37,6 +37,10 @@ fn unlock(passphrase: &str) -> Unlock {
 
 impl Fixture {
     fn new(cipher: Cipher) -> Self {
+        Self::with_packs(cipher, 1 << 20)
+    }
+
+    fn with_packs(cipher: Cipher, pack_bytes: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let context = Context {
             clock: Arc::new(SystemClock),
@@ -50,7 +54,7 @@ impl Fixture {
         };
         let store = MemoryStore::new();
         let key = NewKey { label: "first".into(), role: Role::Owner, lock: lock("secret") };
-        let options = InitOptions { cipher, pack_bytes: 1 << 20, ..InitOptions::new(key) };
+        let options = InitOptions { cipher, pack_bytes, ..InitOptions::new(key) };
         init(&store, &options, &context).unwrap();
         Self { folder, store, context }
     }
@@ -154,7 +158,7 @@ fn an_unchanged_tree_stores_almost_nothing() {
     let fixture = Fixture::new(Cipher::Aes256Gcm);
     let source = fixture.path("source");
     make_tree(&source);
-    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    std::thread::sleep(std::time::Duration::from_millis(2_200));
     let repository = fixture.open();
     let options = || BackupOptions::new("job", vec![BackupSource::Path(source.clone())]);
     backup::run(&repository, options()).unwrap();
@@ -206,4 +210,45 @@ fn a_writer_backs_up_and_deduplicates_but_cannot_read() {
     assert_eq!(contents(&fixture.restore(&owner, "latest", &source)), contents(&source));
     let own = backup::run(&owner, options()).unwrap();
     assert!(own.statistics.bytes_new > 9_000_000, "an owner does not rely on a writer's packs");
+}
+
+#[test]
+fn several_streams_stand_in_one_snapshot() {
+    let fixture = Fixture::new(Cipher::Aes256Gcm);
+    let repository = fixture.open();
+    let stream = |name: &str, text: &str| BackupSource::Command {
+        name: name.into(),
+        argv: ["printf".into(), text.into()].to_vec(),
+    };
+    let sources = vec![stream("b.sql", "second"), stream("a.sql", "first")];
+    backup::run(&repository, BackupOptions::new("dumps", sources)).unwrap();
+    let snapshot = snapshots::select(&repository, "latest").unwrap();
+    for (path, text) in [("/a.sql", "first"), ("/b.sql", "second")] {
+        let mut out = Vec::new();
+        super::dump::run(&repository, &snapshot, path.as_bytes(), &mut out).unwrap();
+        assert_eq!(out, text.as_bytes());
+    }
+    let broken = vec![
+        stream("a.sql", "first"),
+        BackupSource::Command { name: "b.sql".into(), argv: vec!["false".into()] },
+    ];
+    assert!(backup::run(&repository, BackupOptions::new("dumps", broken)).is_err());
+    assert_eq!(snapshots::list(&repository).unwrap().len(), 1);
+}
+
+/// Goal: verify reads packs whose last frame and whose end lie in different reads; it once computed
+/// a negative length there. Method: packs of every length around the size of a read.
+#[test]
+fn packs_that_end_just_behind_a_read_verify() {
+    let fixture = Fixture::with_packs(Cipher::Aes256Gcm, 32 << 20);
+    let repository = fixture.open();
+    for step in 0..40 {
+        let data = noise((4 << 20) - 320_000 + step * 8_192, step as u64);
+        let reader = Box::new(std::io::Cursor::new(data));
+        let source = BackupSource::Stream { name: "stream".into(), reader };
+        backup::run(&repository, BackupOptions::new("job", vec![source])).unwrap();
+    }
+    let report = verify::run(&repository, &VerifyOptions { level: Level::Full }).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert_eq!(report.packs_checked, report.packs_total);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cairn_format::envelope::{HEADER_BYTES, Header, Kind, Part, SIGNATURE_BYTES};
 use cairn_format::ids::PackId;
 use cairn_format::names::{ObjectName, PackKind};
-use cairn_format::pack::{Directory, LOCATOR_BYTES, Locator};
+use cairn_format::pack::{Directory, LOCATOR_BYTES, Locator, PARITY_FOOTER_BYTES, ParityFooter};
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
 use parking_lot::Mutex;
 
@@ -140,7 +140,11 @@ impl<'a> PackReader<'a> {
         }
         let header = self.store.get_range(&name, 0, HEADER_BYTES as u64).map_err(missing(id))?;
         let opened = self.open_header(kind, id, &header)?;
-        let locator_at = pack_bytes - u64::from(LOCATOR_BYTES);
+        let core_bytes =
+            if opened.header.parity { self.core_bytes(&name, id, pack_bytes)? } else { pack_bytes };
+        let locator_at = core_bytes
+            .checked_sub(u64::from(LOCATOR_BYTES))
+            .ok_or_else(|| failed(&"its parity section leaves no room for it"))?;
         let mut sealed = self
             .store
             .get_range(&name, locator_at, u64::from(LOCATOR_BYTES))
@@ -150,7 +154,7 @@ impl<'a> PackReader<'a> {
             .opener
             .open_in_place(Part::Locator, &mut sealed)
             .map_err(|error| failed(&error))?;
-        let locator = Locator::decode(plain, pack_bytes).map_err(|error| failed(&error))?;
+        let locator = Locator::decode(plain, core_bytes).map_err(|error| failed(&error))?;
         let mut sealed = self
             .store
             .get_range(&name, locator.directory_offset, locator.directory_bytes)
@@ -184,6 +188,18 @@ impl<'a> PackReader<'a> {
             session: directory.session,
             frames: directory.frames,
         })
+    }
+}
+
+impl PackReader<'_> {
+    /// Length of a pack without its parity section (SPEC §6.4), bytes.
+    fn core_bytes(&self, name: &ObjectName, id: PackId, pack_bytes: u64) -> Result<u64, Error> {
+        let footer_bytes = PARITY_FOOTER_BYTES as u64;
+        let at = pack_bytes.saturating_sub(footer_bytes);
+        let footer = self.store.get_range(name, at, footer_bytes).map_err(missing(id))?;
+        let footer =
+            ParityFooter::decode(&footer, pack_bytes).map_err(|error| damaged(id)(&error))?;
+        Ok(footer.protected_bytes)
     }
 }
 

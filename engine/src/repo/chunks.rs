@@ -239,7 +239,10 @@ impl ChunkReader<'_> {
         let (opener, (offset, sealed)) = match read {
             Ok(read) => read,
             Err(error) if error.is_damage() => {
-                let message = error.to_string();
+                let message = match error {
+                    Error::PackDamaged { message, .. } => message,
+                    other => other.to_string(),
+                };
                 for wanted in fetch.frames.iter().flatten() {
                     deliver(
                         wanted,
@@ -267,14 +270,7 @@ impl ChunkReader<'_> {
             for wanted in frame {
                 match &outcome {
                     Ok(()) => deliver(wanted, self.slice(&pack, wanted.id, &wanted.place, &plain))?,
-                    Err(error) => deliver(
-                        wanted,
-                        Err(Error::FrameDamaged {
-                            pack: pack.id,
-                            frame: first.place.frame_number,
-                            message: error.to_string(),
-                        }),
-                    )?,
+                    Err(error) => deliver(wanted, Err(again(error, &pack, &first.place)))?,
                 }
             }
             if let Err(error) = outcome
@@ -434,6 +430,15 @@ impl ChunkReader<'_> {
         };
         chunk.filter(|chunk| matches(chunk)).ok_or(Error::ChunkHash { chunk: id, pack: pack.id })
     }
+}
+
+/// The same damage once more, for the next chunk of the frame.
+fn again(error: &Error, pack: &PackRecord, place: &ChunkPlace) -> Error {
+    let message = match error {
+        Error::FrameDamaged { message, .. } => message.clone(),
+        other => other.to_string(),
+    };
+    Error::FrameDamaged { pack: pack.id, frame: place.frame_number, message }
 }
 
 impl NodeSource for ChunkReader<'_> {

@@ -4,7 +4,7 @@ use cairn_format::certificate::Role;
 use cairn_format::ids::{RepositoryId, SlotId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
-use cairn_format::slot::{SLOT_HEAD_BYTES, SlotHead};
+use cairn_format::slot::{SLOT_HEAD_BYTES, SlotHead, SlotMethod};
 
 use super::{Repository, read_format};
 use crate::context::{Context, Remark};
@@ -72,6 +72,18 @@ fn read_slots(store: &dyn Store) -> Result<Vec<ReadSlot>, Error> {
         .collect()
 }
 
+/// Memory that trying a key slot may take, KiB: slots that ask for more are passed over.
+const TRIED_MEMORY_KIB_MAX: u32 = 1 << 20;
+
+/// Memory that trying the slot takes, KiB.
+fn memory_kib(slot: &[u8]) -> u32 {
+    let head = slot.get(..SLOT_HEAD_BYTES).and_then(|head| SlotHead::parse(head).ok());
+    match head.map(|head| head.method) {
+        Some(SlotMethod::Passphrase { costs, .. }) => costs.memory_kib,
+        _ => 0,
+    }
+}
+
 /// Opens the slot that the secret fits.
 pub(super) fn unlock(
     store: &dyn Store,
@@ -80,9 +92,16 @@ pub(super) fn unlock(
     context: &Context,
 ) -> Result<SlotPayload, Error> {
     let mut tried = 0;
-    for (id, slot) in read_slots(store)? {
+    let mut slots = read_slots(store)?;
+    // Whoever can put objects can put a slot that costs gigabytes to try.
+    slots.sort_by_key(|(_, slot)| slot.as_ref().map_or(0, |slot| memory_kib(slot)));
+    for (id, slot) in slots {
         let name = ObjectName::Key(id);
         let outcome = slot.and_then(|slot| {
+            let memory_kib = memory_kib(&slot);
+            if memory_kib > TRIED_MEMORY_KIB_MAX {
+                return Err(Error::SlotTooCostly { slot: id.short(), memory_kib });
+            }
             open_slot(repository, &id, &slot, unlock).map_err(Error::sealed(name))
         });
         match outcome {

@@ -179,8 +179,9 @@ impl Repository {
     pub fn open(store: Arc<dyn Store>, unlock: &Unlock, context: &Context) -> Result<Self, Error> {
         let (format, hash) = read_format(store.as_ref())?;
         let payload = keys::unlock(store.as_ref(), format.repository, unlock, context)?;
-        let keys = Keys::from_payload(format.repository, &payload)?;
+        let mut keys = Keys::from_payload(format.repository, &payload)?;
         let (config, trust) = read_config(store.as_ref(), &keys, hash, context)?;
+        keys.restrict_to_domains(&config.domains);
         let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
         let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
         Ok(Self { vault, catalog: OnceLock::new(), opening: parking_lot::Mutex::default() })
@@ -250,22 +251,24 @@ fn read_config(
     names.dedup();
     let mut best: Option<(Config, Trust)> = None;
     let mut newer = None;
+    // Ascending by hash, so that of equal generations the greater hash wins.
     for name in names {
         match open_config(store, keys, &name, hash) {
             Ok((config, trust)) => {
-                if best.as_ref().is_none_or(|(known, _)| known.generation < config.generation) {
+                if best.as_ref().is_none_or(|(known, _)| known.generation <= config.generation) {
                     best = Some((config, trust));
                 }
             }
             Err(error @ Error::Format { .. }) if !error.is_damage() => newer = Some(error),
-            Err(error) if error.is_damage() => {
+            // Whoever can put objects can put junk here: it must not lock anyone out.
+            Err(error @ (Error::Store(_) | Error::Internal { .. })) => return Err(error),
+            Err(error) => {
                 context.monitor.warn(Remark {
                     code: error.code(),
                     subject: name.to_string(),
                     message: error.to_string(),
                 });
             }
-            Err(error) => return Err(error),
         }
     }
     match (newer, best) {
@@ -284,15 +287,14 @@ fn open_config(
 ) -> Result<(Config, Trust), Error> {
     let object = vault::read_object(store, name, RECORD_BYTES_MAX)?;
     let (header, content) = Opened::open_body(&object, keys).map_err(Error::sealed(name))?;
-    let parts = cairn_format::envelope::Content::parse(&content).map_err(Error::format(name))?;
-    let config = Config::decode(parts.record).map_err(Error::format(name))?;
+    // The signature first, with the owner's key this process holds: every role can seal a config, and
+    // one that was not signed must not even be decoded.
+    let mut trust =
+        Trust { repository: keys.repository(), owner: *keys.owner_key(), revoked: Vec::new() };
+    let (_, record) = trust.verify_body(&header, &content).map_err(Error::sealed(name))?;
+    let config = Config::decode(record).map_err(Error::format(name))?;
     keys.check_owner(&config.owner_key).map_err(Error::sealed(name))?;
-    let trust = Trust {
-        repository: keys.repository(),
-        owner: config.owner_key,
-        revoked: config.revoked.clone(),
-    };
-    trust.verify_body(&header, &content).map_err(Error::sealed(name))?;
+    trust.revoked.clone_from(&config.revoked);
     let belongs = config.repository == keys.repository() && config.format_hash == hash;
     if header.kind == Kind::Config && belongs {
         Ok((config, trust))

@@ -9,7 +9,9 @@ use cairn_format::certificate::Certificate;
 use cairn_format::codec::padme;
 use cairn_format::envelope::{HEADER_BYTES, Header};
 use cairn_format::hex::encode as hex;
-use cairn_format::ids::RepositoryId;
+use cairn_format::ids::{ReplicaId, RepositoryId};
+use cairn_format::names::ObjectName;
+use cairn_format::receipt::ReceiptRecord;
 use cairn_format::slot::{Argon2Costs, SlotHead};
 use serde_json::{Value, json};
 
@@ -43,9 +45,16 @@ fn owner() -> Keys {
     Keys::from_roots(roots()).unwrap()
 }
 
+/// The maintainer's slot is made in epoch 2, so that one case has keys of two epochs.
 fn grant(role: Role) -> SlotPayload {
-    let grant = Grant { role, domains: &[(0, 1), (5, 1)], name: "db1", issued_ms: TIME_MS };
-    owner().grant(&grant, &SeededRandom::new(1)).unwrap()
+    let mut roots = roots();
+    let mut domains = vec![(0, 1), (5, 1)];
+    if role == Role::Maintainer {
+        roots.rotate(&SeededRandom::new(2)).unwrap();
+        domains.push((0, 2));
+    }
+    let grant = Grant { role, domains: &domains, name: "db1", issued_ms: TIME_MS };
+    Keys::from_roots(roots).unwrap().grant(&grant, &SeededRandom::new(1)).unwrap()
 }
 
 fn secret_hex(secret: &Secret32) -> String {
@@ -274,6 +283,17 @@ fn certificate() {
     let object = create(Kind::Snapshot, Cipher::Aes256Gcm).seal_body(b"").unwrap();
     let header = Header::parse(&object[..HEADER_BYTES]).unwrap();
     let body = keys.signer().unwrap().sign_body(&header, b"a record").unwrap();
+    let record = ReceiptRecord {
+        sequence: 1,
+        previous: None,
+        replica: ReplicaId::from_bytes([7; 16]),
+        deleted: vec![ObjectName::Format],
+        audits: Vec::new(),
+        time_ms: TIME_MS,
+        note: None,
+    };
+    let receipt = keys.signer().unwrap().sign_receipt(REPOSITORY, record).unwrap().encode();
+    assert!(trust.verify_receipt(&receipt).is_ok());
     let computed = json!({
         "repository_id": REPOSITORY.to_hex(),
         "owner_public_key": hex(&trust.owner),
@@ -290,6 +310,7 @@ fn certificate() {
             "record_ascii": "a record",
             "content": hex(&body),
         },
+        "receipt_signed_by_owner": hex(&receipt),
     });
     check("certificate.json", &computed);
 }

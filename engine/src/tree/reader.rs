@@ -5,7 +5,7 @@ use bytes::Bytes;
 use cairn_format::error::FormatError;
 use cairn_format::ids::ChunkId;
 use cairn_format::limits::PATH_DEPTH_MAX;
-use cairn_format::node::{DirectoryNode, ExtentNode};
+use cairn_format::node::{DirectoryChild, DirectoryNode, ExtentNode};
 use cairn_format::tree::{Content, Entry, Extent, Extents, Node};
 
 use crate::error::Error;
@@ -67,8 +67,8 @@ fn contradiction(node: ChunkId, message: &str) -> Error {
 /// An error is damage or a failure; the entries that follow it can be had all the same.
 pub struct Listing<'n> {
     nodes: &'n dyn NodeSource,
-    /// Nodes still to be read, the next one last, with the level each must have.
-    stack: Vec<(ChunkId, Option<u8>)>,
+    /// Nodes still to be read, the next one last, with what their parent says of each.
+    stack: Vec<(ChunkId, Option<Expected>)>,
     leaf: (ChunkId, std::vec::IntoIter<Entry>),
     last: Vec<u8>,
 }
@@ -100,12 +100,15 @@ impl Iterator for Listing<'_> {
                 self.last.clone_from(&entry.name);
                 return Some(Ok(entry));
             }
-            let (id, level) = self.stack.pop()?;
-            match read_directory_node(self.nodes, &id, level) {
+            let (id, expected) = self.stack.pop()?;
+            match read_directory_node(self.nodes, &id, expected.as_ref()) {
                 Ok(DirectoryNode::Leaf(entries)) => self.leaf = (id, entries.into_iter()),
                 Ok(DirectoryNode::Inner { level, children }) => {
-                    let below = Some(level - 1);
-                    self.stack.extend(children.iter().rev().map(|child| (child.node, below)));
+                    let mut before = expected.and_then(|expected| expected.before);
+                    for child in children.into_iter().rev() {
+                        let end = before.replace(child.first_name.clone());
+                        self.stack.push((child.node, Some(Expected::of(level, child, end))));
+                    }
                 }
                 Err(error) => return Some(Err(error)),
             }
@@ -113,20 +116,49 @@ impl Iterator for Listing<'_> {
     }
 }
 
+/// What a parent says of a node below it.
+struct Expected {
+    level: u8,
+    first_name: Vec<u8>,
+    /// All names come before this one. Without it nodes could overlap, and a few of them make a
+    /// directory whose reading never ends.
+    before: Option<Vec<u8>>,
+    entries: u64,
+}
+
+impl Expected {
+    fn of(parent_level: u8, child: DirectoryChild, before: Option<Vec<u8>>) -> Self {
+        let DirectoryChild { first_name, entries, .. } = child;
+        Self { level: parent_level - 1, first_name, before, entries }
+    }
+}
+
 fn read_directory_node(
     nodes: &dyn NodeSource,
     id: &ChunkId,
-    level: Option<u8>,
+    expected: Option<&Expected>,
 ) -> Result<DirectoryNode, Error> {
     let node = DirectoryNode::decode(&nodes.node(id)?).map_err(invalid(*id))?;
-    let found = match &node {
-        DirectoryNode::Leaf(_) => 0,
-        DirectoryNode::Inner { level, .. } => *level,
+    let Some(expected) = expected else { return Ok(node) };
+    let (level, first, last, entries) = match &node {
+        DirectoryNode::Leaf(entries) => (
+            0,
+            entries.first().map(|entry| &entry.name),
+            entries.last().map(|entry| &entry.name),
+            Some(entries.len() as u64),
+        ),
+        DirectoryNode::Inner { level, children } => (
+            *level,
+            children.first().map(|child| &child.first_name),
+            children.last().map(|child| &child.first_name),
+            sum(children.iter().map(|child| child.entries)),
+        ),
     };
-    if level.is_some_and(|level| level != found) {
-        return Err(contradiction(*id, "its level is not the one its parent states"));
-    }
-    Ok(node)
+    let fits = level == expected.level
+        && first == Some(&expected.first_name)
+        && expected.before.as_ref().is_none_or(|before| last < Some(before))
+        && entries == Some(expected.entries);
+    if fits { Ok(node) } else { Err(contradiction(*id, "it is not what its parent states")) }
 }
 
 /// The entry of one name in a directory.
@@ -134,18 +166,19 @@ fn read_directory_node(
 /// # Errors
 /// When a node on the way is missing or damaged.
 pub fn lookup(nodes: &dyn NodeSource, root: &ChunkId, name: &[u8]) -> Result<Option<Entry>, Error> {
-    let (mut id, mut level) = (*root, None);
+    let (mut id, mut expected) = (*root, None);
     loop {
-        match read_directory_node(nodes, &id, level)? {
+        match read_directory_node(nodes, &id, expected.as_ref())? {
             DirectoryNode::Leaf(entries) => {
                 return Ok(entries.into_iter().find(|entry| entry.name == name));
             }
-            DirectoryNode::Inner { level: here, children } => {
+            DirectoryNode::Inner { level, mut children } => {
                 let after = children.partition_point(|child| child.first_name.as_slice() <= name);
-                let Some(child) = after.checked_sub(1).and_then(|index| children.get(index)) else {
-                    return Ok(None);
-                };
-                (id, level) = (child.node, Some(here - 1));
+                let Some(index) = after.checked_sub(1) else { return Ok(None) };
+                let next = children.get(after).map(|child| child.first_name.clone());
+                let before = next.or(expected.and_then(|expected: Expected| expected.before));
+                let child = children.swap_remove(index);
+                (id, expected) = (child.node, Some(Expected::of(level, child, before)));
             }
         }
     }
@@ -295,4 +328,84 @@ pub fn extents(
 
 fn sum(mut lengths: impl Iterator<Item = u64>) -> Option<u64> {
     lengths.try_fold(0_u64, |sum, bytes| sum.checked_add(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use cairn_format::tree::Meta;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Nodes {
+        nodes: HashMap<ChunkId, Bytes>,
+        reads: AtomicUsize,
+    }
+
+    impl Nodes {
+        /// Puts a node and returns how a parent mentions it.
+        fn put(&mut self, node: &DirectoryNode) -> DirectoryChild {
+            let (first_name, entries) = match node {
+                DirectoryNode::Leaf(entries) => (&entries[0].name, entries.len() as u64),
+                DirectoryNode::Inner { children, .. } => {
+                    (&children[0].first_name, children.iter().map(|child| child.entries).sum())
+                }
+            };
+            let bytes = node.encode();
+            let id = ChunkId::from_bytes(*blake3::hash(&bytes).as_bytes());
+            self.nodes.insert(id, bytes.into());
+            DirectoryChild { first_name: first_name.clone(), node: id, entries }
+        }
+    }
+
+    impl NodeSource for Nodes {
+        fn node(&self, id: &ChunkId) -> Result<Bytes, Error> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.nodes.get(id).cloned().ok_or_else(|| contradiction(*id, "it is missing"))
+        }
+    }
+
+    fn leaf(name: &[u8]) -> DirectoryNode {
+        let (node, meta) = (Node::Fifo, Meta::default());
+        DirectoryNode::Leaf(vec![Entry { name: name.to_vec(), node, meta }])
+    }
+
+    #[test]
+    fn nodes_that_overlap_their_neighbours_are_not_entered() {
+        // On each level two nodes mention the same two below, behind a first name of their own.
+        let mut nodes = Nodes::default();
+        let mut below = [nodes.put(&leaf(b"x")), nodes.put(&leaf(b"y"))];
+        for level in 1..=8 {
+            below = [100 - 2 * level, 101 - 2 * level].map(|first| {
+                let mut own = nodes.put(&leaf(&[first]));
+                for above in 1..level {
+                    let node = DirectoryNode::Inner { level: above, children: vec![own] };
+                    own = nodes.put(&node);
+                }
+                let [one, other] = below.clone();
+                nodes.put(&DirectoryNode::Inner { level, children: vec![own, one, other] })
+            });
+        }
+        let root = below[0].node;
+        let mut last = Vec::new();
+        let mut damaged = 0;
+        for entry in Listing::new(&nodes, root) {
+            match entry {
+                Ok(entry) => {
+                    assert!(last < entry.name);
+                    last = entry.name;
+                }
+                Err(error) => {
+                    assert!(error.is_damage());
+                    damaged += 1;
+                }
+            }
+        }
+        assert!(damaged > 0);
+        let (reads, all) = (nodes.reads.into_inner(), nodes.nodes.len());
+        assert!(reads <= 2 * all, "{reads} reads of {all} nodes");
+    }
 }

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from .encoding import CairnError, KEY_FILE_MAX
-from .keys import COMMAND, Credential, KEY_FILE, PASSPHRASE, RECIPIENT
+from .keys import ARGON2_KIB_UNASKED, COMMAND, Credential, KEY_FILE, PASSPHRASE, RECIPIENT, parse_identity
 from .repository import Repository
 from .restore import Restore
 
@@ -20,10 +20,13 @@ def parse_arguments(arguments):
     parser = argparse.ArgumentParser(prog="cairn_reader", description="Reads cairn repositories in local folders.")
     parser.add_argument("repository", help="the folder that holds `format`")
     keys = parser.add_mutually_exclusive_group(required=True)
-    keys.add_argument("--password-file", help="a file with the passphrase; one final line feed is not part of it")
+    keys.add_argument("--password-file", help="a file with the passphrase; one line end after it is not part of it")
     keys.add_argument("--key-file", help="a key file, all bytes of which count")
     keys.add_argument("--key-command", help="a command whose standard output is the key")
-    keys.add_argument("--recipient-identity", metavar="HEX", help="the recipient's X25519 secret, 64 digits")
+    keys.add_argument("--recipient-identity", metavar="FILE", help="a file with the text cairn-identity-...")
+    parser.add_argument("--owner-key", metavar="HEX", help="refuse a repository whose owner has another Ed25519 public key")
+    parser.add_argument("--memory-kib", type=int, default=ARGON2_KIB_UNASKED, metavar="N",
+                        help="memory that one passphrase slot may ask for (default: 1 GiB)")
     parser.add_argument("--domain-secret", action="append", default=[], metavar="DOMAIN:EPOCH:HEX",
                         help="the secret of an external domain; may be given repeatedly")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -38,13 +41,13 @@ def parse_arguments(arguments):
 def read_credential(options):
     if options.password_file:
         secret = read_key(options.password_file)
-        return Credential(PASSPHRASE, secret[:-1] if secret.endswith(b"\n") else secret)
+        return Credential(PASSPHRASE, secret.removesuffix(b"\n").removesuffix(b"\r"), options.memory_kib)
     if options.key_file:
         return Credential(KEY_FILE, read_key(options.key_file))
     if options.key_command:
         result = subprocess.run(shlex.split(options.key_command), stdout=subprocess.PIPE, check=True)
         return Credential(COMMAND, result.stdout)
-    return Credential(RECIPIENT, read_hex(options.recipient_identity))
+    return Credential(RECIPIENT, parse_identity(read_key(options.recipient_identity).decode("ascii")))
 
 
 def read_key(path):
@@ -55,7 +58,7 @@ def read_key(path):
 def read_hex(digits):
     secret = bytes.fromhex(digits)
     if len(secret) != 32:
-        raise CairnError("an X25519 secret has 64 hexadecimal digits")
+        raise CairnError("a key has 64 hexadecimal digits")
     return secret
 
 
@@ -67,7 +70,8 @@ def list_snapshots(repository):
 
 
 def run(options):
-    repository = Repository(options.repository, read_credential(options))
+    owner_key = read_hex(options.owner_key) if options.owner_key else None
+    repository = Repository(options.repository, read_credential(options), owner_key)
     for given in options.domain_secret:
         domain, epoch, digits = given.split(":")
         repository.ring.domain_secrets[int(domain), int(epoch)] = read_hex(digits)

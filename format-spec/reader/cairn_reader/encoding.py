@@ -9,14 +9,17 @@ GIB = 1 << 30
 # Section 2. Bytes unless the name says otherwise.
 CHUNK_MAX = MIB
 FRAME_PLAINTEXT_MAX = 2 * MIB
+FRAME_SEALED_MAX = 2 * MIB + 16
 FRAME_CHUNKS_MAX = 4096
 FRAME_BASES_MAX = 1024
 FRAME_BASES_SUM_MAX = 16 * MIB
 ZSTD_WINDOW_MAX = 1 << 25
-PACK_MAX = 256 * MIB
+PACK_TARGET_MIN, PACK_MAX = MIB, 256 * MIB
+ALIGNED_MIN = 4096
 PACK_FRAMES_MAX = 65536
 DIRECTORY_PLAINTEXT_MAX = 8 * MIB
 SEGMENT_OBJECT_MAX = 32 * MIB
+SEGMENT_LEVEL_MAX = 64
 SMALL_OBJECT_MAX = MIB
 NODE_MAX = MIB
 ENTRY_MAX = 448 * KIB
@@ -27,6 +30,7 @@ ENTRY_EXTENTS_MAX = 16
 NODE_EXTENTS_MAX = 4096
 NODE_LEVEL_MAX = 8
 NESTING_MAX = 4096
+FILE_BYTES_MAX = (1 << 63) - 1
 LABEL_MAX = 255
 ARGON2_KIB_MIN, ARGON2_KIB_MAX = 19456, 4 * MIB
 ARGON2_PASSES_MIN, ARGON2_PASSES_MAX = 2, 64
@@ -39,6 +43,10 @@ VARINT_BYTES_MAX = 10
 
 class CairnError(Exception):
     """Something in the repository is not as the specification says; the message names it."""
+
+
+class NewerFormat(CairnError):
+    """Not damage: a later version of the format, or a field that may not be ignored."""
 
 
 class Cursor:
@@ -143,7 +151,7 @@ class Cursor:
             if tag in known:
                 found[tag] = value
             elif tag % 2 == 1:
-                self.fail(f"field {tag} is unknown and may not be ignored")
+                raise NewerFormat(f"{self.what}: field {tag} is unknown and may not be ignored")
         for tag in required:
             if tag not in found:
                 self.fail(f"field {tag} is missing")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import crypto
 from .crypto import H, KDF
-from .encoding import CairnError, Cursor, PACK_MAX, SEGMENT_OBJECT_MAX, SMALL_OBJECT_MAX, padme
+from .encoding import CairnError, Cursor, NewerFormat, PACK_MAX, SEGMENT_OBJECT_MAX, SMALL_OBJECT_MAX, padme
 from .keys import CERTIFICATE_MAX, MAGIC, parse_certificate, verify_certificate
 
 KIND_DATA_PACK, KIND_TREE_PACK, KIND_SEGMENT, KIND_SNAPSHOT = 1, 2, 3, 4
@@ -127,7 +127,7 @@ def parse_header(raw, kind, rid, what):
     if cursor.take(8) != MAGIC or cursor.u8() != kind:
         cursor.fail(f"not an object of kind {kind}")
     if cursor.u8() != 1:
-        cursor.fail("unknown version")
+        raise NewerFormat(f"{what}, header: unknown version")
     cipher, flags = cursor.u8(), cursor.u8()
     if cipher not in (crypto.CIPHER_AES_256_GCM, crypto.CIPHER_XCHACHA20_POLY1305):
         cursor.fail(f"unknown cipher {cipher}")
@@ -168,7 +168,7 @@ def data_key(header, ring, domain_keys):
 def _unwrap(header, ring, domain_keys):
     secret = ring.domain_secret(header.domain, header.epoch)
     public = crypto.x25519_public(secret) if secret else None
-    if public is None or domain_keys.get((header.domain, header.epoch), public) != public:
+    if public is None or domain_keys.get((header.domain, header.epoch)) != public:
         raise MissingKey(f"{header.what}: no key of domain {header.domain}, epoch {header.epoch}")
     shared = crypto.x25519(secret, header.public)
     wrapping = KDF("cairn v1 data key wrap", shared + public + header.bound)

@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 from . import crypto
 from .crypto import H, KDF
 from .encoding import (ARGON2_KIB_MAX, ARGON2_KIB_MIN, ARGON2_LANES_MAX, ARGON2_LANES_MIN, ARGON2_PASSES_MAX,
-                       ARGON2_PASSES_MIN, CairnError, Cursor, KEY_FILE_MAX, KEY_FILE_MIN, LABEL_MAX, value)
+                       ARGON2_PASSES_MIN, CairnError, Cursor, GIB, KEY_FILE_MAX, KEY_FILE_MIN, KIB, LABEL_MAX,
+                       require_ascending, value)
 
 MAGIC = bytes.fromhex("43 41 49 52 4E 0D 0A 1A")
 OWNER, WRITER, READER, MAINTAINER = 0, 1, 2, 3
 ROLE_NAMES = {OWNER: "owner", WRITER: "writer", READER: "reader", MAINTAINER: "maintainer"}
 PASSPHRASE, KEY_FILE, COMMAND, RECIPIENT = 1, 2, 3, 4
 KIND_SLOT = 9
+ARGON2_KIB_UNASKED = GIB // KIB
+IDENTITY_PREFIX = "cairn-identity-"
 SLOT_PLAIN_BYTES = 256
 CERTIFICATE_MAX = 1 + 1 + 32 + 8 + 2 + LABEL_MAX + 64
 
@@ -45,9 +48,9 @@ def parse_certificate(raw, what):
 
 
 def verify_certificate(certificate, owner_key, rid, what):
-    """The owner signs every certificate, its own (the only one of role 0) too."""
-    if certificate.role == OWNER and certificate.public_key != owner_key:
-        raise CairnError(f"{what}: an owner's certificate for another key than the owner's")
+    """The owner signs every certificate, its own (the only one of role 0, which has no other) too."""
+    if (certificate.role == OWNER) != (certificate.public_key == owner_key):
+        raise CairnError(f"{what}: an owner's certificate for another key than the owner's, or the reverse")
     crypto.verify_ed25519(owner_key, certificate.signature, b"certificate" + rid, certificate.raw[:-64],
                           f"{what}, certificate")
 
@@ -65,8 +68,7 @@ class KeyRing:
     domain_secrets: dict = field(default_factory=dict)  # (domain, epoch) -> X25519 secret
     data_id_key: bytes = None
     tree_id_key: bytes = None
-    owner_key: bytes = None                             # as pinned: by derivation
-    certificates: list = field(default_factory=list)    # as pinned: from slots
+    owner_key: bytes = None                             # as pinned: by derivation or by the slot
 
     def add_root(self, epoch, root):
         self.roots[epoch] = root
@@ -87,21 +89,34 @@ class KeyRing:
         return None
 
     def merge(self, other):
+        if None not in (self.owner_key, other.owner_key) and self.owner_key != other.owner_key:
+            raise CairnError("the key slots that this credential opens name different owners: at least one is forged")
         for name in ("roots", "index_keys", "config_keys", "domain_secrets"):
             getattr(self, name).update(getattr(other, name))
         self.data_id_key = self.data_id_key or other.data_id_key
         self.tree_id_key = self.tree_id_key or other.tree_id_key
         self.owner_key = self.owner_key or other.owner_key
-        self.certificates += other.certificates
 
 
 # Section 3.1, key slots
 
 @dataclass(frozen=True)
 class Credential:
-    """What the user brings: the method of section 3.1 and its secret bytes."""
+    """What the user brings: the method of section 3.1 and its secret bytes, and how much memory one slot may ask for."""
     method: int
     secret: bytes
+    memory_kib_max: int = ARGON2_KIB_UNASKED
+
+
+def parse_identity(text):
+    """A recipient's secret from its text form (section 3.1)."""
+    digits = text.strip()
+    if not digits.startswith(IDENTITY_PREFIX) or len(digits) != len(IDENTITY_PREFIX) + 72 or digits != digits.lower():
+        raise CairnError("an identity is cairn-identity- and 72 lower-case hexadecimal digits")
+    raw = bytes.fromhex(digits[len(IDENTITY_PREFIX):])
+    if H(IDENTITY_PREFIX.encode() + raw[:32])[:4] != raw[32:]:
+        raise CairnError("the identity's check digits do not match")
+    return raw[:32]
 
 
 @dataclass(frozen=True)
@@ -118,6 +133,11 @@ class Slot:
     nonce: bytes
     commitment: bytes
     label: str
+
+    @property
+    def cost(self):
+        """For trying the cheapest first."""
+        return self.costs[0] * self.costs[1] if self.costs else 0
 
 
 def parse_slot(raw, what):
@@ -164,6 +184,8 @@ def _slot_input(slot, credential):
     secret = credential.secret
     if slot.method == PASSPHRASE:
         _check_costs(slot)
+        if slot.costs[0] > credential.memory_kib_max:
+            raise CairnError(f"{slot.what}: asks for {slot.costs[0]} KiB of memory, which must be allowed expressly")
         return crypto.argon2id(secret, slot.salt, *slot.costs)
     if slot.method in (KEY_FILE, COMMAND):
         if slot.method == COMMAND and secret.endswith(b"\n"):
@@ -191,35 +213,48 @@ def open_slot(slot, credential):
     return _parse_payload(slot, payload)
 
 
-REQUIRED_FIELDS = {
+PAYLOAD_FIELDS = {1, 3, 5, 7, 9, 11, 13, 17, 19, 21, 23}
+ROLE_FIELDS = {
     OWNER: (1, 3, 5),
-    WRITER: (1, 3, 7, 9, 11, 13, 15, 19, 21),
-    READER: (1, 3, 7, 9, 13, 15, 17),
-    MAINTAINER: (1, 3, 7, 9, 13, 15, 17, 19, 21),
+    WRITER: (1, 3, 7, 9, 11, 13, 19, 21, 23),
+    READER: (1, 3, 7, 9, 13, 17, 23),
+    MAINTAINER: (1, 3, 7, 9, 13, 17, 19, 21, 23),
 }
 
 
 def _parse_payload(slot, payload):
     what = f"{slot.what}, payload"
-    known = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21}
-    found = Cursor(payload, what).fields(known, REQUIRED_FIELDS[slot.role])
+    found = Cursor(payload, what).fields(PAYLOAD_FIELDS, ROLE_FIELDS[slot.role])
+    if set(found) != set(ROLE_FIELDS[slot.role]):
+        raise CairnError(f"{what}: fields of another role")
     if value(found, 1, what, Cursor.u8) != slot.role:
         raise CairnError(f"{what}: the sealed role is not the plain one")
     epoch = value(found, 3, what, Cursor.u32)
+    if epoch < 1:
+        raise CairnError(f"{what}: epoch 0")
     key = lambda tag: value(found, tag, what, lambda cursor: cursor.take(32))
     ring = KeyRing(slot.rid, slot.role)
     if slot.role == OWNER:
         ring.add_root(epoch, key(5))
         return ring
-    ring.data_id_key, ring.tree_id_key = key(7), key(9)
-    ring.index_keys[epoch], ring.config_keys[epoch] = key(13), key(15)
-    secrets = lambda cursor: cursor.list(lambda: ((cursor.u32(), cursor.u32()), cursor.take(32)), 40)
-    ring.domain_secrets.update(value(found, 17, what, secrets, []))
+    ring.data_id_key, ring.tree_id_key, ring.owner_key = key(7), key(9), key(23)
+    epochs = value(found, 13, what, lambda c: c.list(lambda: (c.u32(), c.take(32), c.take(32)), 68))
+    if [one for one, _, _ in epochs] != list(range(1, epoch + 1)):
+        raise CairnError(f"{what}: not the keys of every epoch from 1 to {epoch}")
+    for one, index_key, config_key in epochs:
+        ring.index_keys[one], ring.config_keys[one] = index_key, config_key
+    secrets = value(found, 17, what, lambda c: c.list(lambda: ((c.u32(), c.u32()), c.take(32)), 40), [])
+    require_ascending([place for place, _ in secrets], f"{what}, domain secrets")
+    ring.domain_secrets.update(secrets)
     if 21 in found:
-        certificate = parse_certificate(value(found, 21, what, lambda cursor: cursor.bytes(CERTIFICATE_MAX)), what)
-        if certificate.role != slot.role:
-            raise CairnError(f"{what}: the certificate is for another role")
-        if crypto.ed25519_public(key(19)) != certificate.public_key:
-            raise CairnError(f"{what}: the certificate is for another signing key")
-        ring.certificates.append(certificate)
+        _check_signer(found, slot, ring, what, key(19))
     return ring
+
+
+def _check_signer(found, slot, ring, what, seed):
+    certificate = parse_certificate(value(found, 21, what, lambda cursor: cursor.bytes(CERTIFICATE_MAX)), what)
+    if certificate.role != slot.role:
+        raise CairnError(f"{what}: the certificate is for another role")
+    if crypto.ed25519_public(seed) != certificate.public_key:
+        raise CairnError(f"{what}: the certificate is for another signing key")
+    verify_certificate(certificate, ring.owner_key, ring.rid, what)

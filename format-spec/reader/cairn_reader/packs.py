@@ -8,19 +8,18 @@ import zstandard
 
 from .crypto import H, MAC, TAG_BYTES
 from .encoding import (CHUNK_MAX, CairnError, Cursor, DIRECTORY_PLAINTEXT_MAX, FRAME_BASES_MAX, FRAME_BASES_SUM_MAX,
-                       FRAME_CHUNKS_MAX, FRAME_PLAINTEXT_MAX, PACK_FRAMES_MAX, PACK_MAX, ZSTD_WINDOW_MAX)
+                       FRAME_CHUNKS_MAX, FRAME_PLAINTEXT_MAX, FRAME_SEALED_MAX, PACK_FRAMES_MAX, PACK_MAX,
+                       SEGMENT_LEVEL_MAX, ZSTD_WINDOW_MAX)
 from .envelope import (FLAG_PARITY, HEADER_BYTES, KIND_DATA_PACK, KIND_SEGMENT, KIND_TREE_PACK, PACK_FOLDERS,
                        PART_DIRECTORY, PART_FRAME, PART_LOCATOR, SYMMETRIC, data_key, open_body, open_part, pack_name,
                        parse_header, verify_body)
-from .keys import CERTIFICATE_MAX, parse_certificate, verify_certificate
+from .keys import CERTIFICATE_MAX, WRITER, parse_certificate, verify_certificate
 from . import crypto
 
 CODEC_STORED, CODEC_ZSTD = 0, 1
 LOCATOR_BYTES = 32 + TAG_BYTES
 PARITY_FOOTER_BYTES = 48
 ZSTD_MAGIC = bytes.fromhex("28B52FFD")
-# The text gives no limit for a sealed frame; zstd never needs more than this for data it cannot compress.
-FRAME_SEALED_MAX = FRAME_PLAINTEXT_MAX + FRAME_PLAINTEXT_MAX // 128 + TAG_BYTES
 FRAME_DESCRIPTION_SMALLEST = 1 + 1 + 1 + 1 + 33 + 1
 CACHED_FRAMES = 32
 HASH_STEP = 1 << 20
@@ -51,6 +50,8 @@ def parse_frames(cursor):
         frames.append(frame)
 
     cursor.list(one, FRAME_DESCRIPTION_SMALLEST, PACK_FRAMES_MAX)
+    if not frames:
+        cursor.fail("a pack without frames")
     return frames
 
 
@@ -118,7 +119,8 @@ class Pack:
         footer = Cursor(self.read(self.length - PARITY_FOOTER_BYTES, PARITY_FOOTER_BYTES), f"{self.object_name}, parity")
         end, shard, k, m = footer.u64(), footer.u32(), footer.u16(), footer.u16()
         hashes = 16 * (k + m)
-        if end + m * shard + hashes + PARITY_FOOTER_BYTES != self.length or not (k - 1) * shard < end <= k * shard:
+        if (end + m * shard + hashes + PARITY_FOOTER_BYTES != self.length or not (k - 1) * shard < end <= k * shard
+                or min(k, m) < 1 or shard % 2):
             footer.fail("the lengths do not add up")
         covered = self.read(self.length - PARITY_FOOTER_BYTES - hashes, hashes + 16)
         if footer.take(32) != H(covered):
@@ -133,9 +135,9 @@ class Pack:
         cursor = Cursor(plain, f"{self.object_name}, locator")
         frames_end, offset, length, frame_count = cursor.u64(), cursor.u64(), cursor.u64(), cursor.u32()
         cursor.zeros(4)
-        if length > DIRECTORY_PLAINTEXT_MAX + TAG_BYTES or frame_count > PACK_FRAMES_MAX:
+        if length > DIRECTORY_PLAINTEXT_MAX + TAG_BYTES or not 1 <= frame_count <= PACK_FRAMES_MAX:
             cursor.fail("a length or count is beyond its limit")
-        if not HEADER_BYTES <= frames_end <= offset or offset + length != end - LOCATOR_BYTES:
+        if not HEADER_BYTES < frames_end <= offset or offset + length != end - LOCATOR_BYTES:
             cursor.fail("the parts of the pack do not follow each other")
         return frames_end, offset, length, frame_count
 
@@ -155,7 +157,7 @@ class Pack:
         cursor.end()
         verify_certificate(certificate, self.repository.config.owner_key, self.repository.ring.rid, what)
         crypto.verify_ed25519(certificate.public_key, signature, self.header.bound, signed, what)
-        end = frames[-1].offset + frames[-1].sealed_length if frames else HEADER_BYTES
+        end = frames[-1].offset + frames[-1].sealed_length
         if len(frames) != frame_count or end != frames_end:
             cursor.fail("the frames are not those of the locator")
         return frames
@@ -171,11 +173,12 @@ class PackEntry:
     epoch: int
     length: int
     frames: list
+    namespace: bytes = field(default=None, compare=False)  # as the segment says; nothing depends on it once it was checked
 
 
 def parse_segment(record, what):
     cursor = Cursor(record, what)
-    cursor.varint()                              # level
+    cursor.varint(SEGMENT_LEVEL_MAX)             # level
     cursor.list(lambda: cursor.take(32), 32)     # segments it replaces: reading those too does no harm
     entries = cursor.list(lambda: _parse_pack_entry(cursor), 32 + 1 + 4 + 4 + 1 + 16 + 16 + 1)
     cursor.end()
@@ -187,19 +190,25 @@ def _parse_pack_entry(cursor):
     if kind not in PACK_FOLDERS or domain == SYMMETRIC:
         cursor.fail("not a pack's kind and domain")
     length = cursor.varint(PACK_MAX)
-    cursor.take(16)  # writer id
+    namespace = cursor.take(16)
     cursor.take(16)  # session
     frames = parse_frames(cursor)
-    if frames and frames[-1].offset + frames[-1].sealed_length > length - LOCATOR_BYTES:
+    if frames[-1].offset + frames[-1].sealed_length > length - LOCATOR_BYTES:
         cursor.fail("the frames do not fit in the pack")
-    return PackEntry(name, kind, domain, epoch, length, frames)
+    return PackEntry(name, kind, domain, epoch, length, frames, namespace)
 
 
 def read_segment(repository, name, identity):
     raw = repository.store.read("index", name, identity)
     body = open_body(raw, KIND_SEGMENT, repository.ring, {}, name)
     verify_body(body, repository.config.owner_key, repository.ring.rid)
-    return parse_segment(body.record, name)
+    entries = parse_segment(body.record, name)
+    if body.certificate.role != WRITER:
+        return entries
+    own = [entry for entry in entries if entry.namespace == body.certificate.writer_id]
+    if len(own) < len(entries):
+        repository.problem(f"{name}: its writer describes packs of others; these are ignored")
+    return own
 
 
 # Section 6.3, frames
@@ -221,10 +230,10 @@ def _unzstd(compressed, plain_length, prefix, what):
         if compressed[:4] != ZSTD_MAGIC:
             raise CairnError(f"{what}: not a zstd frame")
         stated = zstandard.get_frame_parameters(compressed)
-        if stated.window_size > ZSTD_WINDOW_MAX or stated.dict_id:
-            raise CairnError(f"{what}: a zstd frame with too large a window, or with a dictionary id")
-        if stated.content_size not in (zstandard.CONTENTSIZE_UNKNOWN, plain_length):
-            raise CairnError(f"{what}: the zstd frame is for another length")
+        if stated.window_size > ZSTD_WINDOW_MAX or stated.dict_id or stated.has_checksum:
+            raise CairnError(f"{what}: a zstd frame with too large a window, with a dictionary id or with a check sum")
+        if stated.content_size != plain_length:
+            raise CairnError(f"{what}: the zstd frame does not state this length")
         dictionary = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if prefix else None
         decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=ZSTD_WINDOW_MAX)
         return decompressor.decompress(compressed, max_output_size=plain_length, allow_extra_data=False)

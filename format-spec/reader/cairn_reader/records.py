@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from . import crypto
 from .crypto import KDF
-from .encoding import CairnError, Cursor, LABEL_MAX, value
+from .encoding import (ALIGNED_MIN, CHUNK_MAX, CairnError, Cursor, LABEL_MAX, PACK_MAX, PACK_TARGET_MIN, value)
+from .envelope import SYMMETRIC
 
 CONFIG_FIELDS = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 22, 23}
 CONFIG_REQUIRED = (1, 3, 5, 7, 9, 11, 13, 15, 17)
@@ -34,7 +35,34 @@ def _domains(cursor):
             cursor.fail("unknown origin of a domain")
         cursor.str(LABEL_MAX)
         return place, public
-    return dict(cursor.list(one, 42))
+    listed = cursor.list(one, 42)
+    domains = dict(listed)
+    if len(domains) != len(listed) or any(domain == SYMMETRIC or epoch < 1 for domain, epoch in domains):
+        cursor.fail("a domain that may not be, or stands twice")
+    if not any(domain == 0 for domain, _ in domains):
+        cursor.fail("domain 0 is missing")
+    return domains
+
+
+def _chunker(cursor):
+    algorithm, normalisation = cursor.u8(), cursor.u8()
+    least, average, most = (cursor.varint(CHUNK_MAX) for _ in range(3))
+    if algorithm != 1 or normalisation > 3 or not (64 <= least < average < most) or average < 256 or most < 1024:
+        cursor.fail("a chunker that may not be")
+
+
+def _between(least, most):
+    def read(cursor):
+        if cursor.varint(most) < least:
+            cursor.fail(f"a number below {least}")
+    return read
+
+
+def _revoked(cursor):
+    earliest = {}
+    for writer_id, time in cursor.list(lambda: (cursor.take(16), cursor.zigzag()), 17):
+        earliest[writer_id] = min(time, earliest.get(writer_id, time))
+    return earliest
 
 
 def parse_config(record, epoch, what):
@@ -43,14 +71,13 @@ def parse_config(record, epoch, what):
     raw = lambda length: lambda cursor: cursor.take(length)
     if get(7, Cursor.u8) not in (crypto.CIPHER_AES_256_GCM, crypto.CIPHER_XCHACHA20_POLY1305):
         raise CairnError(f"{what}: unknown cipher")
-    for tag in (13, 17):
-        get(tag, Cursor.varint)
-    get(15, lambda cursor: (cursor.u8(), cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint()))
+    get(13, _between(PACK_TARGET_MIN, PACK_MAX))
+    get(15, _chunker)
+    get(17, _between(ALIGNED_MIN, CHUNK_MAX))
     get(19, lambda cursor: (cursor.u16(), cursor.u16()))
     get(21, raw(32))
-    revoked = get(22, lambda cursor: cursor.list(lambda: (cursor.take(16), cursor.zigzag()), 17), [])
     return Config(epoch, get(1, raw(16)), get(3, raw(32)), get(5, Cursor.varint), get(9, raw(32)),
-                  get(11, _domains), dict(revoked), get(23, raw(24 + 48)))
+                  get(11, _domains), get(22, _revoked, {}), get(23, raw(24 + 48)))
 
 
 def previous_root(config, root, rid):
@@ -91,13 +118,13 @@ def parse_snapshot(body, name, identity):
     get(15, raw(16))
     get(16, raw(32))
     get(18, lambda cursor: cursor.list(lambda: cursor.take(32), 32))
-    get(22, Cursor.str)
+    get(22, label)
     get(24, lambda cursor: cursor.list(lambda: _source(cursor), 3))
     get(26, lambda cursor: cursor.list(cursor.str, 1))
     return Snapshot(name, identity, get(1, Cursor.zigzag), get(3, Cursor.zigzag), get(5, label), get(7, label),
                     get(8, label, ""), get(9, byte_lists), get(10, lambda c: c.list(lambda: c.str(LABEL_MAX), 1), []),
                     get(11, raw(32)), get(13, Cursor.varint), body.certificate.writer_id, body.certificate.name,
-                    get(20, lambda cursor: [cursor.varint() for _ in range(8)], []))
+                    get(20, lambda cursor: [cursor.varint() for _ in range(8)], [0] * 8))
 
 
 def _source(cursor):

@@ -3,9 +3,9 @@
 from contextlib import contextmanager
 
 from . import envelope
-from .encoding import CairnError
+from .encoding import CairnError, NewerFormat
 from .envelope import KIND_CONFIG, KIND_SNAPSHOT, MissingKey, Store, open_body, verify_body
-from .keys import MAINTAINER, OWNER, READER, ROLE_NAMES, WRITER, open_slot, parse_slot, verify_certificate
+from .keys import MAINTAINER, OWNER, READER, RECIPIENT, ROLE_NAMES, WRITER, open_slot, parse_slot
 from .packs import Chunks
 from .records import parse_config, parse_snapshot, previous_root
 
@@ -15,13 +15,19 @@ RIGHTS = (WRITER, READER, MAINTAINER, OWNER)  # ascending
 class Repository:
     """`problems`: what is damaged or forged. `notes`: what this credential may not see."""
 
-    def __init__(self, folder, credential):
+    def __init__(self, folder, credential, owner_key=None):
+        """`owner_key`: the owner's Ed25519 public key as one was told it, if one was."""
         self.problems = []
         self.notes = []
         self.store = Store(folder)
         self.rid, self.format_hash = envelope.read_format(self.store)
         self.ring = self._open_slots(credential)
         self.config = self._open_config()
+        if owner_key not in (None, self.config.owner_key):
+            raise CairnError(f"the owner's key is {self.config.owner_key.hex()}, not the one expected")
+        if credential.method == RECIPIENT and owner_key is None:
+            self.notes.append(f"a recipient slot does not prove who made the repository; its owner's key is "
+                              f"{self.config.owner_key.hex()}: compare it with what you were told")
 
     def problem(self, fact):
         if str(fact) not in self.problems:
@@ -40,13 +46,16 @@ class Repository:
     # Section 3.1
 
     def _open_slots(self, credential):
-        """All slots that the credential opens: after a rotation each has the keys of one epoch."""
-        rings = []
+        """All slots that the credential opens, the cheapest tried first: each may bring other domains."""
+        slots, rings = [], []
         for name, identity in self.store.list("keys"):
             with self.tolerating():
                 slot = parse_slot(self.store.read("keys", name, identity), name)
                 if slot.rid != self.rid:
                     raise CairnError(f"{name}: belongs to another repository")
+                slots.append(slot)
+        for slot in sorted(slots, key=lambda slot: slot.cost):
+            with self.tolerating():
                 ring = open_slot(slot, credential)
                 if ring is not None:
                     rings.append(ring)
@@ -61,7 +70,7 @@ class Repository:
     # Section 8.1
 
     def _open_config(self):
-        """The valid config of the highest generation. Opening one may give the root of the epoch before it."""
+        """The valid config of the highest generation, then H. Opening one may give the root of the epoch before it."""
         waiting = {}
         for name, identity in self.store.list("config"):
             with self.tolerating():
@@ -75,6 +84,8 @@ class Repository:
                     config, body = self._read_config(name, raw)
                 except MissingKey:
                     continue
+                except NewerFormat:
+                    raise
                 except CairnError as error:
                     self.problem(error)
                 else:
@@ -89,7 +100,10 @@ class Repository:
 
     def _read_config(self, name, raw):
         body = open_body(raw, KIND_CONFIG, self.ring, {}, name)
-        config = parse_config(body.record, body.header.epoch, name)
+        try:
+            config = parse_config(body.record, body.header.epoch, name)
+        except NewerFormat as error:
+            return error, body
         if (config.rid, config.format_hash) != (self.rid, self.format_hash):
             raise CairnError(f"{name}: it is for another `format` object")
         root = self.ring.roots.get(config.epoch)
@@ -98,27 +112,24 @@ class Repository:
         return config, body
 
     def _newest(self, configs):
-        valid = []
+        """Judged by the owner's key that is derived or stands in the key slot, not by the one that a config names."""
+        valid, newer = [], None
         for config, name, body in configs:
             with self.tolerating():
-                self._verify_config(config, body, name)
-                valid.append((config.generation, name, config))
+                verify_body(body, self.ring.owner_key, self.rid)
+                if body.certificate.role != OWNER:
+                    raise CairnError(f"{name}: not signed by the owner")
+                if isinstance(config, NewerFormat):
+                    newer = config
+                elif config.owner_key != self.ring.owner_key:
+                    raise CairnError(f"{name}: it names another owner than the key slot does")
+                else:
+                    valid.append((config.generation, name, config))
+        if newer:
+            raise newer
         if not valid:
             raise CairnError("; ".join(["no valid config"] + self.problems))
-        valid.sort(key=lambda one: one[:2])
-        if len(valid) > 1 and valid[-1][0] == valid[-2][0]:
-            self.problem(f"{valid[-1][1]} and {valid[-2][1]} have the same generation")
-        return valid[-1][2]
-
-    def _verify_config(self, config, body, name):
-        """Signed by the owner: the derived one for an owner, else the one who signed this key ring's certificate."""
-        if self.ring.owner_key not in (None, config.owner_key):
-            raise CairnError(f"{name}: it names another owner than the one derived from the root")
-        for certificate in self.ring.certificates:
-            verify_certificate(certificate, config.owner_key, self.rid, f"{name} against the key slot")
-        verify_body(body, config.owner_key, self.rid)
-        if body.certificate.role != OWNER:
-            raise CairnError(f"{name}: not signed by the owner")
+        return max(valid, key=lambda one: one[:2])[2]  # the names differ in H only
 
     # Section 8.2
 

@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from .encoding import (CHUNK_MAX, CairnError, Cursor, ENTRY_EXTENTS_MAX, ENTRY_MAX, NAME_MAX, NODE_EXTENTS_MAX,
-                       NODE_LEVEL_MAX, SYMLINK_TARGET_MAX, XATTRS_MAX, require_ascending, value)
+from .encoding import (CHUNK_MAX, CairnError, Cursor, ENTRY_EXTENTS_MAX, ENTRY_MAX, FILE_BYTES_MAX, LABEL_MAX, NAME_MAX,
+                       NODE_EXTENTS_MAX, NODE_LEVEL_MAX, SYMLINK_TARGET_MAX, XATTRS_MAX, require_ascending, value)
 
 DIRECTORY_LEAF, DIRECTORY_INNER, EXTENT_LEAF, EXTENT_INNER = 0x44, 0x49, 0x45, 0x4A
 FILE, DIRECTORY, SYMLINK, FIFO, CHARACTER_DEVICE, BLOCK_DEVICE, SOCKET = range(1, 8)
 DEVICES = (CHARACTER_DEVICE, BLOCK_DEVICE)
 MODE_MAX = 0o7777
 U32_MAX = (1 << 32) - 1
-FILE_BYTES_MAX = (1 << 63) - 1
 NANOSECONDS = 10 ** 9
 
 # The table of an entry's fields: tag -> kinds that may have it.
@@ -66,8 +65,8 @@ def parse_entry(raw, what):
         if kind not in FIELD_KINDS[tag]:
             cursor.fail(f"field {tag} in an entry of kind {kind}")
     get = lambda tag, read, default=None: value(found, tag, what, read, default)
-    get(2, lambda c: c.str())
-    get(4, lambda c: c.str())
+    get(2, lambda c: c.str(LABEL_MAX))
+    get(4, lambda c: c.str(LABEL_MAX))
     content = _file_content(found, get, what) if kind == FILE else {}
     if kind == DIRECTORY:
         content["node"] = get(5, lambda c: c.take(32))
@@ -98,7 +97,9 @@ def _target(raw, what):
 
 
 def _xattrs(cursor, what):
-    pairs = cursor.list(lambda: (cursor.bytes(), cursor.bytes()), 2)
+    pairs = cursor.list(lambda: (cursor.bytes(), cursor.bytes()), 3)
+    if not pairs or any(not name or b"\0" in name for name, _ in pairs):
+        cursor.fail("no extended attributes, or one whose name is not allowed")
     if sum(len(name) + len(content) for name, content in pairs) > XATTRS_MAX:
         cursor.fail("too many bytes of extended attributes")
     require_ascending([name for name, _ in pairs], f"{what}, extended attributes")

@@ -261,6 +261,30 @@ fn decode_chunker(r: &mut Reader<'_>) -> Result<ChunkerSettings, FormatError> {
         && settings.bytes_avg >= 256
         && settings.bytes_max >= 1024
         && settings.bytes_min < settings.bytes_avg
-        && settings.bytes_avg < settings.bytes_max;
+        && settings.bytes_avg < settings.bytes_max
+        // The cut function goes two bytes a step (SPEC section 8.8).
+        && [settings.bytes_min, settings.bytes_avg, settings.bytes_max].iter().all(|b| b % 2 == 0);
     if usable { Ok(settings) } else { Err(FormatError::Value { what: "chunker of config" }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunk_sizes_must_be_even_and_ascend() {
+        let read = |sizes: [u32; 3]| {
+            let mut writer = Writer::new();
+            writer.u8(1).u8(2);
+            for bytes in sizes {
+                writer.varint(u64::from(bytes));
+            }
+            decode_chunker(&mut Reader::new(writer.as_bytes(), "chunker")).is_ok()
+        };
+        assert!(read([64, 256, 1024]));
+        assert!(read([16 << 10, 64 << 10, 256 << 10]));
+        for sizes in [[65, 256, 1024], [64, 257, 1024], [64, 256, 1025], [256, 256, 1024]] {
+            assert!(!read(sizes), "{sizes:?}");
+        }
+    }
 }

@@ -199,7 +199,10 @@ where
         options: FeedOptions,
     ) -> Self {
         let now_ms = shared.vault.context.clock.now_ms();
-        let now = Timestamp { seconds: now_ms.div_euclid(1000), nanoseconds: 0 };
+        let now = Timestamp {
+            seconds: now_ms.div_euclid(1000),
+            nanoseconds: u32::try_from(now_ms.rem_euclid(1000)).unwrap_or_default() * 1_000_000,
+        };
         Self {
             shared,
             scope,

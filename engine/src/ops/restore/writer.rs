@@ -51,6 +51,8 @@ pub struct TreeWriter<'a> {
     /// Directories from the target down to where the walk is.
     above: Vec<SafePath>,
     files: Vec<TargetFile>,
+    /// Paths of these files in the snapshot.
+    names: Vec<String>,
     wanted: Vec<(ChunkId, u32, Destination)>,
     unfinished: Vec<Unfinished>,
     /// Files of the window whose content cannot be had, with the reason.
@@ -79,6 +81,7 @@ impl<'a> TreeWriter<'a> {
             report: RestoreReport::default(),
             above: vec![SafePath::root()],
             files: Vec::new(),
+            names: Vec::new(),
             wanted: Vec::new(),
             unfinished: Vec::new(),
             broken: HashMap::new(),
@@ -119,11 +122,8 @@ impl<'a> TreeWriter<'a> {
         if !self.keep_going || !error.is_damage() {
             return Err(error);
         }
-        let remark = Remark {
-            code: error.code(),
-            subject: path.to_owned(),
-            message: format!("{path}: {error}"),
-        };
+        let remark =
+            Remark { code: error.code(), subject: path.to_owned(), message: error.to_string() };
         self.repository.monitor().count(Counter::Findings, 1);
         self.repository.monitor().warn(remark.clone());
         self.report.damage_count += 1;
@@ -146,12 +146,18 @@ impl<'a> TreeWriter<'a> {
     }
 
     /// Lists the chunks of a file, and clears its holes. Content of large files is written meanwhile.
-    fn list_content(&mut self, file: TargetFile, entry: &Entry) -> Result<usize, Error> {
+    fn list_content(
+        &mut self,
+        path: &[u8],
+        file: TargetFile,
+        entry: &Entry,
+    ) -> Result<usize, Error> {
         let Node::File(content) = &entry.node else {
             return Err(Error::Internal { part: "the restore" });
         };
         let number = self.files.len();
         self.files.push(file.clone());
+        self.names.push(shown(path));
         let nodes = self.nodes;
         reader::extents(nodes, content, &mut |offset, extent| {
             match extent {
@@ -189,13 +195,15 @@ impl<'a> TreeWriter<'a> {
             };
             if let Some(message) = message {
                 let path = entry.path.below(self.target.path()).display().to_string();
-                self.damage(&path, Error::ContentDamaged { message })?;
+                let error = Error::ContentDamaged { path: path.clone(), message };
+                self.damage(&path, error)?;
                 continue;
             }
             for problem in self.target.finish(&entry.path, &entry.node, &entry.meta) {
                 self.failed(problem)?;
             }
         }
+        self.names.clear();
         for file in std::mem::take(&mut self.files) {
             self.target.close(&file);
         }
@@ -213,11 +221,12 @@ impl<'a> TreeWriter<'a> {
             match place {
                 Some(place) if place.bytes == bytes => wanted.push(Wanted { id, place, tag }),
                 _ => {
-                    let error = Error::ChunkMissing { chunk: id };
+                    let message = Error::ChunkMissing { chunk: id }.to_string();
                     if !self.keep_going {
-                        return Err(error);
+                        let path = self.names.get(tag.file).cloned().unwrap_or_default();
+                        return Err(Error::ContentDamaged { path, message });
                     }
-                    broken.entry(tag.file).or_insert_with(|| error.to_string());
+                    broken.entry(tag.file).or_insert(message);
                 }
             }
         }
@@ -225,7 +234,7 @@ impl<'a> TreeWriter<'a> {
         let (written, kept) = (AtomicU64::new(0), AtomicU64::new(0));
         let (target, monitor, keep_going) =
             (self.target, self.repository.monitor(), self.keep_going);
-        let files = &self.files;
+        let (files, names) = (&self.files, &self.names);
         self.nodes.fetch(wanted, &|wanted, chunk| {
             let Destination { file: number, offset } = wanted.tag;
             let chunk = match chunk {
@@ -233,6 +242,10 @@ impl<'a> TreeWriter<'a> {
                 Err(error) if keep_going && error.is_damage() => {
                     broken.lock().entry(number).or_insert_with(|| error.to_string());
                     return Ok(());
+                }
+                Err(error) if error.is_damage() => {
+                    let path = names.get(number).cloned().unwrap_or_default();
+                    return Err(Error::ContentDamaged { path, message: error.to_string() });
                 }
                 Err(error) => return Err(error),
             };
@@ -285,7 +298,7 @@ impl Visitor for TreeWriter<'_> {
                 self.above.push(place);
                 return Ok(Visit::Descend);
             }
-            Created::File(made) => match self.list_content(made, entry) {
+            Created::File(made) => match self.list_content(path, made, entry) {
                 Ok(number) => file = Some(number),
                 Err(error) => {
                     if let Some(group) = entry.meta.link {

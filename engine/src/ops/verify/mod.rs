@@ -81,7 +81,7 @@ pub struct VerifyReport {
     pub packs_checked: u64,
     /// Bytes of these.
     pub bytes_checked: u64,
-    /// Packs never read and decoded on this host.
+    /// Packs never proven sound on this host, or found damaged when last read.
     pub never_verified: u64,
     /// When the pack verified longest ago was, milliseconds since 1970; `None` when some never were.
     pub oldest_verified_ms: Option<u64>,
@@ -172,6 +172,8 @@ fn check_small_object(repository: &Repository, name: &ObjectName) -> Result<(), 
     if let ObjectName::Ack { snapshot, .. } = name {
         let signed = repository.read_signed(Kind::Ack, name, RECORD_BYTES_MAX)?;
         let ack = Ack::decode(&signed.record).map_err(Error::format(name))?;
+        let trust = &repository.vault().trust;
+        trust.check_not_revoked(&signed.writer, ack.time_ms).map_err(Error::sealed(name))?;
         if ack.snapshot != *snapshot {
             return Err(Error::Hash { object: name.to_string() });
         }
@@ -341,10 +343,11 @@ fn age_of_ledger(catalog: &Catalog, report: &mut VerifyReport) -> Result<(), Err
     let (mut never, mut oldest) = (0, None::<u64>);
     catalog.index().for_each_pack(&mut |_, _, ledger| {
         match ledger {
-            Some(entry) => {
+            // What was found damaged is not proven.
+            Some(entry) if entry.ok => {
                 oldest = Some(oldest.map_or(entry.verified_ms, |old| old.min(entry.verified_ms)));
             }
-            None => never += 1,
+            Some(_) | None => never += 1,
         }
         ControlFlow::Continue(())
     })?;

@@ -213,7 +213,8 @@ impl Cursor<'_> {
             self.frame_offset = frame_end;
             self.next_frame += 1;
         }
-        let keep_from = self.frame_offset.min(end) - self.buffer_offset;
+        // Behind the last frame nothing is kept, and the buffer begins after where frames ended.
+        let keep_from = self.frame_offset.min(end).saturating_sub(self.buffer_offset);
         let drop = usize::try_from(keep_from).unwrap_or(usize::MAX).min(self.buffer.len());
         self.buffer.drain(..drop);
         self.buffer_offset += drop as u64;
