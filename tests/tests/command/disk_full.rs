@@ -7,6 +7,7 @@
 use cairn_tests::compare::assert_same;
 use cairn_tests::lab::inside;
 use cairn_tests::process::{Cairn, Ran};
+use cairn_tests::say;
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
@@ -32,7 +33,7 @@ fn assert_says_full(ran: &Ran) {
 fn can_mount(cairn: &Cairn) -> bool {
     let ran = cairn.run_with_mounts("mount -t tmpfs none \"$1\"", ["home"]);
     if ran.code != Some(0) {
-        eprintln!("no mounts here, only file limits are tested: {}", ran.stderr.trim());
+        say(&format!("no mounts here, only file limits are tested: {}", ran.stderr.trim()));
     }
     ran.code == Some(0)
 }

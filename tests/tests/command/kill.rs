@@ -67,7 +67,7 @@ fn a_backup_killed_at_any_moment_is_completed_by_the_next() {
     cairn.run(["verify", "--level", "full", "--cache-dir", "fresh"]).expect(0);
     // Temporary files of the dead do not pile up for ever, and are no objects.
     let listed = cairn.run(["snapshots", "--json"]).expect(0);
-    assert!(listed.json("snapshot").len() >= 1 + ROUNDS / 5, "{listed:?}");
+    assert!(listed.json("snapshot").len() > ROUNDS / 5, "{listed:?}");
 }
 
 #[test]

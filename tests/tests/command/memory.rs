@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use cairn_tests::process::{Cairn, Used, measure};
+use cairn_tests::say;
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
@@ -40,7 +41,7 @@ fn make_source(source: &Path) {
 
 fn assert_modest(what: &str, used: &Used) {
     assert!(used.status.success(), "{what}: {used:#?}");
-    eprintln!("{what}: {} MiB", used.memory_bytes >> 20);
+    say(&format!("{what}: {} MiB", used.memory_bytes >> 20));
     assert!(used.memory_bytes > 4 << 20, "{what}: the figure is not believable: {used:?}");
     assert!(used.memory_bytes <= MEMORY_BYTES_MAX, "{what}: {} MiB", used.memory_bytes >> 20);
 }

@@ -13,7 +13,7 @@ use cairn_format::names::PackKind;
 use cairn_format::pack::{ChunkRef, Codec};
 use cairn_format::tree::{Content, Extent, Extents, Node};
 use cairn_tests::compare::assert_same;
-use cairn_tests::craft::{Craft, entry};
+use cairn_tests::craft::{Craft, compress_against, entry};
 use cairn_tests::lab::{Lab, back_up, inside, verify_full, write_key_file};
 use cairn_tests::seed::noise;
 use cairn_tests::{reader, tree};
@@ -116,23 +116,4 @@ fn frames_with_bases_are_read_by_the_engine_and_by_the_independent_reader() {
             .expect("its mode");
         assert_same(&target, &theirs);
     }
-}
-
-/// One zstd frame of `plain` that refers to `prefix`.
-fn compress_against(prefix: &[u8], plain: &[u8]) -> Vec<u8> {
-    use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
-    let mut context = CCtx::create();
-    for parameter in [
-        CParameter::CompressionLevel(3),
-        CParameter::ContentSizeFlag(true),
-        CParameter::ChecksumFlag(false),
-        CParameter::DictIdFlag(false),
-        CParameter::WindowLog(20),
-    ] {
-        context.set_parameter(parameter).expect("zstd knows it");
-    }
-    let mut stored = Vec::with_capacity(compress_bound(plain.len()));
-    context.ref_prefix(prefix).expect("a prefix");
-    context.compress2(&mut stored, plain).expect("it compresses");
-    stored
 }
