@@ -55,13 +55,14 @@ pub fn certificate() -> impl Strategy<Value = Certificate> {
 }
 
 fn chunker() -> impl Strategy<Value = ChunkerSettings> {
-    (0_u8..=3, 64_u32..1000, 1000_u32..100_000, 100_000_u32..=1 << 20).prop_map(
+    (0_u8..=3, 32_u32..500, 500_u32..50_000, 50_000_u32..=1 << 19).prop_map(
         |(normalisation, bytes_min, bytes_avg, bytes_max)| ChunkerSettings {
             algorithm: 1,
             normalisation,
-            bytes_min,
-            bytes_avg,
-            bytes_max,
+            // Even, as the format wants them.
+            bytes_min: 2 * bytes_min,
+            bytes_avg: 2 * bytes_avg,
+            bytes_max: 2 * bytes_max,
         },
     )
 }
