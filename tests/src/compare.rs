@@ -183,3 +183,33 @@ pub fn wrong_contents(before: &Tree, after: &Path) -> Vec<PathBuf> {
     }
     wrong
 }
+
+/// A line for each path but those left out: what no restore may get wrong, on any machine. Owners
+/// and holes depend on who restores where.
+#[must_use]
+pub fn listing(tree: &Tree, left_out: &[&str]) -> String {
+    let mut text = String::new();
+    for (path, seen) in tree {
+        if left_out.iter().any(|left_out| path == Path::new(left_out)) {
+            continue;
+        }
+        let Seen { kind, content, bytes, mode, mtime, xattrs, same_as, .. } = seen;
+        let escaped = |path: &Path| path.as_os_str().as_encoded_bytes().escape_ascii().to_string();
+        let mut line = format!(
+            "{kind} {mode:04o} {}.{:09} {bytes} {} {}",
+            mtime.0,
+            mtime.1,
+            if content.is_empty() { "-" } else { content },
+            escaped(path)
+        );
+        for (name, value) in xattrs.iter().filter(|(name, _)| name.starts_with(b"user.")) {
+            line += &format!(" {}={}", name.escape_ascii(), value.escape_ascii());
+        }
+        if let Some(first) = same_as.as_ref().filter(|first| *first != path) {
+            line += &format!(" same as {}", escaped(first));
+        }
+        text += &line;
+        text.push('\n');
+    }
+    text
+}

@@ -178,3 +178,26 @@ impl<'a> Craft<'a> {
 fn reference(id: ChunkId, data: &[u8]) -> ChunkRef {
     ChunkRef { id, bytes: u32::try_from(data.len()).unwrap_or(u32::MAX) }
 }
+
+/// One zstd frame of `plain` that refers to `prefix`, as a frame with bases is stored.
+///
+/// # Panics
+/// When zstd refuses.
+#[must_use]
+pub fn compress_against(prefix: &[u8], plain: &[u8]) -> Vec<u8> {
+    use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
+    let mut context = CCtx::create();
+    for parameter in [
+        CParameter::CompressionLevel(3),
+        CParameter::ContentSizeFlag(true),
+        CParameter::ChecksumFlag(false),
+        CParameter::DictIdFlag(false),
+        CParameter::WindowLog(20),
+    ] {
+        context.set_parameter(parameter).expect("zstd knows it");
+    }
+    let mut stored = Vec::with_capacity(compress_bound(plain.len()));
+    context.ref_prefix(prefix).expect("a prefix");
+    context.compress2(&mut stored, plain).expect("it compresses");
+    stored
+}

@@ -78,7 +78,8 @@ const MEMORY_FOLDER_BYTES_MIN: u64 = 2 << 30;
 
 /// A folder in memory, where the machine has room for it and it keeps extended attributes: making
 /// a hundred thousand small files durable is not what these tests are about.
-fn memory_folder() -> Option<tempfile::TempDir> {
+#[must_use]
+pub fn memory_folder() -> Option<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
     let room = rustix::fs::statvfs(memory).ok()?;
     if room.f_bavail.saturating_mul(room.f_frsize) < MEMORY_FOLDER_BYTES_MIN {
@@ -104,6 +105,17 @@ pub fn lock(name: &str) -> Lock {
 #[must_use]
 pub fn unlock(name: &str) -> Unlock {
     Unlock::KeyFile(key_material(name))
+}
+
+/// Writes the owner's key file into the lab's folder; returns its path.
+///
+/// # Panics
+/// When that is not possible.
+#[must_use]
+pub fn write_key_file(lab: &Lab) -> String {
+    let path = lab.path("owner.key");
+    std::fs::write(&path, blake3::hash(OWNER.as_bytes()).as_bytes()).expect("a file");
+    path.into_os_string().into_string().expect("a temporary path is UTF-8")
 }
 
 /// A key that is to be added.

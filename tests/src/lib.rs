@@ -8,8 +8,15 @@
 pub mod compare;
 pub mod craft;
 pub mod damage;
+pub mod frozen;
 pub mod lab;
 pub mod process;
 pub mod reader;
 pub mod seed;
 pub mod tree;
+
+/// Tells whoever reads the output of the tests something that is no failure.
+#[expect(clippy::print_stderr, reason = "the test harness shows it with the test that said it")]
+pub fn say(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,5 +1,6 @@
 //! The real `cairn` program in surroundings of its own.
 
+use crate::lab::memory_folder;
 use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -82,7 +83,20 @@ impl Cairn {
     /// When there is no room for it.
     #[must_use]
     pub fn new() -> Self {
-        let cairn = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        Self::in_folder(memory_folder().map_or_else(tempfile::tempdir, Ok))
+    }
+
+    /// An empty folder on disk, for what is too much to keep in memory.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    #[must_use]
+    pub fn on_disk() -> Self {
+        Self::in_folder(tempfile::tempdir())
+    }
+
+    fn in_folder(folder: std::io::Result<tempfile::TempDir>) -> Self {
+        let cairn = Self { folder: folder.expect("a temporary folder") };
         std::fs::create_dir(cairn.path("home")).expect("a folder");
         cairn
     }
@@ -94,8 +108,16 @@ impl Cairn {
     #[must_use]
     pub fn with_repository() -> Self {
         let cairn = Self::new();
-        cairn.run(["init", "--pack-size", "1MiB"]).expect(0);
+        cairn.init();
         cairn
+    }
+
+    /// Makes the repository, of the smallest packs.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn init(&self) {
+        self.run(["init", "--pack-size", "1MiB"]).expect(0);
     }
 
     /// A path in the folder.
@@ -201,6 +223,7 @@ pub struct Used {
 /// # Panics
 /// When it cannot be started or waited for.
 #[must_use]
+#[expect(clippy::zombie_processes, reason = "`wait4` below waits for it")]
 pub fn measure(command: &mut Command) -> Used {
     command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().expect("the program starts");

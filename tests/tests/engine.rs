@@ -1,10 +1,22 @@
 //! Tests through the library: over stores in memory that fail as planned, and over real folders.
 
+#[path = "engine/access.rs"]
+mod access;
+#[path = "engine/changing.rs"]
+mod changing;
 #[path = "engine/crash.rs"]
 mod crash;
 #[path = "engine/damage.rs"]
 mod damage;
+#[path = "engine/frozen.rs"]
+mod frozen;
 #[path = "engine/hostile.rs"]
 mod hostile;
+#[path = "engine/index.rs"]
+mod index;
+#[path = "engine/reader.rs"]
+mod reader;
+#[path = "engine/resume.rs"]
+mod resume;
 #[path = "engine/together.rs"]
 mod together;

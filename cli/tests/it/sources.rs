@@ -46,6 +46,21 @@ fn a_command_becomes_a_file_named_like_it() {
 }
 
 #[test]
+fn several_streams_stand_in_one_snapshot() {
+    let env = ready();
+    let streams = ["--stream", "b.sql=echo second", "--stream", "a.sql=printf first | cat"];
+    env.ok(["backup", "--job", "dumps"].iter().chain(&streams));
+    assert_eq!(env.ok(["dump", "latest:/a.sql"]), "first");
+    assert_eq!(env.ok(["dump", "latest:/b.sql"]), "second\n");
+
+    let run = env.run(["backup", "--stream", "a.sql=echo whole", "--stream", "b.sql=exit 3"]);
+    assert_eq!(run.code, 1, "{run:?}");
+    let run = env.run(["backup", "--stream", "nameless"]);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert_eq!(env.ok(["snapshots"]).lines().count(), 2, "a heading and one snapshot");
+}
+
+#[test]
 fn a_command_that_fails_makes_no_snapshot() {
     let env = ready();
     for command in [vec!["sh", "-c", "echo half; exit 3"], vec!["/no/such/program"]] {

@@ -111,9 +111,12 @@ struct Level<'a> {
 /// The entries of a directory that may not be there.
 type Entries<'a> = Peekable<Flatten<option::IntoIter<Listing<'a>>>>;
 
+/// What one name is in the first and in the second.
+type Pair = (Option<Entry>, Option<Entry>);
+
 impl Level<'_> {
     /// The next name with what it is in each; `None` at the end of both.
-    fn next_pair(&mut self) -> Result<Option<(Option<Entry>, Option<Entry>)>, Error> {
+    fn next_pair(&mut self) -> Result<Option<Pair>, Error> {
         let order = match (self.first.peek(), self.second.peek()) {
             (None, None) => return Ok(None),
             (Some(Ok(one)), Some(Ok(two))) => one.name.cmp(&two.name),

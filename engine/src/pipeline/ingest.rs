@@ -20,9 +20,9 @@ use crate::index::catalog::Catalog;
 use crate::pack::builder::PackBuilder;
 use crate::repo::Vault;
 
-/// Plaintext of a full batch, and so of a full frame, bytes. Larger frames compress little better
-/// and cost more to read one chunk of.
-pub const BATCH_BYTES: usize = 1 << 20;
+/// Plaintext of a full batch, and so of a full frame, bytes. On the demo's dump frames of 2 MiB take
+/// 8 % less than frames of 1 MiB at the same speed; larger ones cost more to read one chunk of.
+pub const BATCH_BYTES: usize = 2 << 20;
 
 /// Tree packs are closed at this length, bytes: they are read whole when a tree is.
 const TREE_PACK_BYTES_MAX: u32 = 8 << 20;

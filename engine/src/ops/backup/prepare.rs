@@ -1,6 +1,7 @@
 //! Checks what is to be backed up, and opens the sources, before anything is stored.
 
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use cairn_format::limits::LABEL_BYTES_MAX;
 use cairn_format::node::is_name;
@@ -86,6 +87,7 @@ pub fn prepare(options: BackupOptions) -> Result<Prepared, Error> {
         return Err(usage("there is nothing to back up", "name a path, --stdin or --command"));
     }
     if !files.roots.is_empty() {
+        refuse_absent(&files.roots)?;
         prepared.records.extend(prepared.paths.iter().map(|path| SourceRecord {
             kind: SourceKind::Files,
             name: String::from_utf8_lossy(path).into_owned(),
@@ -102,6 +104,21 @@ pub fn prepare(options: BackupOptions) -> Result<Prepared, Error> {
     // The tree wants names in order, whatever order they were given in.
     prepared.streams.sort_by(|one, two| one.name().cmp(two.name()));
     Ok(prepared)
+}
+
+/// Refuses a backup of nothing: a snapshot of paths of which none is there, as of a disk that is not
+/// mounted, would pass for the newest backup. One that is missing beside others is only reported.
+fn refuse_absent(roots: &[PathBuf]) -> Result<(), Error> {
+    let absent = |root: &PathBuf| {
+        let found = std::fs::symlink_metadata(root);
+        found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    match roots.first() {
+        Some(first) if roots.iter().all(absent) => {
+            Err(SourceError::Missing { path: first.clone() }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Prepared {

@@ -1,0 +1,11 @@
+//! Tests of the real program, from the outside: processes that are killed, disks that are full,
+//! exit codes, memory.
+
+#[path = "command/disk_full.rs"]
+mod disk_full;
+#[path = "command/exit_codes.rs"]
+mod exit_codes;
+#[path = "command/kill.rs"]
+mod kill;
+#[path = "command/memory.rs"]
+mod memory;
