@@ -37,8 +37,7 @@ fn decode(
     prefix: &[u8],
 ) -> Option<Vec<u8>> {
     let mut plain = Vec::new();
-    let (result, bytes) =
-        peak(|| codec.decode(kind, stored, plain_bytes, prefix, &mut plain));
+    let (result, bytes) = peak(|| codec.decode(kind, stored, plain_bytes, prefix, &mut plain));
     let limit = match kind {
         Codec::Zstd => (plain_bytes as usize).min(FRAME_PLAIN_BYTES_MAX as usize),
         Codec::Stored => stored.len(),

@@ -219,7 +219,8 @@ fn entry(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Entry> {
         }
         3 => {
             let extents = extent_list(input)?;
-            let bytes = extents.iter().fold(0_u64, |sum, extent| sum.saturating_add(extent.bytes()));
+            let bytes =
+                extents.iter().fold(0_u64, |sum, extent| sum.saturating_add(extent.bytes()));
             Node::File(Content { bytes, extents: Extents::Inline(extents) })
         }
         4 => Node::Symlink(b"../../etc".to_vec()),
@@ -255,9 +256,9 @@ fn inner(input: &mut Unstructured<'_>, nodes: &Nodes) -> Made<Vec<u8>> {
                 }
                 DirectoryNode::Inner { level: below, children } => {
                     level = below + 1;
-                    let entries = children.iter().fold(0, |sum: u64, child| {
-                        sum.saturating_add(child.entries)
-                    });
+                    let entries = children
+                        .iter()
+                        .fold(0, |sum: u64, child| sum.saturating_add(child.entries));
                     (children.first().map(|child| child.first_name.clone()), entries)
                 }
             },

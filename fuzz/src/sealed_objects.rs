@@ -14,8 +14,8 @@ use cairn_format::envelope::{
 use cairn_format::ids::PackId;
 use cairn_format::limits::{PACK_BYTES_MAX, TAG_BYTES};
 use cairn_format::names::{ObjectName, PackKind};
-use cairn_format::receipt::{Receipt, ReceiptRecord};
 use cairn_format::pack::{Directory, LOCATOR_BYTES, Locator};
+use cairn_format::receipt::{Receipt, ReceiptRecord};
 
 use crate::fixture::{CIPHERS, OWNER, REPOSITORY, ROLES, body_kinds, envelope, trust};
 
@@ -176,8 +176,7 @@ fn pack(input: &mut Unstructured<'_>) -> Made<()> {
     envelope.sealer().seal_in_place(Part::Directory, &mut sealed).expect("sealed once");
     let frames_end = HEADER_BYTES + frames_bytes;
     let frames = Directory::decode(directory).map_or(0, |directory| directory.frames.len());
-    let facts =
-        [frames_end as u64, frames_end as u64, sealed.len() as u64, frames as u64];
+    let facts = [frames_end as u64, frames_end as u64, sealed.len() as u64, frames as u64];
     let mut fields = locator_given;
     for ((field, fact), honest) in fields.iter_mut().zip(facts).zip(honest) {
         if honest {

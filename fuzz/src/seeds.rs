@@ -14,15 +14,11 @@ use cairn_format::ids::{
     ChunkId, ObjectHash, PackId, ReplicaId, SegmentId, SessionId, SlotId, SnapshotId, WriterId,
 };
 use cairn_format::names::{ObjectName, PackKind};
-use cairn_format::node::{
-    DirectoryChild, DirectoryNode, ExtentChild, ExtentNode, encode_content,
-};
+use cairn_format::node::{DirectoryChild, DirectoryNode, ExtentChild, ExtentNode, encode_content};
 use cairn_format::pack::{
     ChunkRef, Codec, Directory, FrameDescription, Locator, ParityFooter, encode_frames,
 };
-use cairn_format::receipt::{
-    Audit, AuditMethod, AuditResult, Receipt, ReceiptRecord, Replica,
-};
+use cairn_format::receipt::{Audit, AuditMethod, AuditResult, Receipt, ReceiptRecord, Replica};
 use cairn_format::record::{
     Ack, ChunkerSettings, Config, Domain, DomainOrigin, Lease, Parity, Snapshot, SourceKind,
     SourceRecord, Statistics, Tomb, TombReason,
@@ -252,11 +248,8 @@ fn entries() -> Vec<Entry> {
 }
 
 fn directory_inner() -> DirectoryNode {
-    let child = |byte: u8| DirectoryChild {
-        first_name: vec![byte],
-        node: chunk(byte),
-        entries: 500,
-    };
+    let child =
+        |byte: u8| DirectoryChild { first_name: vec![byte], node: chunk(byte), entries: 500 };
     DirectoryNode::Inner { level: 1, children: vec![child(b'a'), child(b'm')] }
 }
 
@@ -278,6 +271,7 @@ fn tree_nodes() -> Seeds {
     for selector in 4..=6 {
         let bytes = (0..=255).collect::<Vec<u8>>();
         add(&mut seeds, &format!("made-up-{selector}"), selector, bytes);
+        add(&mut seeds, &format!("many-{selector}"), selector, [0xa5; 300]);
     }
     seeds
 }

@@ -161,7 +161,8 @@ fn make_extents(input: &mut Unstructured<'_>, count_max: u32) -> Made<Vec<Extent
     let count = input.int_in_range(0..=count_max)?;
     let mut extents = Vec::new();
     for _ in 0..count {
-        let hole = input.arbitrary::<bool>()? && !matches!(extents.last(), Some(Extent::Hole { .. }));
+        let hole =
+            input.arbitrary::<bool>()? && !matches!(extents.last(), Some(Extent::Hole { .. }));
         extents.push(if hole {
             Extent::Hole { bytes: input.int_in_range(1..=1 << 40)? }
         } else {
@@ -258,17 +259,17 @@ impl NodeSource for Nodes {
     }
 }
 
-/// How many items: rarely so many that there are several levels of nodes, because that takes long.
+/// How many items: rarely so many that there are several nodes, because that takes long.
 fn made_count(input: &mut Unstructured<'_>) -> Made<u32> {
-    let most = if input.ratio(1, 32)? { 5000 } else { 200 };
+    let most = if input.arbitrary::<u8>()? == 0xa5 { 1000 } else { 60 };
     input.int_in_range(0..=most)
 }
 
 /// A directory that the builder splits is read entry by entry as it was.
 fn built_directory(input: &mut Unstructured<'_>) -> Made<()> {
-    let template = make_entry(input)?;
     let count = made_count(input)?;
     let padding = input.int_in_range(0..=300_usize)?;
+    let template = make_entry(input)?;
     let names = (0..count).map(|number| {
         let mut name = number.wrapping_mul(0x9e37_79b1).to_be_bytes().map(|byte| byte | 1).to_vec();
         name.retain(|byte| *byte != b'/');
@@ -295,9 +296,9 @@ fn built_directory(input: &mut Unstructured<'_>) -> Made<()> {
 
 /// A file that the builder splits is read extent by extent as it was.
 fn built_file(input: &mut Unstructured<'_>) -> Made<()> {
-    let pattern = make_extents(input, 40)?;
     let count = 2 * made_count(input)?;
-    let pattern = pattern.iter().cycle().take(count as usize).enumerate();
+    let pattern = make_extents(input, 40)?;
+    let pattern = (0..count).zip(pattern.iter().cycle());
     let (mut nodes, mut list) = (Nodes::default(), ExtentList::default());
     let mut joined: Vec<Extent> = Vec::new();
     for (number, extent) in pattern {
