@@ -52,6 +52,24 @@ fn missing(pack: PackId) -> impl FnOnce(StoreError) -> Error {
     }
 }
 
+/// Reads a range of an object, or as much of it as there is; never nothing.
+///
+/// # Errors
+/// Those of [`Store::get_range`]; [`StoreError::Short`] when there is nothing of the range.
+pub fn available(
+    store: &dyn Store,
+    name: &ObjectName,
+    offset: u64,
+    bytes: u64,
+) -> Result<bytes::Bytes, StoreError> {
+    match store.get_range(name, offset, bytes) {
+        Err(StoreError::Short { available, .. }) if 0 < available && available < bytes => {
+            store.get_range(name, offset, available)
+        }
+        other => other,
+    }
+}
+
 impl<'a> PackReader<'a> {
     /// A reader with no packs open.
     #[must_use]
@@ -96,10 +114,11 @@ impl<'a> PackReader<'a> {
     }
 
     /// Reads a range of a pack, widened to [`RANGE_STEP_BYTES`]; returns it with the offset at
-    /// which it begins.
+    /// which it begins. Of a pack that was cut short it is what is left, so that the frames before
+    /// the cut can still be read.
     ///
     /// # Errors
-    /// When the pack is missing or too short.
+    /// When the pack is missing or has nothing of the range.
     pub fn range(
         &self,
         kind: PackKind,
@@ -114,7 +133,7 @@ impl<'a> PackReader<'a> {
             return Err(damaged(id)(&"a frame lies outside of it"));
         }
         let name = ObjectName::Pack(kind, id);
-        let bytes = self.store.get_range(&name, from, to - from).map_err(missing(id))?;
+        let bytes = available(self.store, &name, from, to - from).map_err(missing(id))?;
         Ok((from, bytes))
     }
 

@@ -414,7 +414,9 @@ fn damage_in_every_region_of_a_pack_is_named_and_touches_only_what_lies_there() 
             (Damage::Truncate(0), true),
             (Damage::Truncate(HEADER_BYTES - 1), true),
             (Damage::Truncate(from + 1), true),
-            (Damage::Truncate(bytes - 1), true),
+            // No frame is lost, whatever else was to be read in the same request.
+            (Damage::Truncate(parts.filler.0), false),
+            (Damage::Truncate(bytes - 1), false),
             (Damage::Append, false),
             (Damage::Garbage, true),
             (Damage::Delete, true),

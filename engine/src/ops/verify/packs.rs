@@ -10,6 +10,7 @@ use crate::context::Counter;
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
+use crate::pack::reader::available;
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
 use crate::seal::PartOpener;
@@ -120,30 +121,27 @@ impl<'a> PackCheck<'a> {
         let mut offset = 0;
         while offset < total {
             let bytes = READ_BYTES.min(total - offset);
-            let part = match self.read_part(&name, offset, bytes) {
+            let part = match available(self.repository.store(), &name, offset, bytes) {
                 Ok(part) => part,
-                Err(Error::Store(StoreError::NotFound { .. } | StoreError::Short { .. })) => {
-                    let message = format!("it ends before byte {}", offset + bytes);
-                    found.add(pack, "pack.truncated", message);
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
+                Err(StoreError::NotFound { .. } | StoreError::Short { .. }) => bytes::Bytes::new(),
+                Err(error) => return Err(error.into()),
             };
             hasher.update(&part);
-            self.repository.monitor().count(Counter::BytesVerified, bytes);
+            self.repository.monitor().count(Counter::BytesVerified, part.len() as u64);
             cursor.buffer.extend_from_slice(&part);
-            offset += bytes;
+            offset += part.len() as u64;
             cursor.decode_available(chunks, opener, found)?;
+            if (part.len() as u64) < bytes {
+                let message = format!("it has {offset} of its {total} bytes");
+                found.add(pack, "pack.truncated", message);
+                return Ok(false);
+            }
         }
         if hasher.finalize().as_bytes() != pack.id.as_bytes() {
             let message = "its bytes are not those its name stands for".to_owned();
             found.add(pack, "pack.hash", message);
         }
         Ok(true)
-    }
-
-    fn read_part(&self, name: &ObjectName, offset: u64, bytes: u64) -> Result<bytes::Bytes, Error> {
-        Ok(self.repository.store().get_range(name, offset, bytes)?)
     }
 
     /// The pack's own directory says what the index says.
