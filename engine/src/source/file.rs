@@ -12,9 +12,12 @@ use rustix::io::Errno;
 
 use super::error::SourceError;
 use super::meta::{Fingerprint, length};
+use super::witness::Witness;
 
 /// Shorter files are not asked for holes: the question costs more than the zeros.
 const HOLES_FROM_BYTES: u64 = 64 << 10;
+/// Bytes read at once when a file is read a second time.
+const CONFIRM_BYTES: usize = 1 << 20;
 
 /// Where a file was met: its name in a directory that is held open, and what it was.
 ///
@@ -121,6 +124,8 @@ pub struct FileReader {
     next: u64,
     /// What is left of the current segment: offset and end.
     current: (u64, u64),
+    /// What was read so far, where [`Self::watch`] asked for it.
+    witness: Option<Box<Witness>>,
 }
 
 impl FileReader {
@@ -159,7 +164,44 @@ impl FileReader {
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
         let detect_holes = place.detect_holes && !device && length(&stat) >= HOLES_FROM_BYTES;
         let path = path.clone();
-        Ok(Self { file, path, opened, device, detect_holes, next: 0, current: (0, 0) })
+        Ok(Self {
+            file,
+            path,
+            opened,
+            device,
+            detect_holes,
+            next: 0,
+            current: (0, 0),
+            witness: None,
+        })
+    }
+
+    /// Remembers what is read from now on, for [`Self::confirm`]. To be called before anything is
+    /// read in order; costs a hash of the content.
+    pub fn watch(&mut self) {
+        self.witness = Some(Box::default());
+    }
+
+    /// Whether what is remembered can be confirmed.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.witness.is_some()
+    }
+
+    /// Reads the file once more, up to the length it had when it was opened, and says whether that
+    /// is what was read before. If it is, then that was its content at the moment the first
+    /// reading ended, unless a byte was changed and changed back in between.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read.
+    pub fn confirm(&mut self) -> Result<bool, SourceError> {
+        let Some(before) = self.witness.replace(Box::default()) else { return Ok(false) };
+        self.next = 0;
+        let mut buffer = vec![0; CONFIRM_BYTES];
+        while let Some(segment) = self.next_segment()? {
+            while matches!(segment, Segment::Data { .. }) && self.read_into(&mut buffer)? > 0 {}
+        }
+        Ok(self.witness.as_ref().is_some_and(|now| now.agrees(&before)))
     }
 
     /// Length in bytes when it was opened; nothing beyond is read.
@@ -202,6 +244,9 @@ impl FileReader {
             let until = data.min(end);
             self.next = until;
             self.current = (until, until);
+            if let Some(witness) = &mut self.witness {
+                witness.hole(until - offset);
+            }
             return Ok(Some(Segment::Hole { offset, bytes: until - offset }));
         }
         let until = if self.detect_holes { self.seek_hole(offset)?.min(end) } else { end };
@@ -221,6 +266,9 @@ impl FileReader {
         let room = buffer.len().min(left);
         let read = self.read_at(offset, buffer.get_mut(..room).unwrap_or_default())?;
         self.current.0 += read as u64;
+        if let Some(witness) = &mut self.witness {
+            witness.data(buffer.get(..read).unwrap_or_default());
+        }
         Ok(read)
     }
 

@@ -19,3 +19,4 @@ mod owners;
 mod roots;
 #[cfg(test)]
 mod tests;
+mod witness;

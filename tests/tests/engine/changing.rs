@@ -15,6 +15,8 @@ use cairn_tests::seed::{Seed, noise};
 const FILES: usize = 6;
 const FILE_BYTES: usize = 3 << 20;
 const ROUNDS: usize = 8;
+/// Files that grow do so up to here, bytes.
+const LONGEST_BYTES: u64 = 8 << 20;
 
 /// Backs the folder up again and again while `disturb` works on the file it is given.
 fn while_disturbed(
@@ -90,10 +92,16 @@ fn growing_files_are_stored_up_to_a_length_they_had() {
         71,
         |path, seed| {
             let file = std::fs::OpenOptions::new().append(true).open(path);
-            let more = vec![7; 1 + seed.below(5_000) as usize];
-            file.and_then(|mut file| file.write_all(&more)).expect("appended");
+            let mut file = file.expect("it is there");
+            // Bounded, because backups would take the longer the longer they take.
+            if file.metadata().expect("it is there").len() < LONGEST_BYTES {
+                let more = vec![7; 1 + seed.below(5_000) as usize];
+                file.write_all(&more).expect("appended");
+            }
+            std::thread::sleep(std::time::Duration::from_micros(200));
         },
-        |path, restored, _| {
+        |path, restored, reported| {
+            assert!(!reported, "{}: what only grew is whole", path.display());
             let data = std::fs::read(restored).expect("it was there all the time");
             assert!(data.len() >= FILE_BYTES, "{} bytes", data.len());
             assert!(data[..FILE_BYTES] == original(path), "its beginning never changed");
@@ -177,6 +185,33 @@ fn files_rewritten_in_place_are_exact_or_reported() {
             let data = std::fs::read(restored).expect("it was there all the time");
             let exact = data == original(path)
                 || data.first().is_some_and(|first| data.iter().all(|byte| byte == first));
+            assert!(exact || reported, "{}: a mixture that was not reported", path.display());
+        },
+    );
+}
+
+/// Rewritten in place while something is appended, up to a bound: the length alone says "grown".
+#[test]
+fn files_rewritten_in_place_and_extended_are_exact_or_reported() {
+    while_disturbed(
+        76,
+        |path, seed| {
+            use std::os::unix::fs::FileExt as _;
+            let file = std::fs::OpenOptions::new().write(true).open(path).expect("it is there");
+            let bytes = file.metadata().expect("it is there").len();
+            if bytes + 512 > LONGEST_BYTES {
+                file.set_len(FILE_BYTES as u64).expect("cut");
+            }
+            let fill = vec![seed.below(256) as u8; FILE_BYTES];
+            file.write_all_at(&fill, 0).expect("rewritten");
+            file.write_all_at(&fill[..512], bytes.min(LONGEST_BYTES - 512)).expect("appended");
+        },
+        |path, restored, reported| {
+            let data = std::fs::read(restored).expect("it was there all the time");
+            // Whole is what one rewriting left, or was about to replace.
+            let head = data.get(..FILE_BYTES).unwrap_or(&data);
+            let exact = head == original(path)
+                || head.first().is_some_and(|first| head.iter().all(|byte| byte == first));
             assert!(exact || reported, "{}: a mixture that was not reported", path.display());
         },
     );

@@ -31,8 +31,11 @@ const STEPS_MAX: usize = 8192;
 const READ_BYTES_MIN: usize = 16 << 10;
 /// How often a file that changes while it is read is read.
 const READS_MAX: u32 = 3;
-/// A file must have rested so long before its fingerprint is trusted, milliseconds.
+/// A file must have rested so long before its fingerprint is trusted later, milliseconds.
 const SETTLE_MS: u32 = 2_000;
+/// Two changes within this time may leave the same times behind: Linux's clock for files ticks
+/// every 1 to 10 ms. Milliseconds.
+const TICK_MS: u32 = 20;
 /// Remarks on single entries that are kept for the report; all are counted and shown.
 const REMARKS_KEPT_MAX: usize = 1_000;
 const _: () = assert!(
@@ -174,6 +177,35 @@ pub struct Feeder<'a, 's, 'scope> {
     fed: Fed,
 }
 
+fn timestamp(ms: i64) -> Timestamp {
+    Timestamp {
+        seconds: ms.div_euclid(1000),
+        nanoseconds: u32::try_from(ms.rem_euclid(1000)).unwrap_or_default() * 1_000_000,
+    }
+}
+
+/// What the file's times say of the reading that just ended, and whether what was read is its
+/// content at one moment.
+///
+/// A file that only grew is whole up to the length it had, as a log is. Its times do not tell
+/// whether the rest was changed too; nor do they tell anything of changes within one tick. Then
+/// it is read again and compared.
+fn held_still(
+    reader: &mut FileReader,
+    opened: Timestamp,
+) -> Result<(Stillness, bool), SourceError> {
+    let still = reader.finish()?;
+    let whole = match still {
+        Stillness::Unchanged => {
+            let certain = reader.is_device() || reader.fingerprint().settled(opened, TICK_MS);
+            certain || reader.confirm()?
+        }
+        Stillness::Grown(_) => reader.is_watched() && reader.confirm()?,
+        Stillness::Changed(_) | Stillness::Shrunk(_) => false,
+    };
+    Ok((still, whole))
+}
+
 /// The file being cut into the current batch.
 struct Cutting<'c> {
     file: FileNumber,
@@ -198,11 +230,7 @@ where
         cutters: &'a Cutters,
         options: FeedOptions,
     ) -> Self {
-        let now_ms = shared.vault.context.clock.now_ms();
-        let now = Timestamp {
-            seconds: now_ms.div_euclid(1000),
-            nanoseconds: u32::try_from(now_ms.rem_euclid(1000)).unwrap_or_default() * 1_000_000,
-        };
+        let now = timestamp(shared.vault.context.clock.now_ms());
         Self {
             shared,
             scope,
@@ -307,6 +335,7 @@ where
             let entry = Entry { name, node: Node::File(content), meta };
             return self.step(Step::Entry(Box::new(entry), renew.then_some((key, fingerprint))));
         }
+        let opened = self.time();
         let mut reader = match FileReader::open(place) {
             Ok(reader) => reader,
             Err(error) => {
@@ -316,12 +345,12 @@ where
         };
         let number = self.next_file();
         self.step(Step::File(Box::new(PendingFile { number, name, meta })))?;
-        self.read_until_still(&mut reader, place, number, key, kind)
+        self.read_until_still((&mut reader, opened), place, number, key, kind)
     }
 
     fn read_until_still(
         &mut self,
-        reader: &mut FileReader,
+        (reader, mut opened): (&mut FileReader, Timestamp),
         place: &Place,
         mut number: FileNumber,
         key: [u8; 32],
@@ -329,6 +358,10 @@ where
     ) -> Result<(), Error> {
         let shown = place.path().display().to_string();
         for read in 1..=READS_MAX {
+            // What changes often is likely to change again: then a second look can tell more.
+            if read > 1 || !reader.fingerprint().settled(opened, SETTLE_MS) {
+                reader.watch();
+            }
             let parts = match self.read_file(reader, number, kind) {
                 Ok(parts) => parts,
                 Err(Error::Source(error)) => {
@@ -337,13 +370,12 @@ where
                 }
                 Err(error) => return Err(error),
             };
-            let still = match reader.finish() {
-                Ok(still) => still,
+            let (still, whole) = match held_still(reader, opened) {
+                Ok(outcome) => outcome,
                 Err(error) => return self.give_up(&shown, &error),
             };
-            // A file that only grew is whole up to the length it had: a log is no anomaly.
-            let whole = matches!(still, Stillness::Unchanged | Stillness::Grown(_));
             if !whole && read < READS_MAX {
+                opened = self.time();
                 let again = match FileReader::open(place) {
                     Ok(again) => again,
                     Err(error) => return self.give_up(&shown, &error),
@@ -371,6 +403,11 @@ where
             return self.step(Step::FileEnd { parts, recognise });
         }
         Ok(())
+    }
+
+    /// The time of day.
+    fn time(&self) -> Timestamp {
+        timestamp(self.shared.vault.context.clock.now_ms())
     }
 
     /// Forgets bytes that are in no chunk, and chunks that are in no part: their file is given up.
