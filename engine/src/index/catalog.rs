@@ -12,7 +12,7 @@ use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
 use cairn_format::record::Tomb;
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::local::{
     self, ChunkPlace, LocalIndex, LocalOptions, NewFrame, NewPack, PackNumber, PackRecord,
@@ -31,10 +31,14 @@ const LISTINGS_MAX: usize = 10;
 /// Name under which the owner's key is remembered.
 const OWNER_NAME: &str = "owner";
 
+/// Name under which packs that verify found damaged are remembered.
+const SUSPECTS_NAME: &str = "suspects";
+
 /// Where chunks are.
 pub struct Catalog {
     index: Arc<dyn LocalIndex>,
     state: Mutex<State>,
+    suspects: RwLock<HashSet<PackNumber>>,
 }
 
 /// What was seen in the store when the catalog was brought up to date.
@@ -76,9 +80,12 @@ impl Catalog {
                 message: format!("the local index is loaded anew: {reason}"),
             });
         }
-        let catalog = Self { index: opened.index, state: Mutex::default() };
+        let catalog =
+            Self { index: opened.index, state: Mutex::default(), suspects: RwLock::default() };
         catalog.check_owner(vault)?;
         catalog.sync(vault)?;
+        let suspects = catalog.suspect_ids()?;
+        *catalog.suspects.write() = catalog.numbers(&suspects)?;
         Ok(catalog)
     }
 
@@ -220,20 +227,93 @@ impl Catalog {
     }
 
     /// Whether each chunk may be relied on by a writer of this namespace. Only packs that are its
-    /// own or trusted count.
+    /// own or trusted count, and none in which verify found damage: what lies there is stored anew.
     ///
     /// # Errors
     /// Failures of the cache.
     pub fn known(&self, ids: &[ChunkId], namespace: WriterId) -> Result<Vec<bool>, Error> {
-        Ok(self.places(ids, namespace)?.into_iter().map(|place| place.is_some()).collect())
+        let places = self.places(ids, namespace)?;
+        let suspects = self.suspects.read();
+        let sound = |place: &ChunkPlace| suspects.is_empty() || !suspects.contains(&place.pack);
+        Ok(places.iter().map(|place| place.as_ref().is_some_and(sound)).collect())
     }
 
-    /// The place of each chunk, in the namespace of the snapshot's writer first, then among
-    /// trusted packs.
+    /// Whether verify, on this host, found packs damaged that are still in the index.
+    #[must_use]
+    pub fn has_suspects(&self) -> bool {
+        !self.suspects.read().is_empty()
+    }
+
+    /// Notes what verify found: packs that are damaged or missing, and packs that are sound.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn note_verified(&self, damaged: &[PackId], sound: &[PackId]) -> Result<(), Error> {
+        let before = self.suspect_ids()?;
+        let mut after = before.clone();
+        after.retain(|id| !sound.contains(id));
+        after.extend(damaged.iter().copied());
+        if after == before {
+            return Ok(());
+        }
+        let encoded = after.iter().flat_map(|id| *id.as_bytes()).collect::<Vec<_>>();
+        self.index.meta_put(SUSPECTS_NAME, &encoded)?;
+        *self.suspects.write() = self.numbers(&after)?;
+        Ok(())
+    }
+
+    fn suspect_ids(&self) -> Result<BTreeSet<PackId>, Error> {
+        let encoded = self.index.meta_get(SUSPECTS_NAME)?.unwrap_or_default();
+        Ok(encoded.chunks(PackId::LEN).filter_map(|id| PackId::from_slice(id).ok()).collect())
+    }
+
+    fn numbers(&self, packs: &BTreeSet<PackId>) -> Result<HashSet<PackNumber>, Error> {
+        let mut numbers = HashSet::new();
+        for id in packs {
+            numbers.extend(self.index.pack_number(id)?);
+        }
+        Ok(numbers)
+    }
+
+    /// Every place of a chunk that a reader of this namespace may use, the best first: those in
+    /// packs not found damaged, then those of the namespace's own.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn copies(&self, id: ChunkId, namespace: WriterId) -> Result<Vec<ChunkPlace>, Error> {
+        let mut copies = Vec::new();
+        if namespace != NAMESPACE_TRUSTED {
+            copies = self.index.copies(&local_key(id, namespace))?;
+        }
+        copies.extend(self.index.copies(&id)?);
+        let suspects = self.suspects.read();
+        copies.sort_by_key(|place| suspects.contains(&place.pack));
+        Ok(copies)
+    }
+
+    /// The place of each chunk: in the namespace of the snapshot's writer, else among trusted
+    /// packs; in a pack that verify found damaged only if there is no other.
     ///
     /// # Errors
     /// Failures of the cache.
     pub fn places(
+        &self,
+        ids: &[ChunkId],
+        namespace: WriterId,
+    ) -> Result<Vec<Option<ChunkPlace>>, Error> {
+        let mut places = self.first_places(ids, namespace)?;
+        let suspects = self.suspects.read().clone();
+        if !suspects.is_empty() {
+            for (id, place) in ids.iter().zip(&mut places) {
+                if place.is_some_and(|place| suspects.contains(&place.pack)) {
+                    *place = self.copies(*id, namespace)?.into_iter().next();
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    fn first_places(
         &self,
         ids: &[ChunkId],
         namespace: WriterId,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cairn_format::ids::{ChunkId, WriterId};
 use cairn_format::limits::FRAME_BASE_BYTES_MAX;
 use cairn_format::names::PackKind;
-use cairn_format::pack::{Codec, FrameDescription};
+use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
 use cairn_format::segment::PackSection;
 use parking_lot::Mutex;
 use rayon::prelude::*;
@@ -244,10 +244,8 @@ impl ChunkReader<'_> {
                     other => other.to_string(),
                 };
                 for wanted in fetch.frames.iter().flatten() {
-                    deliver(
-                        wanted,
-                        Err(Error::PackDamaged { pack: pack.id, message: message.clone() }),
-                    )?;
+                    let error = Error::PackDamaged { pack: pack.id, message: message.clone() };
+                    self.deliver_copy(wanted, error, deliver)?;
                 }
                 return Ok(());
             }
@@ -267,19 +265,63 @@ impl ChunkReader<'_> {
                 &mut scratch,
                 &mut plain,
             );
-            for wanted in frame {
-                match &outcome {
-                    Ok(()) => deliver(wanted, self.slice(&pack, wanted.id, &wanted.place, &plain))?,
-                    Err(error) => deliver(wanted, Err(again(error, &pack, &first.place)))?,
-                }
-            }
-            if let Err(error) = outcome
+            if let Err(error) = &outcome
                 && !error.is_damage()
             {
-                return Err(error);
+                return outcome;
+            }
+            for wanted in frame {
+                let chunk = match &outcome {
+                    Ok(()) => self.slice(&pack, wanted.id, &wanted.place, &plain),
+                    Err(error) => Err(again(error, &pack, &first.place)),
+                };
+                match chunk {
+                    Err(error) => self.deliver_copy(wanted, error, deliver)?,
+                    chunk => deliver(wanted, chunk)?,
+                }
             }
         }
         Ok(())
+    }
+
+    /// Delivers a damaged chunk from another pack that holds it too, or the damage.
+    fn deliver_copy<T>(
+        &self,
+        wanted: &Wanted<T>,
+        damage: Error,
+        deliver: Deliver<'_, T>,
+    ) -> Result<(), Error> {
+        match self.copy_of(wanted.id, &wanted.place)? {
+            Some(chunk) => deliver(wanted, Ok(&chunk)),
+            None => deliver(wanted, Err(damage)),
+        }
+    }
+
+    /// A chunk from another place than the one where it is damaged, if there is a sound one.
+    fn copy_of(&self, id: ChunkId, damaged: &ChunkPlace) -> Result<Option<Bytes>, Error> {
+        for place in self.catalog.copies(id, self.namespace)? {
+            if place == *damaged {
+                continue;
+            }
+            match self.chunk_at(id, &place) {
+                Ok(chunk) => return Ok(Some(chunk)),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// One chunk, through the cache of decoded frames.
+    fn chunk_at(&self, id: ChunkId, place: &ChunkPlace) -> Result<Bytes, Error> {
+        let pack = self.catalog.pack(place.pack)?;
+        let cache = match pack.kind {
+            PackKind::Tree => &self.tree_cache,
+            PackKind::Data => &self.base_cache,
+        };
+        let frame = self.cached_frame(cache, &pack, place)?;
+        let chunk = self.slice(&pack, id, place, &frame)?;
+        Ok(frame.slice_ref(chunk))
     }
 
     /// Opens and decompresses one frame out of a range of its pack.
@@ -373,20 +415,43 @@ impl ChunkReader<'_> {
         let mut prefix = Vec::new();
         for (base, found) in bases.iter().zip(places) {
             let found = found.ok_or(Error::ChunkMissing { chunk: base.id })?;
-            if found.based {
-                return Err(Error::BaseDepth { pack: pack.id, frame: place.frame_number });
+            match self.base_at(pack, place, base, &found) {
+                Ok(bytes) => prefix.extend_from_slice(&bytes),
+                Err(error) if error.is_damage() => {
+                    let copies = self.catalog.copies(base.id, namespace)?;
+                    let others = copies.into_iter().filter(|copy| *copy != found);
+                    let sound = others.map(|copy| self.base_at(pack, place, base, &copy));
+                    prefix.extend_from_slice(
+                        &sound.into_iter().find(Result::is_ok).unwrap_or(Err(error))?,
+                    );
+                }
+                Err(error) => return Err(error),
             }
-            let home = self.catalog.pack(found.pack)?;
-            if home.kind != pack.kind || found.bytes != base.bytes {
-                return Err(Error::ChunkHash { chunk: base.id, pack: home.id });
-            }
-            let frame = self.cached_frame(&self.base_cache, &home, &found)?;
-            prefix.extend_from_slice(self.slice(&home, base.id, &found, &frame)?);
             if prefix.len() > FRAME_BASE_BYTES_MAX as usize {
                 return Err(Error::BaseDepth { pack: pack.id, frame: place.frame_number });
             }
         }
         Ok(prefix)
+    }
+
+    /// The plaintext of a base from one of its places, if that may serve as one (SPEC §6.3).
+    fn base_at(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        base: &ChunkRef,
+        found: &ChunkPlace,
+    ) -> Result<Bytes, Error> {
+        if found.based {
+            return Err(Error::BaseDepth { pack: pack.id, frame: place.frame_number });
+        }
+        let home = self.catalog.pack(found.pack)?;
+        if home.kind != pack.kind || found.bytes != base.bytes {
+            return Err(Error::ChunkHash { chunk: base.id, pack: home.id });
+        }
+        let frame = self.cached_frame(&self.base_cache, &home, found)?;
+        let chunk = self.slice(&home, base.id, found, &frame)?;
+        Ok(frame.slice_ref(chunk))
     }
 
     /// A frame's plaintext, from the cache or the store.
@@ -446,11 +511,12 @@ impl NodeSource for ChunkReader<'_> {
         let place = self.locate(std::slice::from_ref(id))?.into_iter().next().flatten();
         let place = place.ok_or(Error::ChunkMissing { chunk: *id })?;
         let pack = self.catalog.pack(place.pack)?;
-        let frame = self.cached_frame(&self.tree_cache, &pack, &place)?;
-        let chunk = self.slice(&pack, *id, &place, &frame)?;
         if pack.kind != PackKind::Tree {
             return Err(Error::ChunkHash { chunk: *id, pack: pack.id });
         }
-        Ok(frame.slice_ref(chunk))
+        match self.chunk_at(*id, &place) {
+            Err(error) if error.is_damage() => self.copy_of(*id, &place)?.ok_or(error),
+            outcome => outcome,
+        }
     }
 }

@@ -516,3 +516,36 @@ fn a_backup_beside_damage_is_honest() {
         }
     }
 }
+
+/// What verify found damaged is stored anew by the next backup of the same files, and then every
+/// snapshot restores, on this host and on one that knows nothing of the damage.
+#[test]
+fn a_backup_after_verify_found_damage_heals_it() {
+    let mut scene = Scene::new();
+    for name in scene.names(|name| matches!(name, ObjectName::Pack(..))) {
+        for damage in [Damage::Delete, Damage::Garbage] {
+            let case = scene.damaged(&name, damage);
+            // The backup before filled the file cache: nothing is to be believed on its word.
+            let repository = scene.warm(&case);
+            back_up(&repository, &scene.source).expect("the backup before verify");
+            scene.assert_named(&repository, &name, &case.what);
+            let report = back_up(&repository, &scene.source).expect("the backup after verify");
+            assert_eq!(report.unread_count, 0, "{}: {:?}", case.what, report.unread);
+            let affected = scene.assert_named(&repository, &name, &case.what).affected;
+            let newest = report.snapshot.expect("a snapshot");
+            let touched = affected.iter().any(|affected| affected.snapshot == newest.id);
+            assert!(!touched, "{}: {affected:?}", case.what);
+            let other = scene.lab.open(&case.store, &case.fresh);
+            for repository in [&repository, &other] {
+                let (target, restored) =
+                    scene.lab.restore(repository, &newest, false).expect("it restores");
+                assert_eq!(restored.damage_count, 0, "{}: {:?}", case.what, restored.damaged);
+                let found = differences(&scene.trees[1], &look(&inside(&target, &scene.source)));
+                assert!(found.is_empty(), "{}: {found:#?}", case.what);
+                std::fs::remove_dir_all(target).expect("the folder is removed");
+            }
+            drop((repository, other));
+            scene.end(&case);
+        }
+    }
+}

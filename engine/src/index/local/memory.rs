@@ -94,6 +94,11 @@ impl LocalIndex for MemoryIndex {
         Ok(())
     }
 
+    fn copies(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
+        let state = self.state.read();
+        Ok(state.chunks.get(id).into_iter().flat_map(BTreeMap::values).copied().collect())
+    }
+
     fn pack(&self, number: PackNumber) -> Result<Option<PackRecord>, IndexError> {
         Ok(self.state.read().packs.get(&number).map(|(record, _)| *record))
     }

@@ -265,6 +265,12 @@ pub trait LocalIndex: Send + Sync {
         out: &mut Vec<Option<ChunkPlace>>,
     ) -> Result<(), IndexError>;
 
+    /// All places of one chunk, in the order their packs were added.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn copies(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError>;
+
     /// What is known of a pack.
     ///
     /// # Errors

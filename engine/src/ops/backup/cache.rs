@@ -66,12 +66,13 @@ impl<'a> Recogniser<'a> {
         if !fingerprint.unchanged_since(&known) {
             return Ok(None);
         }
-        if self.is_protected(session)? {
+        if self.is_protected(session)? && !self.catalog.has_suspects() {
             // A long list cannot be checked chunk by chunk once its snapshot is forgotten, so its
             // entry moves on with every backup.
             let renew = matches!(content.extents, Extents::Tree(_));
             return Ok(Some((content, renew)));
         }
+        // Otherwise, and while packs are known to be damaged, each chunk must be found in a sound one.
         Ok(if self.is_complete(&content)? { Some((content, true)) } else { None })
     }
 

@@ -133,8 +133,8 @@ struct Bad {
     packs: HashSet<PackNumber>,
     /// Frames that do not decode.
     frames: HashSet<(PackNumber, u32)>,
-    /// Chunks whose bytes are not those of their id.
-    chunks: HashSet<ChunkId>,
+    /// Chunks whose bytes in a pack are not those of their id.
+    chunks: HashSet<(PackNumber, ChunkId)>,
 }
 
 /// Key slots, configs, acks and segments: each is hashed; acks are opened too. Segments because the
@@ -235,6 +235,7 @@ fn check_presence(
             Ok(())
         })?;
     }
+    let mut ledger = Vec::new();
     catalog.index().for_each_pack(&mut |number, pack, _| {
         report.packs_total += 1;
         let name = ObjectName::Pack(pack.kind, pack.id).to_string();
@@ -248,6 +249,7 @@ fn check_presence(
         };
         if let Some((code, message)) = problem {
             report.findings.push(Finding { code, object: name, message });
+            ledger.push((pack.id, ledger_entry(repository, false)));
             // One that is only cut short still gives the frames before the cut.
             if code == "pack.missing" {
                 bad.packs.insert(number);
@@ -255,6 +257,8 @@ fn check_presence(
         }
         ControlFlow::Continue(())
     })?;
+    catalog.index().ledger_put(&ledger)?;
+    note_verified(catalog, &ledger)?;
     Ok(bad)
 }
 
@@ -301,14 +305,21 @@ fn check_contents(
             ledger.push((pack.record.id, ledger_entry(repository, ok)));
             report.findings.extend(found.findings);
             bad.frames.extend(found.frames.into_iter().map(|frame| (pack.number, frame)));
-            bad.chunks.extend(found.chunks);
+            bad.chunks.extend(found.chunks.into_iter().map(|chunk| (pack.number, chunk)));
             if found.unreadable {
                 bad.packs.insert(pack.number);
             }
         }
         catalog.index().ledger_put(&ledger)?;
+        note_verified(catalog, &ledger)?;
     }
     Ok(())
+}
+
+/// Tells the catalog which packs a backup may rely on.
+fn note_verified(catalog: &Catalog, ledger: &[(PackId, LedgerEntry)]) -> Result<(), Error> {
+    let of = |ok| ledger.iter().filter(move |(_, entry)| entry.ok == ok).map(|(id, _)| *id);
+    catalog.note_verified(&of(false).collect::<Vec<_>>(), &of(true).collect::<Vec<_>>())
 }
 
 /// Packs after which the ledger is written: a verify that is interrupted has not been in vain.

@@ -10,6 +10,7 @@ use cairn_format::tree::{Content, Extent, Extents, Node};
 use super::{Affected, Bad, Finding, VerifyReport};
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
+use crate::index::local::ChunkPlace;
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::chunks::ChunkReader;
 use crate::tree::reader::{self, Listing};
@@ -67,14 +68,24 @@ impl<'a> TreeCheck<'a> {
     fn sound(&self, ids: &[(ChunkId, u32)], namespace: WriterId) -> Result<bool, Error> {
         let only = ids.iter().map(|(id, _)| *id).collect::<Vec<_>>();
         let places = self.catalog.places(&only, namespace)?;
-        Ok(ids.iter().zip(places).all(|((id, bytes), place)| {
-            place.is_some_and(|place| {
-                place.bytes == *bytes
-                    && !self.bad.packs.contains(&place.pack)
-                    && !self.bad.frames.contains(&(place.pack, place.frame_number))
-                    && !self.bad.chunks.contains(id)
-            })
-        }))
+        for ((id, bytes), place) in ids.iter().zip(places) {
+            let Some(place) = place else { return Ok(false) };
+            if self.is_sound(*id, *bytes, &place) {
+                continue;
+            }
+            let copies = self.catalog.copies(*id, namespace)?;
+            if !copies.iter().any(|copy| self.is_sound(*id, *bytes, copy)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_sound(&self, id: ChunkId, bytes: u32, place: &ChunkPlace) -> bool {
+        place.bytes == bytes
+            && !self.bad.packs.contains(&place.pack)
+            && !self.bad.frames.contains(&(place.pack, place.frame_number))
+            && !self.bad.chunks.contains(&(place.pack, id))
     }
 }
 

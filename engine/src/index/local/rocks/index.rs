@@ -267,6 +267,17 @@ impl LocalIndex for RocksIndex {
         Ok(())
     }
 
+    fn copies(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
+        let first = self.layers.get(Table::Chunks, id.as_bytes())?;
+        let mut copies = Vec::from_iter(first.map(|value| self.place(&value)).transpose()?);
+        let prefix = id.as_bytes();
+        self.layers.scan(Table::Others, prefix, prefix, &mut |_, value| {
+            copies.push(self.place(value)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(copies)
+    }
+
     fn pack(&self, number: PackNumber) -> Result<Option<PackRecord>, IndexError> {
         let value = self.layers.get(Table::Records, &number_key(number))?;
         value.map(|value| self.record(&value)).transpose()
