@@ -138,6 +138,9 @@ pub struct Init {
     /// Length at which a pack is closed
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub pack_size: Option<u64>,
+    /// Say what would be made
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Ciphers.
@@ -383,6 +386,9 @@ pub struct KeyAdd {
     /// The new key is the identity with this public half
     #[arg(long, value_name = "PUBLIC", group = "new")]
     pub recipient: Option<String>,
+    /// Say what would be added
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What a key may do.

@@ -33,6 +33,15 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
             hint: "packs may have 1 MiB to 256 MiB",
         })?;
     }
+    let cipher = cipher_name(options.cipher);
+    if arguments.dry_run {
+        if let Some(store) = location.check_create().map_err(session::engine)? {
+            repo::refuse_existing(store.as_ref())?;
+        }
+        app.printer.summary(&format!("would make a repository, cipher {cipher}"))?;
+        let report = json!({ "repository": null, "slot": null, "cipher": cipher, "dry_run": true });
+        return Ok(Finished::with(report));
+    }
     app.interrupt.watch()?;
     let store = location.create().map_err(session::engine)?;
     let report = repo::init(store.as_ref(), &options, &context)?;
@@ -44,7 +53,8 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
     Ok(Finished::with(json!({
         "repository": report.repository.to_hex(),
         "slot": report.slot.to_hex(),
-        "cipher": cipher_name(options.cipher),
+        "cipher": cipher,
+        "dry_run": false,
     })))
 }
 

@@ -76,9 +76,15 @@ fn add(app: &App, arguments: &KeyAdd) -> Result<Finished, Failure> {
         arguments::Role::Writer => Role::Writer,
     };
     let key = NewKey { label: arguments.label.clone(), role, lock };
+    let role = role.name();
+    if arguments.dry_run {
+        keys::plan_add(&session.repository, &key)?;
+        app.printer.summary(&format!("would add {role} key {}", arguments.label))?;
+        return Ok(Finished::with(json!({ "slot": null, "role": role, "dry_run": true })));
+    }
     let slot = keys::add(&session.repository, &key)?;
-    app.printer.summary(&format!("added {} key {}", role.name(), slot.short()))?;
-    Ok(Finished::with(json!({ "slot": slot.to_hex(), "role": role.name() })))
+    app.printer.summary(&format!("added {role} key {}", slot.short()))?;
+    Ok(Finished::with(json!({ "slot": slot.to_hex(), "role": role, "dry_run": false })))
 }
 
 fn remove(app: &App, arguments: &KeyRemove) -> Result<Finished, Failure> {

@@ -102,3 +102,19 @@ fn an_identity_that_is_none_is_refused() {
     assert!(!run.stderr.contains("nonsense"), "{run:?}");
     assert!(fs::read_dir(env.path("repo")).is_ok());
 }
+
+#[test]
+fn a_dry_run_makes_no_repository_and_adds_no_key() {
+    let env = TestEnv::with_passphrase();
+    env.ok(["init", "--dry-run"]);
+    assert_eq!(env.run(["snapshots"]).code, 10);
+    let (_, made) = env.json(["init", "--dry-run"]);
+    assert_eq!(made["report"]["repository"], Value::Null);
+    env.ok(["init"]);
+    assert_eq!(env.run(["init", "--dry-run"]).code, 4);
+    env.write("password", "second");
+    let (_, added) = env.json(["key", "add", "--new-password-file", "password", "--dry-run"]);
+    assert_eq!(added["report"]["dry_run"], true);
+    let (keys, _) = env.json(["key", "list"]);
+    assert_eq!(keys.len(), 1);
+}

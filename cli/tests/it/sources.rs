@@ -172,3 +172,13 @@ fn a_second_backup_stores_next_to_nothing() {
     let (_, fourth) = env.json(["backup", "data", "--reread"]);
     assert_eq!(fourth["report"]["bytes_new"], 0, "without the cache");
 }
+
+/// Files of the kernel have the length 0 whatever they hold.
+#[test]
+fn a_file_that_hides_its_length_is_read_to_its_end() {
+    let env = TestEnv::with_passphrase();
+    env.ok(["init"]);
+    env.ok(["backup", "/proc/version"]);
+    let expected = std::fs::read_to_string("/proc/version").unwrap();
+    assert_eq!(env.ok(["dump", "latest:/proc/version"]), expected);
+}

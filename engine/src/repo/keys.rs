@@ -140,13 +140,21 @@ pub(super) fn seal_slot(
     Ok(create_slot(&slot, &payload, &new.lock, random)?)
 }
 
+/// What would be stored for a key; only an owner can make it.
+///
+/// # Errors
+/// [`Error::Role`]; a label or costs that cannot be used.
+pub fn plan_add(repository: &Repository, new: &NewKey) -> Result<Vec<u8>, Error> {
+    repository.require_owner("add keys")?;
+    seal_slot(repository.id(), &repository.keys, new, &repository.context)
+}
+
 /// Adds a key; only an owner can.
 ///
 /// # Errors
-/// [`Error::Role`]; failures of the store.
+/// As [`plan_add`]; failures of the store.
 pub fn add(repository: &Repository, new: &NewKey) -> Result<SlotId, Error> {
-    repository.require_owner("add keys")?;
-    let slot = seal_slot(repository.id(), &repository.keys, new, &repository.context)?;
+    let slot = plan_add(repository, new)?;
     let id = crate::seal::slot::slot_id(&slot);
     repository.store.put(&ObjectName::Key(id), &slot)?;
     Ok(id)

@@ -68,6 +68,18 @@ fn format_hash(bytes: &[u8]) -> [u8; 32] {
     *blake3::hash(bytes).as_bytes()
 }
 
+/// Refuses a store that holds a repository.
+///
+/// # Errors
+/// [`Error::RepositoryExists`]; failures of the store.
+pub fn refuse_existing(store: &dyn Store) -> Result<(), Error> {
+    match store.size(&ObjectName::Format) {
+        Ok(_) => Err(Error::RepositoryExists { location: store.location() }),
+        Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Makes a repository in an empty store. `format` is put last: until then there is no repository.
 ///
 /// # Errors
@@ -81,11 +93,7 @@ pub fn init(
         let message = "the first key must be an owner's".to_owned();
         return Err(Error::Usage { message, hint: None });
     }
-    match store.size(&ObjectName::Format) {
-        Ok(_) => return Err(Error::RepositoryExists { location: store.location() }),
-        Err(StoreError::NotFound { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
+    refuse_existing(store)?;
     let random = context.random.as_ref();
     let repository = RepositoryId::from_bytes(random::array(random)?);
     let created_ms = context.clock.now_ms();

@@ -146,6 +146,19 @@ impl Location {
             Self::Memory | Self::Remote { .. } => self.open(),
         }
     }
+
+    /// What [`Self::create`] would open, without creating anything; `None` where there is no
+    /// folder yet.
+    ///
+    /// # Errors
+    /// As [`Self::create`], as far as can be told.
+    pub fn check_create(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
+        match self {
+            Self::Local(path) if !path.exists() => Ok(None),
+            Self::Local(path) => Ok(Some(Arc::new(LocalStore::open_new(path)?))),
+            Self::Memory | Self::Remote { .. } => self.open().map(Some),
+        }
+    }
 }
 
 fn parse_file(rest: &[u8]) -> Result<Location, StoreError> {

@@ -79,6 +79,14 @@ impl LocalStore {
     /// [`StoreError::BadLocation`] when it is not a folder; and the failures of the file system.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         folders::create_all(path, &Kernel)?;
+        Self::open_new(path)
+    }
+
+    /// Opens a folder in which a repository could be made.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn open_new(path: &Path) -> Result<Self, StoreError> {
         let store = Self::attach(path, Box::new(Kernel))?;
         store.refuse_foreign()?;
         Ok(store)
