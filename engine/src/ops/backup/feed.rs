@@ -444,16 +444,40 @@ where
         let mut cutting = self.cutting(number, profile);
         while let Some(segment) = reader.next_segment()? {
             match segment {
-                Segment::Data { .. } => loop {
-                    let read = self.fill(&mut cutting, |buffer| reader.read_into(buffer))?;
-                    if read == 0 {
+                Segment::Data { mut bytes, .. } => loop {
+                    let wanted = usize::try_from(bytes).unwrap_or(usize::MAX);
+                    let read = self.fill(&mut cutting, wanted, |room| reader.read_into(room))?;
+                    bytes = bytes.saturating_sub(read as u64);
+                    if read == 0 || bytes == 0 {
                         break;
                     }
                 },
                 Segment::Hole { bytes, .. } => self.hole(&mut cutting, bytes)?,
             }
         }
+        if reader.bytes() == 0 && !reader.is_device() {
+            self.read_unsized(reader, &mut cutting)?;
+        }
         self.end_cutting(cutting)
+    }
+
+    /// Reads a file whose length says nothing, as those below /proc: until nothing more comes.
+    fn read_unsized(
+        &mut self,
+        reader: &FileReader,
+        cutting: &mut Cutting<'_>,
+    ) -> Result<(), Error> {
+        // One byte first: nearly all of these files are truly empty.
+        let mut wanted = 1;
+        let mut offset = 0;
+        loop {
+            let read = self.fill(cutting, wanted, |room| reader.read_at(offset, room))?;
+            if read == 0 {
+                return Ok(());
+            }
+            offset += read as u64;
+            wanted = usize::MAX;
+        }
     }
 
     /// Reads a stream as a file at the root of the snapshot.
@@ -470,7 +494,7 @@ where
         let mut cutting = self.cutting(number, profile);
         loop {
             self.shared.check()?;
-            if self.fill(&mut cutting, |buffer| source.read(buffer))? == 0 {
+            if self.fill(&mut cutting, usize::MAX, |room| source.read(room))? == 0 {
                 break;
             }
         }
@@ -488,10 +512,12 @@ where
         Cutting { file, part: 0, cutter, uncut: self.batch.data.len(), chunks: 0 }
     }
 
-    /// Reads once into the current batch and cuts what can be cut; returns the bytes read, 0 at the end.
+    /// Reads at most `wanted` bytes into the current batch and cuts what can be cut; returns the
+    /// bytes read, 0 at the end.
     fn fill(
         &mut self,
         cutting: &mut Cutting<'_>,
+        wanted: usize,
         read: impl FnOnce(&mut [u8]) -> Result<usize, SourceError>,
     ) -> Result<usize, Error> {
         // There is always room for more than the largest chunk, so that every read makes progress.
@@ -500,7 +526,8 @@ where
             self.next_batch(cutting)?;
         }
         let end = self.batch.data.len();
-        self.batch.data.resize(limit, 0);
+        // No more room than is wanted: it is zeroed, and a batch may take in many small files.
+        self.batch.data.resize(limit.min(end.saturating_add(wanted)), 0);
         let outcome = read(self.batch.data.get_mut(end..).unwrap_or_default());
         let got = *outcome.as_ref().unwrap_or(&0);
         self.batch.data.truncate(end + got);
