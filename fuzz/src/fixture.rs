@@ -36,7 +36,7 @@ pub static ROLES: LazyLock<Vec<Keys>> = LazyLock::new(|| {
 /// Whose signatures count.
 #[must_use]
 pub fn trust() -> Trust {
-    Trust { repository: REPOSITORY, owner: *OWNER.owner_key(), revoked: Vec::new() }
+    Trust::new(REPOSITORY, *OWNER.owner_key())
 }
 
 /// A new object of this kind.

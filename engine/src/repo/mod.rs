@@ -129,7 +129,7 @@ pub fn init(
         hint: Some("SPEC section 2 lists the limits of sizes".to_owned()),
     })?;
     let slot = keys::seal_slot(repository, &keys, &options.key, context)?;
-    let trust = Trust { repository, owner: config.owner_key, revoked: Vec::new() };
+    let trust = Trust::new(repository, config.owner_key);
     let cipher = options.cipher;
     let config_record = config.encode();
     let sealed = {
@@ -297,8 +297,7 @@ fn open_config(
     let (header, content) = Opened::open_body(&object, keys).map_err(Error::sealed(name))?;
     // The signature first, with the owner's key this process holds: every role can seal a config, and
     // one that was not signed must not even be decoded.
-    let mut trust =
-        Trust { repository: keys.repository(), owner: *keys.owner_key(), revoked: Vec::new() };
+    let mut trust = Trust::new(keys.repository(), *keys.owner_key());
     let (_, record) = trust.verify_body(&header, &content).map_err(Error::sealed(name))?;
     let config = Config::decode(record).map_err(Error::format(name))?;
     keys.check_owner(&config.owner_key).map_err(Error::sealed(name))?;

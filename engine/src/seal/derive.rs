@@ -1,14 +1,16 @@
 //! The key ring: what each role holds, and what it can do with it (SPEC section 3).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cairn_format::certificate::Role;
 use cairn_format::envelope::Kind;
 use cairn_format::ids::{ChunkId, RepositoryId};
 use cairn_format::record::Domain;
+use parking_lot::Mutex;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::envelope::KeySource;
+use super::envelope::{DomainKey, KeySource};
 use super::error::SealError;
 use super::payload::{DomainSecrets, EpochKeys, RoleKeys, SharedKeys, SlotPayload, SymmetricKeys};
 use super::random::Random;
@@ -36,6 +38,8 @@ pub struct Keys {
     external: DomainSecrets,
     /// The domains that the config names, once it is known.
     named: Option<BTreeMap<(u32, u32), [u8; 32]>>,
+    /// Keys of domains that were asked for and found to be those the config names.
+    checked: Arc<Mutex<BTreeMap<(u32, u32), DomainKey>>>,
     owner: [u8; 32],
     roots: Option<Roots>,
     signer: Option<Signer>,
@@ -79,6 +83,7 @@ impl Keys {
             domains: DomainSecrets::new(),
             external: DomainSecrets::new(),
             named: None,
+            checked: Arc::default(),
             owner: *signer.public_key(),
             signer: Some(signer),
             roots: Some(roots),
@@ -110,7 +115,7 @@ impl Keys {
         };
         let signer = signer.map(Signer::from_slot).transpose()?;
         if let Some(signer) = &signer {
-            let trust = Trust { repository, owner: shared.owner, revoked: Vec::new() };
+            let trust = Trust::new(repository, shared.owner);
             trust.verify_certificate(&signer.certificate().encode())?;
         }
         Ok(Self {
@@ -124,6 +129,7 @@ impl Keys {
             domains,
             external: DomainSecrets::new(),
             named: None,
+            checked: Arc::default(),
             owner: shared.owner,
             roots: None,
             signer,
@@ -269,11 +275,13 @@ impl Keys {
     pub fn restrict_to_domains(&mut self, domains: &[Domain]) {
         let named = domains.iter().map(|domain| ((domain.id, domain.epoch), domain.public_key));
         self.named = Some(named.collect());
+        self.checked = Arc::default();
     }
 
     /// Adds the secret of an external domain. It never enters a key slot.
     pub fn add_domain_secret(&mut self, domain: u32, epoch: u32, secret: Secret32) {
         self.external.insert((domain, epoch), secret);
+        self.checked = Arc::default();
     }
 
     /// The public key that a derived domain of this epoch has; for the config. Only the owner
@@ -373,7 +381,14 @@ impl KeySource for Keys {
     }
 
     fn domain_secret(&self, domain: u32, epoch: u32) -> Result<Secret32, SealError> {
+        self.domain_key(domain, epoch).map(|key| key.secret)
+    }
+
+    fn domain_key(&self, domain: u32, epoch: u32) -> Result<DomainKey, SealError> {
         let place = (domain, epoch);
+        if let Some(key) = self.checked.lock().get(&place) {
+            return Ok(key.clone());
+        }
         let not_held = || SealError::KeyNotHeld { what: format!("domain {domain}"), epoch };
         let secret = match self.external.get(&place).or_else(|| self.domains.get(&place)) {
             Some(secret) => secret.clone(),
@@ -382,10 +397,13 @@ impl KeySource for Keys {
                 self.roots.as_ref().ok_or_else(not_held)?.domain_secret(domain, epoch)?
             }
         };
+        let key = DomainKey { public: public_key(&secret), secret };
         match &self.named {
-            Some(named) if named.get(&place) != Some(&public_key(&secret)) => Err(not_held()),
-            _ => Ok(secret),
-        }
+            Some(named) if named.get(&place) != Some(&key.public) => return Err(not_held()),
+            Some(_) => self.checked.lock().insert(place, key.clone()),
+            None => None,
+        };
+        Ok(key)
     }
 
     fn symmetric_key(&self, kind: Kind, epoch: u32) -> Result<Secret32, SealError> {

@@ -1,6 +1,7 @@
 //! Signatures, and who may sign what (SPEC section 1 and section 3).
 
 use core::fmt;
+use std::sync::Arc;
 
 use cairn_format::certificate::{Certificate, Role};
 use cairn_format::codec::Writer;
@@ -10,6 +11,7 @@ use cairn_format::ids::{RepositoryId, WriterId};
 use cairn_format::limits::LABEL_BYTES_MAX;
 use cairn_format::receipt::{Receipt, ReceiptRecord};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use parking_lot::Mutex;
 
 use super::error::SealError;
 use super::payload::SignerKey;
@@ -237,14 +239,57 @@ pub struct Trust {
     pub owner: [u8; 32],
     /// Revoked signers with the time from which their signatures no longer count.
     pub revoked: Vec<(WriterId, i64)>,
+    verified: VerifiedCertificates,
+}
+
+/// Certificates that were verified, so that a thousand objects of one signer cost one verification
+/// of its certificate. Shared by clones.
+#[derive(Clone, Debug, Default)]
+struct VerifiedCertificates(Arc<Mutex<Vec<KnownCertificate>>>);
+
+/// A certificate under the hash of all that its verification depends on.
+type KnownCertificate = ([u8; 32], Certificate);
+
+impl VerifiedCertificates {
+    /// As many as are kept; the oldest goes first.
+    const KEPT_MAX: usize = 64;
+
+    fn get(&self, key: &[u8; 32]) -> Option<Certificate> {
+        self.0.lock().iter().find(|(known, _)| known == key).map(|(_, found)| found.clone())
+    }
+
+    fn put(&self, key: [u8; 32], certificate: Certificate) {
+        let mut kept = self.0.lock();
+        if kept.len() >= Self::KEPT_MAX {
+            kept.remove(0);
+        }
+        kept.push((key, certificate));
+    }
 }
 
 impl Trust {
+    /// Trust in an owner, with nobody revoked.
+    #[must_use]
+    pub fn new(repository: RepositoryId, owner: [u8; 32]) -> Self {
+        let verified = VerifiedCertificates::default();
+        Self { repository, owner, revoked: Vec::new(), verified }
+    }
+
     /// Verifies a certificate.
     ///
     /// # Errors
     /// [`SealError::Signature`] when the owner did not sign it; [`SealError::Format`].
     pub fn verify_certificate(&self, encoded: &[u8]) -> Result<Certificate, SealError> {
+        // Whatever decides the outcome is part of the key.
+        let key = *blake3::Hasher::new()
+            .update(self.repository.as_bytes())
+            .update(&self.owner)
+            .update(encoded)
+            .finalize()
+            .as_bytes();
+        if let Some(certificate) = self.verified.get(&key) {
+            return Ok(certificate);
+        }
         let invalid = SealError::Signature { what: "a certificate" };
         let certificate = Certificate::parse(encoded)?;
         if (certificate.role == Role::Owner) != (certificate.public_key == self.owner) {
@@ -253,6 +298,7 @@ impl Trust {
         let context = certificate_context(self.repository);
         let body = certificate.signed_bytes();
         if verify(&self.owner, &context, &body, &certificate.signature) {
+            self.verified.put(key, certificate.clone());
             Ok(certificate)
         } else {
             Err(invalid)

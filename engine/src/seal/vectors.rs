@@ -260,11 +260,7 @@ fn envelope() {
 #[test]
 fn certificate() {
     let keys = owner();
-    let trust = Trust {
-        repository: REPOSITORY,
-        owner: *keys.signer().unwrap().public_key(),
-        revoked: Vec::new(),
-    };
+    let trust = Trust::new(REPOSITORY, *keys.signer().unwrap().public_key());
     let of = |certificate: &Certificate| {
         assert_eq!(trust.verify_certificate(&certificate.encode()).as_ref(), Ok(certificate));
         json!({

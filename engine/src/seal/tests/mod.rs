@@ -38,11 +38,7 @@ fn keys(role: Role) -> Keys {
 }
 
 fn trust() -> Trust {
-    Trust {
-        repository: REPOSITORY,
-        owner: *owner().signer().unwrap().public_key(),
-        revoked: Vec::new(),
-    }
+    Trust::new(REPOSITORY, *owner().signer().unwrap().public_key())
 }
 
 fn envelope(kind: Kind, cipher: Cipher, seed: u64) -> Envelope {
@@ -284,7 +280,8 @@ fn strangers_and_self_made_owners_are_not_trusted() {
         assert!(trust.verify_certificate(&raised.encode()).is_err());
     }
     // The same owner in another repository.
-    let elsewhere = Trust { repository: OTHER_REPOSITORY, ..trust };
+    let mut elsewhere = trust;
+    elsewhere.repository = OTHER_REPOSITORY;
     let certificate = keys(Role::Writer).signer().unwrap().certificate().encode();
     assert!(elsewhere.verify_certificate(&certificate).is_err());
 }
@@ -293,7 +290,8 @@ fn strangers_and_self_made_owners_are_not_trusted() {
 fn revoked_signers_count_up_to_their_revocation() {
     let writer = keys(Role::Writer);
     let id = writer.signer().unwrap().writer_id();
-    let trust = Trust { revoked: vec![(id, 100)], ..trust() };
+    let mut trust = trust();
+    trust.revoked = vec![(id, 100)];
     let header = *envelope(Kind::Snapshot, Cipher::Aes256Gcm, 1).header();
     let content = writer.signer().unwrap().sign_body(&header, b"r").unwrap();
     let (verified, _) = trust.verify_body(&header, &content).unwrap();
