@@ -392,22 +392,22 @@ pub struct Forget {
 #[group(id = "rules", multiple = true)]
 pub struct Keep {
     /// Keep the N newest
-    #[arg(long, value_name = "N", value_parser = COUNT, help_heading = "Rules")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
     pub keep_last: Option<u32>,
     /// Keep the newest of each of the last N hours in which there is one
-    #[arg(long, value_name = "N", value_parser = COUNT, help_heading = "Rules")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
     pub keep_hourly: Option<u32>,
     /// Likewise, of days
-    #[arg(long, value_name = "N", value_parser = COUNT, help_heading = "Rules")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
     pub keep_daily: Option<u32>,
     /// Likewise, of ISO weeks
-    #[arg(long, value_name = "N", value_parser = COUNT, help_heading = "Rules")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
     pub keep_weekly: Option<u32>,
     /// Likewise, of months
-    #[arg(long, value_name = "N", value_parser = COUNT, help_heading = "Rules")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
     pub keep_monthly: Option<u32>,
     /// Likewise, of years
-    #[arg(long, value_name = "N", value_parser = COUNT, help_heading = "Rules")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
     pub keep_yearly: Option<u32>,
     /// Keep everything not older than e.g. 36h, 30d, 2w, 12mo, 1y
     #[arg(long, value_name = "AGE", help_heading = "Rules")]
@@ -435,10 +435,6 @@ pub struct Keep {
     #[arg(long, value_name = "ZONE", help_heading = "Rules")]
     pub time_zone: Option<String>,
 }
-
-/// Numbers of a rule: one that keeps nothing is none.
-const COUNT: clap::builder::RangedI64ValueParser<u32> =
-    clap::builder::RangedI64ValueParser::new().range(1..);
 
 /// `key …`
 #[derive(Debug, Subcommand)]
