@@ -36,11 +36,12 @@ pub(super) fn run(app: &App, arguments: &Forget) -> Result<Finished, Failure> {
     };
     let session = session::open(app, Show::Progress)?;
     let plan = forget::plan(&session.repository, &options)?;
+    drop(session.shown);
+    // First, so that a failure half-way leaves the person with what was meant to go.
+    show(app, &plan)?;
     if !arguments.dry_run {
         forget::run(&session.repository, &plan)?;
     }
-    drop(session.shown);
-    show(app, &plan)?;
     summary(app, &plan, arguments.dry_run)?;
     let damaged = plan.damaged.len() as u64;
     let mut report = json!({

@@ -91,7 +91,10 @@ pub enum RetentionError {
         location: String,
     },
     /// A snapshot vanished while its backup was about to end.
-    #[error("snapshot {} was forgotten before its backup ended", snapshot.short())]
+    #[error(
+        "snapshot {} is gone before its backup ended: it was forgotten, or the store lost it",
+        snapshot.short()
+    )]
     Forgotten {
         /// The snapshot.
         snapshot: SnapshotId,

@@ -431,6 +431,8 @@ enum Twist {
     Hide(BTreeSet<ObjectName>),
     /// Snapshots vanish when their acknowledgements are put.
     VanishAtAck,
+    /// This object appears when any is deleted.
+    AppearAtDelete(ObjectName, Bytes),
 }
 
 impl Store for Twisted {
@@ -469,8 +471,12 @@ impl Store for Twisted {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        match self.twist {
+        match &self.twist {
             Twist::LyingDelete => Ok(()),
+            Twist::AppearAtDelete(other, bytes) if other != name => {
+                self.inner.overwrite(*other, bytes.clone());
+                self.inner.delete(name)
+            }
             _ => self.inner.delete(name),
         }
     }
@@ -590,4 +596,27 @@ fn orphans_go_and_young_ones_stay() {
     let left = [ids[2], young].into_iter().collect::<BTreeSet<_>>();
     assert_eq!(scene.listed(), left);
     assert!(!scene.listed().contains(&old));
+}
+
+/// A backup that was paused acknowledges its snapshot in the moment in which it is removed as an
+/// orphan, and dies: no acknowledgement without a snapshot is left.
+#[test]
+fn an_orphan_that_is_acknowledged_while_it_is_removed_leaves_nothing_behind() {
+    let (scene, ids) = Scene::with_days(89, 3);
+    let orphan = scene.put_unacknowledged("owner", NOW_MS - 5 * DAY_MS, |_| {});
+    scene.acknowledge("owner", orphan);
+    let ack = scene
+        .store
+        .names()
+        .into_iter()
+        .find(|name| matches!(name, ObjectName::Ack { snapshot, .. } if *snapshot == orphan));
+    let ack = ack.expect("it is there");
+    let bytes = scene.store.get(&ack, u64::MAX).expect("its bytes");
+    scene.store.delete(&ack).expect("deleted");
+    let repository = scene.twisted(Twist::AppearAtDelete(ack, bytes));
+    let (plan, _) = forget_in(&repository, &last(3)).expect("done");
+    assert_eq!(verdict(&plan, orphan), Verdict::Go(Cause::Unacknowledged));
+    assert_eq!(scene.listed(), ids.into_iter().collect());
+    assert!(!scene.store.names().contains(&ack));
+    assert!(verify_full(&scene.as_key("owner")).findings.is_empty());
 }
