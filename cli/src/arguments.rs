@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use cairn_engine::retention::Age;
+
 use crate::help;
 use crate::ui::format::parse_bytes;
 
@@ -107,6 +109,8 @@ pub enum Command {
     Restore(Restore),
     /// Check that the repository holds what its snapshots need
     Verify(Verify),
+    /// Forget snapshots that no rule keeps, or those that are named
+    Forget(Box<Forget>),
     /// Show what the repository holds and what it costs
     Stats,
     /// Manage the keys that open the repository
@@ -346,6 +350,93 @@ pub enum Level {
     Sample,
     /// The same, and every pack is read and decoded.
     Full,
+}
+
+/// `forget`
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_long_help = help::FORGET)]
+pub struct Forget {
+    /// Snapshots to forget whatever the rules say: first digits of ids, `latest~1`, `job:NAME`
+    /// or `@TIME`
+    #[arg(value_name = "SNAP", conflicts_with_all = ["rules", "job", "simulate"])]
+    pub snapshots: Vec<String>,
+    /// The rules.
+    #[command(flatten)]
+    pub keep: Keep,
+    /// Only snapshots of this job
+    #[arg(long, value_name = "NAME", help_heading = "Which snapshots")]
+    pub job: Option<String>,
+    /// Take all keys that signed snapshots of a job for one, e.g. after a host got a new key
+    #[arg(long, help_heading = "Which snapshots")]
+    pub join_writers: bool,
+    /// Even forget the last acknowledged snapshot of a job
+    #[arg(long, help_heading = "Which snapshots")]
+    pub remove_last: bool,
+    /// This host's clock is right: keep snapshots that lie in its future and go on, and count
+    /// ages from now
+    #[arg(long, help_heading = "Which snapshots")]
+    pub trust_clock: bool,
+    /// Say what would be forgotten
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show what the rules would keep of imagined backups, from now on; needs no repository
+    #[arg(long, conflicts_with_all = ["job", "dry_run"], help_heading = "Simulation")]
+    pub simulate: bool,
+    /// Time between imagined backups [default: 1h]
+    #[arg(long, value_name = "AGE", requires = "simulate", help_heading = "Simulation")]
+    pub simulate_every: Option<Age>,
+    /// How long they are made [default: 13mo]
+    #[arg(long, value_name = "AGE", requires = "simulate", help_heading = "Simulation")]
+    pub simulate_for: Option<Age>,
+}
+
+/// The rules of a retention policy.
+#[derive(Args, Clone, Debug, Default)]
+#[group(id = "rules", multiple = true)]
+pub struct Keep {
+    /// Keep the N newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
+    pub keep_last: Option<u32>,
+    /// Keep the newest of each of the last N hours in which there is one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
+    pub keep_hourly: Option<u32>,
+    /// Likewise, of days
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
+    pub keep_daily: Option<u32>,
+    /// Likewise, of ISO weeks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
+    pub keep_weekly: Option<u32>,
+    /// Likewise, of months
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
+    pub keep_monthly: Option<u32>,
+    /// Likewise, of years
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rules")]
+    pub keep_yearly: Option<u32>,
+    /// Keep everything not older than e.g. 36h, 30d, 2w, 12mo, 1y
+    #[arg(long, value_name = "AGE", help_heading = "Rules")]
+    pub keep_within: Option<Age>,
+    /// Keep the newest of each hour not older than this
+    #[arg(long, value_name = "AGE", help_heading = "Rules")]
+    pub keep_within_hourly: Option<Age>,
+    /// Likewise, of each day
+    #[arg(long, value_name = "AGE", help_heading = "Rules")]
+    pub keep_within_daily: Option<Age>,
+    /// Likewise, of each ISO week
+    #[arg(long, value_name = "AGE", help_heading = "Rules")]
+    pub keep_within_weekly: Option<Age>,
+    /// Likewise, of each month
+    #[arg(long, value_name = "AGE", help_heading = "Rules")]
+    pub keep_within_monthly: Option<Age>,
+    /// Likewise, of each year
+    #[arg(long, value_name = "AGE", help_heading = "Rules")]
+    pub keep_within_yearly: Option<Age>,
+    /// Keep what has this tag; may be repeated. The tag `pin` is always kept
+    #[arg(long = "keep-tag", value_name = "TAG", help_heading = "Rules")]
+    pub keep_tags: Vec<String>,
+    /// Whose calendar has the hours, days and months: UTC, local, or e.g. Europe/Berlin
+    /// [default: UTC]
+    #[arg(long, value_name = "ZONE", help_heading = "Rules")]
+    pub time_zone: Option<String>,
 }
 
 /// `key …`

@@ -3,6 +3,19 @@
 use crate::exit_code::ExitCode;
 use crate::settings;
 
+/// What `forget --help` says about the rules.
+pub const FORGET: &str = "\
+A snapshot stays if any rule keeps it; without a rule nothing is forgotten. Rules apply to each
+job, within a job to each writer's key, and only to acknowledged snapshots. Its time is when it was
+committed, and ages are counted back from the newest commit in the repository.
+
+Of each hour, day, ISO week, month or year the newest is kept; periods without a snapshot do not
+count. The newest snapshot of a job and those tagged `pin` always stay. What a forgotten snapshot
+held stays stored until `cairn gc` collects it.
+
+Refused (exit 4), changing nothing: snapshots in the future; a gap in the commits that is longer
+than the rules reach back, as a wrong clock leaves; an incomplete listing.";
+
 /// Environment variables and exit codes, as a block of text.
 #[must_use]
 pub fn environment_and_exit_codes() -> String {

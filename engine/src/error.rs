@@ -40,6 +40,7 @@ use cairn_format::ids::{ChunkId, PackId, SnapshotId};
 
 use crate::frame::FrameError;
 use crate::index::local::IndexError;
+use crate::retention::RetentionError;
 use crate::seal::error::SealError;
 use crate::source::error::SourceError;
 use crate::store::StoreError;
@@ -66,6 +67,9 @@ pub enum Error {
     /// Compression.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// Retention: what to forget.
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
     /// An object does not say what its kind must say.
     #[error("{object}: {error}")]
     Format {
@@ -333,6 +337,7 @@ impl Explain for Error {
             Self::Source(error) => error.code(),
             Self::Target(error) => error.code(),
             Self::Frame(error) => error.code(),
+            Self::Retention(error) => error.code(),
             Self::Format { error, .. } => match error {
                 FormatError::Version { .. } | FormatError::Required { .. } => "format.newer",
                 _ => "format.invalid",
@@ -378,6 +383,7 @@ impl Explain for Error {
             Self::Source(error) => error.class(),
             Self::Target(error) => error.class(),
             Self::Frame(error) => error.class(),
+            Self::Retention(error) => error.class(),
             Self::Format { error, .. } => match error {
                 FormatError::Version { .. } | FormatError::Required { .. } => Class::Refused,
                 _ => Class::Damage,
@@ -423,6 +429,7 @@ impl Explain for Error {
             Self::Source(error) => return error.hint(),
             Self::Target(error) => return error.hint(),
             Self::Frame(error) => return error.hint(),
+            Self::Retention(error) => return error.hint(),
             Self::Usage { hint, .. } => return hint.clone(),
             Self::Format {
                 error: FormatError::Version { .. } | FormatError::Required { .. },

@@ -13,6 +13,7 @@ pub mod ops;
 pub mod pack;
 pub mod pipeline;
 pub mod repo;
+pub mod retention;
 pub mod seal;
 
 pub mod source;

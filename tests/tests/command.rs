@@ -9,3 +9,5 @@ mod exit_codes;
 mod kill;
 #[path = "command/memory.rs"]
 mod memory;
+#[path = "command/retention.rs"]
+mod retention;

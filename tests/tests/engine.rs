@@ -18,5 +18,7 @@ mod index;
 mod reader;
 #[path = "engine/resume.rs"]
 mod resume;
+#[path = "engine/retention.rs"]
+mod retention;
 #[path = "engine/together.rs"]
 mod together;

@@ -17,6 +17,7 @@ mod completions;
 mod diff;
 mod dump;
 mod find;
+mod forget;
 mod init;
 mod key;
 mod ls;
@@ -82,6 +83,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Dump(_) => "dump",
         Command::Restore(_) => "restore",
         Command::Verify(_) => "verify",
+        Command::Forget(_) => "forget",
         Command::Stats => "stats",
         Command::Key(Key::List) => "key list",
         Command::Key(Key::Add(_)) => "key add",
@@ -110,6 +112,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Dump(arguments) => dump::run(app, arguments),
         Command::Restore(arguments) => restore::run(app, arguments),
         Command::Verify(arguments) => verify::run(app, arguments),
+        Command::Forget(arguments) => forget::run(app, arguments),
         Command::Stats => stats::run(app),
         Command::Key(command) => key::run(app, command),
         Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),

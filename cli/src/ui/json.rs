@@ -7,9 +7,11 @@
 use std::borrow::Cow;
 
 use cairn_engine::context::Remark;
+use cairn_engine::ops::forget::{Planned, Series};
 use cairn_engine::ops::snapshots::SnapshotInfo;
 use cairn_engine::ops::verify;
 use cairn_engine::repo::keys::SlotInfo;
+use cairn_engine::retention::{Reason, Simulated, Verdict};
 use cairn_format::hex;
 use cairn_format::ids::{RepositoryId, SnapshotId};
 use cairn_format::tree::{Entry as TreeEntry, Node};
@@ -349,6 +351,114 @@ impl<'a> From<&'a verify::Affected> for Affected<'a> {
     fn from(place: &'a verify::Affected) -> Self {
         let path = place.path.as_slice().into();
         Self { kind: "affected", snapshot: place.snapshot.to_hex(), path }
+    }
+}
+
+/// What happens to a snapshot, and why.
+#[derive(Debug, Serialize)]
+pub struct Retention<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    committed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writer_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<&'a [String]>,
+    keep: bool,
+    reasons: Vec<RetentionReason>,
+}
+
+impl<'a> Retention<'a> {
+    /// A snapshot of a series.
+    #[must_use]
+    pub fn new(series: &'a Series, planned: &'a Planned) -> Self {
+        let snapshot = &planned.snapshot;
+        Self {
+            kind: "retention",
+            id: snapshot.id.to_hex(),
+            time: Some(format::rfc3339(time_ms(snapshot))),
+            committed: Some(format::rfc3339(snapshot.record.finished_ms)),
+            job: Some(&series.job),
+            writer: Some(snapshot.writer.to_hex()),
+            writer_name: Some(&snapshot.writer_name),
+            tags: Some(&snapshot.record.tags),
+            keep: planned.verdict.keeps(),
+            reasons: match &planned.verdict {
+                Verdict::Keep(reasons) => reasons.iter().map(RetentionReason::from).collect(),
+                Verdict::Go(cause) => {
+                    let (code, message) = (cause.code().to_owned(), cause.to_string());
+                    vec![RetentionReason { code, message, nth: None, period: None }]
+                }
+            },
+        }
+    }
+
+    /// A snapshot of which nothing but the id is known; it goes because it was named.
+    #[must_use]
+    pub fn bare(id: SnapshotId) -> Self {
+        let (code, message) = ("named".to_owned(), "its record cannot be read".to_owned());
+        Self {
+            kind: "retention",
+            id: id.to_hex(),
+            time: None,
+            committed: None,
+            job: None,
+            writer: None,
+            writer_name: None,
+            tags: None,
+            keep: false,
+            reasons: vec![RetentionReason { code, message, nth: None, period: None }],
+        }
+    }
+}
+
+/// One reason for which a snapshot stays or goes.
+#[derive(Debug, Serialize)]
+pub struct RetentionReason {
+    code: String,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nth: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period: Option<String>,
+}
+
+impl From<&Reason> for RetentionReason {
+    fn from(reason: &Reason) -> Self {
+        let (nth, period) = match reason {
+            Reason::Rule { nth, period, .. } => (*nth, period.clone()),
+            Reason::Pinned | Reason::Newest | Reason::Unacknowledged | Reason::Doubtful(_) => {
+                (None, None)
+            }
+        };
+        Self { code: reason.code(), message: reason.to_string(), nth, period }
+    }
+}
+
+/// An imagined backup that the rules would still keep.
+#[derive(Debug, Serialize)]
+pub struct SimulatedBackup {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    time: String,
+    reasons: Vec<RetentionReason>,
+}
+
+impl From<&Simulated> for SimulatedBackup {
+    fn from(simulated: &Simulated) -> Self {
+        Self {
+            kind: "simulated",
+            time: format::rfc3339(simulated.time_ms),
+            reasons: simulated.reasons.iter().map(RetentionReason::from).collect(),
+        }
     }
 }
 

@@ -86,6 +86,29 @@ fn a_dry_run_stores_nothing() {
 }
 
 #[test]
+fn snapshots_are_forgotten_as_planned() {
+    let (env, [first, second]) = with_two_snapshots();
+    let third = backup(&env, &["data", "--job", "two"]);
+    let rules = ["--keep-yearly", "3"];
+    let (planned, result) = env.json(["forget", "--dry-run"].iter().chain(&rules));
+    assert_eq!(ids(&planned), [&first, &second, &third]);
+    assert_eq!(result["report"]["removed"], 1, "{result}");
+    let superseded = planned.iter().find(|object| object["keep"] == false).unwrap();
+    assert_eq!(superseded["id"], second);
+    assert_eq!(superseded["reasons"][0]["code"], "superseded");
+    assert_eq!(env.ok(["snapshots"]).lines().count(), 4);
+    let (done, _) = env.json(["forget"].iter().chain(&rules));
+    assert_eq!(done, planned);
+    let (left, _) = env.json(["snapshots"]);
+    assert_eq!(ids(&left), [&first, &third]);
+    let (gone, _) = env.json(["forget", "--remove-last", &first[..8]]);
+    assert_eq!(ids(&gone), [&first]);
+    let (simulated, result) = env.json(["forget", "--simulate", "--keep-hourly", "5"]);
+    assert_eq!(simulated.len(), 5);
+    assert_eq!(result["report"]["kept"], 5);
+}
+
+#[test]
 fn snapshots_are_listed_and_filtered() {
     let (env, [first, second]) = with_two_snapshots();
     let (objects, result) = env.json(["snapshots"]);

@@ -13,6 +13,8 @@ use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::Repository;
+use crate::retention::RetentionError;
+use crate::store::StoreError;
 
 /// Name under which the newest snapshot of a job by this host is remembered.
 fn latest_name(job: &str) -> String {
@@ -102,10 +104,11 @@ pub fn describe(
     })
 }
 
-/// Puts the snapshot, checks that nothing it relies on was condemned meanwhile, acknowledges it.
+/// Puts the snapshot, checks that nothing it relies on was condemned meanwhile, acknowledges it, and
+/// looks whether it is there still.
 ///
 /// # Errors
-/// [`Error::Condemned`]; failures of the store. Then the snapshot is not acknowledged.
+/// [`Error::Condemned`]; [`RetentionError::Forgotten`]; failures of the store. Then the snapshot is not acknowledged.
 pub fn publish(
     repository: &Repository,
     catalog: &Catalog,
@@ -120,7 +123,8 @@ pub fn publish(
     }
     let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
     let name_time_ms = u64::try_from(record.started_ms).unwrap_or_default();
-    vault.store.put(&ObjectName::Snapshot { time_ms: name_time_ms, id }, &object)?;
+    let name = ObjectName::Snapshot { time_ms: name_time_ms, id };
+    vault.store.put(&name, &object)?;
     let condemned = catalog.sync_tombs(vault)?;
     if condemned > 0 {
         return Err(Error::Condemned { packs: condemned });
@@ -133,7 +137,16 @@ pub fn publish(
     };
     let object = vault.seal_signed(Kind::Ack, &ack.encode())?;
     let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-    vault.store.put(&ObjectName::Ack { snapshot: id, hash }, &object)?;
+    let ack_name = ObjectName::Ack { snapshot: id, hash };
+    vault.store.put(&ack_name, &object)?;
+    // If this process was paused for long, its snapshot may have been taken for an orphan.
+    if let Err(error) = vault.store.size(&name) {
+        if !matches!(error, StoreError::NotFound { .. }) {
+            return Err(error.into());
+        }
+        vault.store.delete(&ack_name)?;
+        return Err(RetentionError::Forgotten { snapshot: id }.into());
+    }
     let signer = vault.keys.signer()?;
     Ok(SnapshotInfo {
         id,

@@ -1,0 +1,430 @@
+//! Forgets snapshots: those that no rule of a policy keeps, or those that are named. What they
+//! hold stays stored until garbage is collected.
+//!
+//! **Order.** For every snapshot its acknowledgements go first and its record last, and each is
+//! looked for after it was deleted. Wherever this ends, what is left is a snapshot without an
+//! acknowledgement, which is no damage; running it again goes on from there.
+//!
+//! **Series.** A policy is applied to each job; within a job, snapshots of owners and maintainers
+//! are one series, and those of every writer's key are one of their own: who can only write can
+//! push out only what the same key signed. Dates that cannot be believed count for nothing
+//! ([`crate::retention::Doubt`]), and ages are counted from the newest commit in the repository, so neither a clock
+//! that is wrong nor one that lies makes snapshots old.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use cairn_format::ids::{SnapshotId, WriterId};
+use cairn_format::names::ObjectName;
+use cairn_format::segment::NAMESPACE_TRUSTED;
+
+use self::evidence::{Evidence, Seen};
+use super::snapshots::{self, SnapshotInfo};
+use crate::context::Remark;
+use crate::error::Error;
+use crate::repo::Repository;
+use crate::retention::{Candidate, Cause, Doubt, Policy, RetentionError, Standing, Verdict, apply};
+use crate::store::StoreError;
+
+mod evidence;
+
+/// Shortest first digits by which a snapshot whose record cannot be read may be named.
+const BARE_DIGITS_MIN: usize = 8;
+
+/// Shortest time without a commit that is taken for the jump of a clock, milliseconds.
+const GAP_MS_MIN: i64 = 35 * DAY_MS;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// What is to go.
+#[derive(Clone, Debug)]
+pub enum Choice {
+    /// What no rule keeps.
+    Rules(Policy),
+    /// These: first digits of ids, `latest~1`, `job:NAME`, `@TIME`. One whose record is missing
+    /// or damaged is named by at least 8 digits.
+    Named(Vec<String>),
+}
+
+/// What to forget, and how careful to be.
+#[derive(Clone, Debug)]
+pub struct ForgetOptions {
+    /// What is to go.
+    pub choice: Choice,
+    /// Only snapshots of this job.
+    pub job: Option<String>,
+    /// This host's clock is right: snapshots in its future are kept and passed over instead of
+    /// stopping everything, ages are counted from now, and a long time without backups is none
+    /// of a clock's doing.
+    pub trust_clock: bool,
+    /// The last acknowledged snapshot of a series may go as well.
+    pub remove_last: bool,
+    /// All keys of a job are one series.
+    pub join_writers: bool,
+}
+
+impl ForgetOptions {
+    /// The careful way.
+    #[must_use]
+    pub const fn new(choice: Choice) -> Self {
+        Self { choice, job: None, trust_clock: false, remove_last: false, join_writers: false }
+    }
+}
+
+/// A snapshot and what happens to it.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The snapshot.
+    pub snapshot: SnapshotInfo,
+    /// What happens to it, and why.
+    pub verdict: Verdict,
+}
+
+/// Snapshots that a policy thins out together.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Their job.
+    pub job: String,
+    /// The writer's key that signed them; `None` for owners and maintainers.
+    pub writer: Option<WriterId>,
+    /// Name of the key that signed the newest.
+    pub writer_name: String,
+    /// Oldest first. Of snapshots that were named, only those.
+    pub snapshots: Vec<Planned>,
+}
+
+/// What would happen.
+#[derive(Debug)]
+pub struct ForgetPlan {
+    /// By job.
+    pub series: Vec<Series>,
+    /// Snapshots that were named and whose records are missing or cannot be read; they go.
+    pub bare: Vec<SnapshotId>,
+    /// What ages are counted back from, milliseconds since 1970.
+    pub reference_ms: i64,
+    /// Snapshots and acknowledgements that are missing or cannot be read; unless named, they stay
+    /// as they are.
+    pub damaged: Vec<Remark>,
+    objects: Objects,
+    seen: Option<Seen>,
+}
+
+impl ForgetPlan {
+    /// Snapshots that stay, of those considered.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.verdicts().filter(|verdict| verdict.keeps()).count() as u64
+    }
+
+    /// Snapshots that go.
+    #[must_use]
+    pub fn going(&self) -> u64 {
+        let going = self.verdicts().filter(|verdict| !verdict.keeps()).count();
+        (going + self.bare.len()) as u64
+    }
+
+    fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
+        self.series.iter().flat_map(|series| &series.snapshots).map(|planned| &planned.verdict)
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForgetReport {
+    /// Snapshots that are gone.
+    pub removed: u64,
+    /// Of these, whose acknowledgements went first.
+    pub acknowledged: u64,
+}
+
+/// Where the objects of each snapshot are. A hostile store may show one under several names.
+#[derive(Debug, Default)]
+struct Objects {
+    records: HashMap<SnapshotId, Vec<ObjectName>>,
+    acks: HashMap<SnapshotId, Vec<ObjectName>>,
+}
+
+/// Everything that is known of the snapshots.
+struct Known {
+    listed: Vec<SnapshotInfo>,
+    damaged: Vec<Remark>,
+    objects: Objects,
+    /// Whose acknowledgement was opened, and holds.
+    acknowledged: HashSet<SnapshotId>,
+}
+
+/// Decides what goes. Changes nothing.
+///
+/// # Errors
+/// [`Error::Role`] unless the key is an owner's or maintainer's; [`Error::Retention`] when it is
+/// refused; what [`snapshots::select`] says of names; failures of the store or the cache.
+pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPlan, Error> {
+    repository.require_maintain("forget snapshots")?;
+    repository.monitor().stage("forget: snapshots", None);
+    // Also compares the owner's key with the one remembered, before anything is deleted.
+    let catalog = repository.catalog()?;
+    let known = evidence::gather(repository)?;
+    match &options.choice {
+        Choice::Named(names) => by_name(repository, options, known, names),
+        Choice::Rules(policy) => {
+            let now_ms = repository.context.clock.now_ms();
+            let seen = Seen::load(catalog)?;
+            by_rules(options, policy, known, seen, now_ms)
+        }
+    }
+}
+
+fn by_rules(
+    options: &ForgetOptions,
+    policy: &Policy,
+    known: Known,
+    mut seen: Seen,
+    now_ms: i64,
+) -> Result<ForgetPlan, Error> {
+    let evidence = Evidence { known: &known, seen: &seen, now_ms };
+    let standings = evidence.standings();
+    let standing = |id: &SnapshotId| standings.get(id).copied().unwrap_or(Standing::Unacknowledged);
+    if !options.trust_clock {
+        refuse_future(&known.listed, standing, now_ms)?;
+    }
+    let counted = known
+        .listed
+        .iter()
+        .filter(|snapshot| standing(&snapshot.id) == Standing::Acknowledged)
+        .map(|snapshot| (snapshot.record.finished_ms, snapshot.id))
+        .collect::<Vec<_>>();
+    let newest_ms = counted.iter().map(|(time_ms, _)| *time_ms).max();
+    let reference_ms = if options.trust_clock { now_ms } else { newest_ms.unwrap_or(now_ms) };
+    let mut series = Vec::new();
+    for ((job, namespace), members) in group(known.listed.clone(), options.join_writers) {
+        if options.job.as_ref().is_some_and(|wanted| *wanted != job) {
+            continue;
+        }
+        let candidates = members
+            .iter()
+            .map(|snapshot| Candidate {
+                id: snapshot.id,
+                time_ms: snapshot.record.finished_ms,
+                tags: snapshot.record.tags.clone(),
+                standing: standing(&snapshot.id),
+            })
+            .collect::<Vec<_>>();
+        let verdicts = apply(policy, reference_ms, &candidates, options.remove_last);
+        let planned = members.into_iter().zip(verdicts);
+        let planned = planned.map(|(snapshot, verdict)| Planned { snapshot, verdict });
+        series.push(described(job, namespace, planned.collect()));
+    }
+    if let (Some(job), true) = (&options.job, series.is_empty()) {
+        return Err(Error::NoSnapshot { selector: format!("job:{job}") });
+    }
+    seen.update(&known.listed, &standings);
+    let Known { damaged, objects, .. } = known;
+    let bare = Vec::new();
+    let plan = ForgetPlan { series, bare, reference_ms, damaged, objects, seen: Some(seen) };
+    if plan.going() > 0 && !options.trust_clock {
+        refuse_gap(policy, reference_ms, counted)?;
+    }
+    Ok(plan)
+}
+
+/// Refuses when an acknowledged snapshot lies in the future.
+fn refuse_future(
+    listed: &[SnapshotInfo],
+    standing: impl Fn(&SnapshotId) -> Standing,
+    now_ms: i64,
+) -> Result<(), RetentionError> {
+    let future = listed
+        .iter()
+        .filter(|snapshot| standing(&snapshot.id) == Standing::Doubtful(Doubt::Future))
+        .max_by_key(|snapshot| snapshot.record.finished_ms);
+    match future {
+        None => Ok(()),
+        Some(snapshot) => Err(RetentionError::Future {
+            snapshot: snapshot.id,
+            job: snapshot.record.job.clone(),
+            ahead_s: snapshot.record.finished_ms.saturating_sub(now_ms) / 1_000,
+        }),
+    }
+}
+
+/// Refuses when the commits that ages are counted from follow a gap longer than the rules reach
+/// back: a single backup by a clock that is ahead would make everything before it old.
+fn refuse_gap(
+    policy: &Policy,
+    reference_ms: i64,
+    mut counted: Vec<(i64, SnapshotId)>,
+) -> Result<(), RetentionError> {
+    let Some(horizon_ms) = policy.horizon_ms(reference_ms) else { return Ok(()) };
+    counted.sort_unstable();
+    let within = counted.partition_point(|(time_ms, _)| *time_ms < horizon_ms);
+    let before = within.checked_sub(1).and_then(|last| counted.get(last));
+    let (Some((before_ms, _)), Some((after_ms, snapshot))) = (before, counted.get(within)) else {
+        return Ok(());
+    };
+    let gap_ms = after_ms.saturating_sub(*before_ms);
+    if gap_ms <= reference_ms.saturating_sub(horizon_ms).max(GAP_MS_MIN) {
+        return Ok(());
+    }
+    Err(RetentionError::Gap { snapshot: *snapshot, days: gap_ms / DAY_MS })
+}
+
+fn by_name(
+    repository: &Repository,
+    options: &ForgetOptions,
+    known: Known,
+    names: &[String],
+) -> Result<ForgetPlan, Error> {
+    let (mut named, mut bare) = (HashSet::new(), Vec::new());
+    for name in names {
+        match snapshots::select_from(known.listed.clone(), name) {
+            Ok(snapshot) => {
+                named.insert(snapshot.id);
+            }
+            Err(Error::NoSnapshot { selector }) => {
+                let id = select_bare(&known, name).ok_or(Error::NoSnapshot { selector })?;
+                if !bare.contains(&id) {
+                    bare.push(id);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let mut series = Vec::new();
+    for ((job, namespace), members) in group(known.listed.clone(), options.join_writers) {
+        let counts = |snapshot: &SnapshotInfo| known.acknowledged.contains(&snapshot.id);
+        let stays = members.iter().any(|one| counts(one) && !named.contains(&one.id));
+        let last = members.iter().rev().find(|one| counts(one) && named.contains(&one.id));
+        if let (Some(last), false, false) = (last, stays, options.remove_last) {
+            return Err(RetentionError::Last { snapshot: last.id, job }.into());
+        }
+        let going = members.into_iter().filter(|one| named.contains(&one.id));
+        let going = going
+            .map(|snapshot| Planned { snapshot, verdict: Verdict::Go(Cause::Named) })
+            .collect::<Vec<_>>();
+        if !going.is_empty() {
+            series.push(described(job, namespace, going));
+        }
+    }
+    let Known { damaged, objects, .. } = known;
+    let reference_ms = repository.context.clock.now_ms();
+    Ok(ForgetPlan { series, bare, reference_ms, damaged, objects, seen: None })
+}
+
+/// The snapshot whose record is missing or cannot be read and whose id begins so.
+fn select_bare(known: &Known, digits: &str) -> Option<SnapshotId> {
+    let readable = known.listed.iter().map(|snapshot| snapshot.id).collect::<HashSet<_>>();
+    let objects = &known.objects;
+    let mut fitting = objects
+        .records
+        .keys()
+        .chain(objects.acks.keys())
+        .filter(|id| !readable.contains(*id))
+        .filter(|id| id.to_hex().starts_with(&digits.to_ascii_lowercase()))
+        .copied()
+        .collect::<Vec<_>>();
+    fitting.sort_unstable();
+    fitting.dedup();
+    match fitting.as_slice() {
+        [one] if digits.len() >= BARE_DIGITS_MIN => Some(*one),
+        _ => None,
+    }
+}
+
+/// Snapshots by series, each oldest commit first, and each snapshot once.
+fn group(
+    listed: Vec<SnapshotInfo>,
+    join_writers: bool,
+) -> BTreeMap<(String, WriterId), Vec<SnapshotInfo>> {
+    let mut series = BTreeMap::<_, Vec<SnapshotInfo>>::new();
+    let mut grouped = HashSet::new();
+    for snapshot in listed {
+        if grouped.insert(snapshot.id) {
+            let namespace = if join_writers { NAMESPACE_TRUSTED } else { snapshot.namespace };
+            series.entry((snapshot.record.job.clone(), namespace)).or_default().push(snapshot);
+        }
+    }
+    for members in series.values_mut() {
+        members.sort_by_key(|snapshot| (snapshot.record.finished_ms, snapshot.id));
+    }
+    series
+}
+
+fn described(job: String, namespace: WriterId, snapshots: Vec<Planned>) -> Series {
+    let newest = snapshots.last();
+    Series {
+        job,
+        writer: (namespace != NAMESPACE_TRUSTED).then_some(namespace),
+        writer_name: newest.map(|one| one.snapshot.writer_name.clone()).unwrap_or_default(),
+        snapshots,
+    }
+}
+
+/// Does what the plan says. May be ended at any point and planned anew.
+///
+/// # Errors
+/// Failures of the store; [`RetentionError::Undeleted`]; [`Error::Cancelled`]. What was removed
+/// until then is gone, and the rest untouched but for at most one snapshot without its
+/// acknowledgement.
+pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, Error> {
+    repository.require_maintain("forget snapshots")?;
+    repository.monitor().stage("forget: removing", None);
+    let mut report = ForgetReport::default();
+    let planned = plan.series.iter().flat_map(|series| &series.snapshots);
+    let going = planned.filter(|one| !one.verdict.keeps()).map(|one| one.snapshot.id);
+    let going = going.chain(plan.bare.iter().copied()).collect::<Vec<_>>();
+    let mut unacknowledged = HashSet::new();
+    for id in &going {
+        repository.check_cancelled()?;
+        if remove(repository, &plan.objects, *id)? {
+            report.acknowledged += 1;
+        } else {
+            unacknowledged.insert(*id);
+        }
+        report.removed += 1;
+    }
+    if !unacknowledged.is_empty() {
+        remove_late_acks(repository, &unacknowledged)?;
+    }
+    if let Some(seen) = &plan.seen {
+        seen.without(&going).save(repository.catalog()?)?;
+    }
+    Ok(report)
+}
+
+/// Removes one snapshot; true if it had acknowledgements.
+fn remove(repository: &Repository, objects: &Objects, id: SnapshotId) -> Result<bool, Error> {
+    let names =
+        |of: &HashMap<SnapshotId, Vec<ObjectName>>| of.get(&id).cloned().unwrap_or_default();
+    let acks = names(&objects.acks);
+    // An acknowledgement without its snapshot would look like a snapshot that was lost.
+    for name in acks.iter().chain(&names(&objects.records)) {
+        delete_surely(repository, name)?;
+    }
+    Ok(!acks.is_empty())
+}
+
+/// Deletes an object, and looks whether it is gone.
+fn delete_surely(repository: &Repository, name: &ObjectName) -> Result<(), Error> {
+    let store = repository.store();
+    store.delete(name)?;
+    match store.size(name) {
+        Err(StoreError::NotFound { .. }) => Ok(()),
+        Ok(_) => {
+            let (object, location) = (name.to_string(), store.location());
+            Err(RetentionError::Undeleted { object, location }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A backup that was paused may have acknowledged its snapshot just before the record went. It
+/// looks for the record after that, fails, and removes its acknowledgement; here it is removed for
+/// one that died meanwhile.
+fn remove_late_acks(repository: &Repository, removed: &HashSet<SnapshotId>) -> Result<(), Error> {
+    let mut late = Vec::new();
+    evidence::list_acks(repository, &mut |snapshot, name| {
+        if removed.contains(&snapshot) {
+            late.push(name);
+        }
+    })?;
+    late.iter().try_for_each(|name| delete_surely(repository, name))
+}
