@@ -30,7 +30,7 @@ const FETCH_GAP_BYTES: u64 = 64 << 10;
 /// Plaintext of tree frames kept at hand, bytes.
 const TREE_CACHE_BYTES: usize = 12 << 20;
 /// Plaintext of frames that hold bases kept at hand, bytes.
-const BASE_CACHE_BYTES: usize = 12 << 20;
+const BASE_CACHE_BYTES: usize = 24 << 20;
 
 /// Identifies a frame in one catalog.
 type FrameKey = (PackNumber, u32);
@@ -371,15 +371,19 @@ impl ChunkReader<'_> {
         let ids = bases.iter().map(|base| base.id).collect::<Vec<_>>();
         let places = self.catalog.places(&ids, namespace)?;
         let mut prefix = Vec::new();
-        for (base, found) in bases.iter().zip(places) {
-            let found = found.ok_or(Error::ChunkMissing { chunk: base.id })?;
-            if found.based {
-                return Err(Error::BaseDepth { pack: pack.id, frame: place.frame_number });
-            }
+        for (base, first) in bases.iter().zip(places) {
+            let first = first.ok_or(Error::ChunkMissing { chunk: base.id })?;
+            let found = match self.catalog.base_place(base, pack.kind, first, namespace)? {
+                Some(found) => found,
+                None if first.based => {
+                    return Err(Error::BaseDepth { pack: pack.id, frame: place.frame_number });
+                }
+                None => {
+                    let home = self.catalog.pack(first.pack)?;
+                    return Err(Error::ChunkHash { chunk: base.id, pack: home.id });
+                }
+            };
             let home = self.catalog.pack(found.pack)?;
-            if home.kind != pack.kind || found.bytes != base.bytes {
-                return Err(Error::ChunkHash { chunk: base.id, pack: home.id });
-            }
             let frame = self.cached_frame(&self.base_cache, &home, &found)?;
             prefix.extend_from_slice(self.slice(&home, base.id, &found, &frame)?);
             if prefix.len() > FRAME_BASE_BYTES_MAX as usize {
@@ -387,6 +391,20 @@ impl ChunkReader<'_> {
             }
         }
         Ok(prefix)
+    }
+
+    /// The plaintext of a chunk that is to be a base, out of a frame without bases; neighbours asked
+    /// for one after another cost one read.
+    ///
+    /// # Errors
+    /// When its pack or frame is missing or damaged.
+    pub fn base(&self, id: ChunkId, place: &ChunkPlace) -> Result<Bytes, Error> {
+        let pack = self.catalog.pack(place.pack)?;
+        if place.based {
+            return Err(Error::BaseDepth { pack: pack.id, frame: place.frame_number });
+        }
+        let frame = self.cached_frame(&self.base_cache, &pack, place)?;
+        Ok(frame.slice_ref(self.slice(&pack, id, place, &frame)?))
     }
 
     /// A frame's plaintext, from the cache or the store.
