@@ -67,6 +67,17 @@ impl Features {
         }
         self.samples += 1;
     }
+
+    /// Takes those of the lanes' hashes that count.
+    #[cold]
+    #[inline(never)]
+    fn take_samples(&mut self, hashes: [u64; LANES]) {
+        for hash in hashes {
+            if hash >> SAMPLE_SHIFT == 0 {
+                self.take(hash);
+            }
+        }
+    }
 }
 
 impl Sketcher {
@@ -113,29 +124,27 @@ impl Sketcher {
 
     /// As [`Self::scan`] over everything: each lane begins with the hash it would have there.
     fn scan_lanes(&self, data: &[u8], lane_bytes: usize, features: &mut Features) {
-        let mut hashes = [0; LANES];
-        for (lane, hash) in hashes.iter_mut().enumerate().skip(1) {
+        let begin = |lane: usize| {
             let start = lane * lane_bytes;
             let before = data.get(start - WINDOW_BYTES..start).unwrap_or_default();
-            *hash = before.iter().fold(0, |hash, byte| self.step(hash, *byte));
-        }
+            before.iter().fold(0, |hash, byte| self.step(hash, *byte))
+        };
+        let (mut one, mut two, mut three, mut four) = (0, begin(1), begin(2), begin(3));
         let (first, rest) = data.split_at(lane_bytes);
         let (second, rest) = rest.split_at(lane_bytes);
         let (third, rest) = rest.split_at(lane_bytes);
         let (fourth, tail) = rest.split_at(lane_bytes);
-        for (((one, two), three), four) in first.iter().zip(second).zip(third).zip(fourth) {
-            for (hash, byte) in hashes.iter_mut().zip([one, two, three, four]) {
-                *hash = self.step(*hash, *byte);
-            }
-            let least = hashes.iter().copied().min().unwrap_or_default();
-            if least >> SAMPLE_SHIFT == 0 {
-                for hash in hashes.iter().filter(|hash| **hash >> SAMPLE_SHIFT == 0) {
-                    features.take(*hash);
-                }
+        for (((a, b), c), d) in first.iter().zip(second).zip(third).zip(fourth) {
+            one = self.step(one, *a);
+            two = self.step(two, *b);
+            three = self.step(three, *c);
+            four = self.step(four, *d);
+            // One branch for all four, seldom taken.
+            if one.min(two).min(three.min(four)) >> SAMPLE_SHIFT == 0 {
+                features.take_samples([one, two, three, four]);
             }
         }
-        let [.., last] = hashes;
-        self.scan(last, tail, features);
+        self.scan(four, tail, features);
     }
 }
 

@@ -27,6 +27,8 @@ use crate::tree::reader::NodeSource;
 const FETCH_BYTES_MAX: u64 = 4 << 20;
 /// Bytes between two wanted frames that are fetched rather than skipped.
 const FETCH_GAP_BYTES: u64 = 64 << 10;
+/// Frames of one range that a task decodes one after another.
+const FRAMES_PER_TASK_MIN: usize = 4;
 /// Plaintext of tree frames kept at hand, bytes.
 const TREE_CACHE_BYTES: usize = 12 << 20;
 /// Plaintext of frames that hold bases kept at hand, bytes.
@@ -229,7 +231,7 @@ impl ChunkReader<'_> {
         Ok(fetches)
     }
 
-    fn run<T>(&self, fetch: Fetch<T>, deliver: Deliver<'_, T>) -> Result<(), Error> {
+    fn run<T: Sync>(&self, fetch: Fetch<T>, deliver: Deliver<'_, T>) -> Result<(), Error> {
         let pack = fetch.pack;
         let read = self.packs.opener(pack.kind, pack.id).and_then(|opener| {
             let total = u64::from(pack.bytes);
@@ -254,32 +256,30 @@ impl ChunkReader<'_> {
             Err(error) => return Err(error),
         };
         self.repository.monitor().count(Counter::BytesFetched, sealed.len() as u64);
-        let mut scratch = Vec::new();
-        let mut plain = Vec::new();
-        for frame in &fetch.frames {
-            let Some(first) = frame.first() else { continue };
-            let outcome = self.decode_frame(
-                &pack,
-                &first.place,
-                &opener,
-                offset,
-                &sealed,
-                &mut scratch,
-                &mut plain,
-            );
-            for wanted in frame {
-                match &outcome {
-                    Ok(()) => deliver(wanted, self.slice(&pack, wanted.id, &wanted.place, &plain))?,
-                    Err(error) => deliver(wanted, Err(again(error, &pack, &first.place)))?,
+        // Frames with bases are short where they are stored and long where they are used: one range
+        // may hold enough of them for all cores.
+        fetch.frames.par_iter().with_min_len(FRAMES_PER_TASK_MIN).try_for_each_init(
+            || (Vec::new(), Vec::new()),
+            |(scratch, plain), frame| {
+                self.repository.check_cancelled()?;
+                let Some(first) = frame.first() else { return Ok(()) };
+                let place = &first.place;
+                let outcome =
+                    self.decode_frame(&pack, place, &opener, offset, &sealed, scratch, plain);
+                for wanted in frame {
+                    match &outcome {
+                        Ok(()) => {
+                            deliver(wanted, self.slice(&pack, wanted.id, &wanted.place, plain))?;
+                        }
+                        Err(error) => deliver(wanted, Err(again(error, &pack, place)))?,
+                    }
                 }
-            }
-            if let Err(error) = outcome
-                && !error.is_damage()
-            {
-                return Err(error);
-            }
-        }
-        Ok(())
+                match outcome {
+                    Err(error) if !error.is_damage() => Err(error),
+                    _ => Ok(()),
+                }
+            },
+        )
     }
 
     /// Opens and decompresses one frame out of a range of its pack.

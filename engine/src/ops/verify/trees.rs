@@ -1,6 +1,7 @@
 //! Walks the trees of snapshots: every node is readable, every chunk is known and sound. What
 //! several snapshots share is read once.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use cairn_format::ids::{ChunkId, WriterId};
@@ -10,6 +11,7 @@ use cairn_format::tree::{Content, Extent, Extents, Node};
 use super::{Affected, Bad, Finding, VerifyReport};
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
+use crate::index::local::{ChunkPlace, PackNumber};
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::chunks::ChunkReader;
 use crate::tree::reader::{self, Listing};
@@ -27,6 +29,8 @@ pub struct TreeCheck<'a> {
     bad: Bad,
     /// Directories and lists of extents seen: whether all below them is sound.
     seen: HashMap<(WriterId, ChunkId), bool>,
+    /// The frame with bases looked at last, and whether all its bases can be had.
+    based: Cell<Option<((PackNumber, u32), bool)>>,
 }
 
 struct Walk<'w, 'a> {
@@ -46,7 +50,7 @@ fn close(levels: &mut [Level<'_>], sound: bool) {
 impl<'a> TreeCheck<'a> {
     /// A check that knows what is bad.
     pub fn new(catalog: &'a Catalog, bad: Bad) -> Self {
-        Self { catalog, bad, seen: HashMap::new() }
+        Self { catalog, bad, seen: HashMap::new(), based: Cell::new(None) }
     }
 
     /// Checks the tree of one snapshot.
@@ -67,14 +71,47 @@ impl<'a> TreeCheck<'a> {
     fn sound(&self, ids: &[(ChunkId, u32)], namespace: WriterId) -> Result<bool, Error> {
         let only = ids.iter().map(|(id, _)| *id).collect::<Vec<_>>();
         let places = self.catalog.places(&only, namespace)?;
-        Ok(ids.iter().zip(places).all(|((id, bytes), place)| {
-            place.is_some_and(|place| {
-                place.bytes == *bytes
-                    && !self.bad.packs.contains(&place.pack)
-                    && !self.bad.frames.contains(&(place.pack, place.frame_number))
-                    && !self.bad.chunks.contains(id)
-            })
-        }))
+        for ((id, bytes), place) in ids.iter().zip(places) {
+            let Some(place) = place else { return Ok(false) };
+            if place.bytes != *bytes || !self.can_be_read(id, &place) {
+                return Ok(false);
+            }
+            if place.based && !self.bases_sound(&place)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn can_be_read(&self, id: &ChunkId, place: &ChunkPlace) -> bool {
+        !self.bad.packs.contains(&place.pack)
+            && !self.bad.frames.contains(&(place.pack, place.frame_number))
+            && !self.bad.chunks.contains(id)
+    }
+
+    /// True when all bases of a frame can be had. They are looked up once for chunks that follow
+    /// one another in it.
+    fn bases_sound(&self, place: &ChunkPlace) -> Result<bool, Error> {
+        let frame = (place.pack, place.frame_number);
+        if let Some((known, sound)) = self.based.get()
+            && known == frame
+        {
+            return Ok(sound);
+        }
+        let kind = self.catalog.pack(place.pack)?.kind;
+        let (bases, namespace) = self.catalog.bases(place)?;
+        let ids = bases.iter().map(|base| base.id).collect::<Vec<_>>();
+        let places = self.catalog.places(&ids, namespace)?;
+        let mut sound = true;
+        for (base, first) in bases.iter().zip(places) {
+            let found = match first {
+                Some(first) => self.catalog.base_place(base, kind, first, namespace)?,
+                None => None,
+            };
+            sound &= found.is_some_and(|found| self.can_be_read(&base.id, &found));
+        }
+        self.based.set(Some((frame, sound)));
+        Ok(sound)
     }
 }
 
