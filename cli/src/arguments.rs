@@ -217,6 +217,10 @@ pub struct Backup {
     /// Read files again that seem unchanged
     #[arg(long, help_heading = "Reading and storing")]
     pub reread: bool,
+    /// Store chunks that changed whole, not as what changed in them since the job's last snapshot
+    /// or in something like them (which takes a key that reads and a store that is near)
+    #[arg(long, help_heading = "Reading and storing")]
+    pub no_delta: bool,
     /// Zstandard level, 1 to 19 [default: 3]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Reading and storing")]
     pub compression_level: Option<i32>,

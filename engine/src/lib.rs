@@ -6,6 +6,7 @@
 
 pub mod chunk;
 pub mod context;
+pub mod delta;
 pub mod error;
 pub mod frame;
 pub mod index;

@@ -8,6 +8,8 @@ mod changing;
 mod crash;
 #[path = "engine/damage.rs"]
 mod damage;
+#[path = "engine/delta.rs"]
+mod delta;
 #[path = "engine/frozen.rs"]
 mod frozen;
 #[path = "engine/hostile.rs"]

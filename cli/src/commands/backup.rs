@@ -51,6 +51,7 @@ fn options(app: &App, arguments: &Backup, host: &str) -> Result<BackupOptions, F
     });
     options.reread = arguments.reread;
     options.compression_level = arguments.compression_level.unwrap_or(options.compression_level);
+    options.deltas = !arguments.no_delta;
     options.dry_run = arguments.dry_run;
     Ok(options)
 }
@@ -181,6 +182,9 @@ fn show(app: &App, report: &BackupReport, job: &str) -> Result<Finished, Failure
         "bytes_stored": statistics.bytes_stored,
         "unread": report.unread_count,
         "resumed_packs": report.packs_resumed,
+        "delta_chunks": report.deltas.chunks,
+        "delta_bytes": report.deltas.bytes,
+        "delta_bytes_stored": report.deltas.bytes_stored,
         "elapsed_ms": elapsed_ms,
     }));
     if report.unread_count == 0 {

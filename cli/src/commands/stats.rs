@@ -24,6 +24,10 @@ pub(super) fn run(app: &App) -> Result<Finished, Failure> {
         ("other objects", None, Some(report.bytes_other)),
         ("chunks", Some(report.chunks), None),
         ("frames", Some(report.frames), None),
+        ("held as deltas", Some(report.delta_chunks), Some(report.delta_bytes)),
+        ("  stored as", None, Some(report.delta_bytes_stored)),
+        ("  instead of about", None, Some(report.delta_bytes_whole)),
+        ("  needing bases", Some(report.base_chunks), Some(report.base_bytes)),
         ("stored", None, Some(stored)),
     ] {
         table.row(vec![
@@ -47,6 +51,12 @@ pub(super) fn run(app: &App) -> Result<Finished, Failure> {
         "segments": report.segments,
         "chunks": report.chunks,
         "frames": report.frames,
+        "delta_chunks": report.delta_chunks,
+        "delta_bytes": report.delta_bytes,
+        "delta_bytes_stored": report.delta_bytes_stored,
+        "delta_bytes_whole": report.delta_bytes_whole,
+        "base_chunks": report.base_chunks,
+        "base_bytes": report.base_bytes,
         "bytes_stored": stored,
         "bytes_stored_data": report.bytes_data,
         "bytes_stored_tree": report.bytes_tree,

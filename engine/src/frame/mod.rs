@@ -17,8 +17,26 @@ const SAVING_MIN_DIVISOR: usize = 32;
 const PROBE_SAMPLES: usize = 8;
 const PROBE_BYTES: usize = 2 << 10;
 
+/// Smallest window that long-distance matching is used with, as a power of two.
+const WINDOW_LOG_MIN: u32 = 17;
+
 /// Plaintext from which probing pays.
 const PROBE_FROM_BYTES: usize = 64 << 10;
+
+/// Least length of the parts that stand for a frame when what it compresses to without bases is
+/// estimated, bytes; all together they are an eighth of it.
+const ESTIMATE_PART_BYTES_MIN: usize = 1 << 10;
+/// Parts of that estimate, spread evenly.
+const ESTIMATE_PARTS: usize = 8;
+
+/// A frame with bases is taken when it has at most this share of its plaintext: a half.
+const DELTA_SHARE_MAX: usize = 2;
+/// And at most so many fifths of what it would have without bases. Of a place that changes every
+/// day each delta against the same base is larger than the one before; storing it whole once it has
+/// reached two fifths keeps the sum of all days near its least.
+const DELTA_FIFTHS_MAX: usize = 2;
+/// Below this share of the plaintext, a 32nd, nothing else needs to be estimated.
+const DELTA_SMALL_DIVISOR: usize = 32;
 
 const _: () = assert!(PROBE_FROM_BYTES >= PROBE_SAMPLES * PROBE_BYTES);
 
@@ -73,6 +91,7 @@ impl Explain for FrameError {
 
 /// Compresses and decompresses frames; one for each worker, reused.
 pub struct FrameCodec {
+    level: i32,
     compressor: CCtx<'static>,
     decompressor: DCtx<'static>,
     compressed: Vec<u8>,
@@ -101,7 +120,8 @@ impl FrameCodec {
         decompressor
             .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
             .map_err(failed)?;
-        Ok(Self { compressor, decompressor, compressed: Vec::new(), decoded: Vec::new() })
+        let (compressed, decoded) = (Vec::new(), Vec::new());
+        Ok(Self { level, compressor, decompressor, compressed, decoded })
     }
 
     /// The bytes to seal for `plain`, and their codec: compressed where that pays. What was
@@ -126,6 +146,62 @@ impl FrameCodec {
             return Err(FrameError::Mismatch { bytes: plain.len() });
         }
         Ok((Codec::Zstd, &self.compressed))
+    }
+
+    /// The bytes to seal for `plain` with `prefix`, the concatenation of its bases, as codec
+    /// [`Codec::Zstd`]; `None` when that does not pay. `listing_bytes` is what naming the bases
+    /// costs. What was compressed was also decompressed and compared.
+    ///
+    /// # Errors
+    /// [`FrameError::Mismatch`] when decompression does not give `plain` back.
+    pub fn encode_based<'a>(
+        &'a mut self,
+        plain: &[u8],
+        prefix: &[u8],
+        listing_bytes: usize,
+    ) -> Result<Option<&'a [u8]>, FrameError> {
+        let bytes = plain.len();
+        if bytes > FRAME_PLAIN_BYTES_MAX as usize || prefix.len() > FRAME_BASE_BYTES_MAX as usize {
+            return Ok(None);
+        }
+        compress_with_prefix(self.level, plain, prefix, &mut self.compressed)
+            .map_err(|code| FrameError::Compress { message: error_name(code) })?;
+        let cost = self.compressed.len() + listing_bytes;
+        if cost > bytes / DELTA_SHARE_MAX {
+            return Ok(None);
+        }
+        if cost > bytes / DELTA_SMALL_DIVISOR
+            && cost * 5 > self.estimate_without_bases(plain)? * DELTA_FIFTHS_MAX
+        {
+            return Ok(None);
+        }
+        self.decoded.clear();
+        self.decoded.reserve(bytes);
+        decompress_with_prefix(&self.compressed, prefix, &mut self.decoded)
+            .map_err(|_| FrameError::Mismatch { bytes })?;
+        if self.decoded != plain {
+            return Err(FrameError::Mismatch { bytes });
+        }
+        Ok(Some(&self.compressed))
+    }
+
+    /// About what `plain` compresses to, told by an eighth of it.
+    fn estimate_without_bases(&mut self, plain: &[u8]) -> Result<usize, FrameError> {
+        let part = (plain.len() / (ESTIMATE_PARTS * ESTIMATE_PARTS)).max(ESTIMATE_PART_BYTES_MIN);
+        let stride = plain.len() / ESTIMATE_PARTS;
+        let sample = if stride > part {
+            let parts = plain.chunks(stride).filter_map(|place| place.get(..part));
+            parts.flatten().copied().collect::<Vec<_>>()
+        } else {
+            plain.to_vec()
+        };
+        self.decoded.clear();
+        self.decoded.reserve(zstd_safe::compress_bound(sample.len()));
+        self.compressor
+            .compress2(&mut self.decoded, &sample)
+            .map_err(|code| FrameError::Compress { message: error_name(code) })?;
+        let compressed = self.decoded.len().min(sample.len());
+        Ok(compressed * plain.len() / sample.len().max(1))
     }
 
     fn compress(&mut self, plain: &[u8]) -> Result<(), FrameError> {
@@ -195,6 +271,33 @@ impl FrameCodec {
         }
         if plain.len() == bytes { Ok(()) } else { Err(failed("it decodes to another length")) }
     }
+}
+
+/// Compresses against a prefix. zstd finds nothing in a prefix that its window does not reach, and
+/// little in a long one without long-distance matching: the tables of its ordinary search forget
+/// all but the newest part.
+fn compress_with_prefix(
+    level: i32,
+    plain: &[u8],
+    prefix: &[u8],
+    compressed: &mut Vec<u8>,
+) -> zstd_safe::SafeResult {
+    let mut compressor = CCtx::create();
+    let reach = (plain.len() + prefix.len()).next_power_of_two().trailing_zeros();
+    for parameter in [
+        CParameter::CompressionLevel(level),
+        CParameter::ContentSizeFlag(true),
+        CParameter::ChecksumFlag(false),
+        CParameter::DictIdFlag(false),
+        CParameter::WindowLog(reach.clamp(WINDOW_LOG_MIN, ZSTD_WINDOW_LOG_MAX)),
+        CParameter::EnableLongDistanceMatching(true),
+    ] {
+        compressor.set_parameter(parameter)?;
+    }
+    compressor.ref_prefix(prefix)?;
+    compressed.clear();
+    compressed.reserve(zstd_safe::compress_bound(plain.len()));
+    compressor.compress2(compressed, plain)
 }
 
 fn decompress_with_prefix(

@@ -333,6 +333,38 @@ impl Catalog {
         Ok(places)
     }
 
+    /// The place of a chunk as a base of frames of this kind: in a frame without bases (SPEC §6.3).
+    /// `first` is where [`Self::places`] found it; only if that does not fit, other copies are
+    /// looked at.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn base_place(
+        &self,
+        base: &ChunkRef,
+        kind: PackKind,
+        first: ChunkPlace,
+        namespace: WriterId,
+    ) -> Result<Option<ChunkPlace>, Error> {
+        let fits = |place: &ChunkPlace| -> Result<bool, Error> {
+            let same = !place.based && place.bytes == base.bytes;
+            Ok(same && self.pack(place.pack)?.kind == kind)
+        };
+        if fits(&first)? {
+            return Ok(Some(first));
+        }
+        let mut keys = vec![local_key(base.id, namespace), base.id];
+        keys.dedup();
+        for key in keys {
+            for place in self.index.lookup_all(&key)? {
+                if fits(&place)? {
+                    return Ok(Some(place));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// A pack by its number.
     ///
     /// # Errors

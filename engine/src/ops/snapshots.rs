@@ -106,7 +106,8 @@ pub(crate) fn list_acknowledged(repository: &Repository) -> Result<HashSet<Snaps
     Ok(found)
 }
 
-fn read(
+/// Opens one snapshot.
+pub(crate) fn read(
     repository: &Repository,
     name: &ObjectName,
     acknowledged: &HashSet<SnapshotId>,

@@ -1,5 +1,8 @@
 //! What a repository holds.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
 use cairn_format::names::Folder;
 
 use super::snapshots;
@@ -31,6 +34,18 @@ pub struct StatsReport {
     pub chunks: u64,
     /// Frames in the index.
     pub frames: u64,
+    /// Chunks held as deltas against others.
+    pub delta_chunks: u64,
+    /// Their plaintext, bytes.
+    pub delta_bytes: u64,
+    /// What they take in the store, bytes, without what names them and their bases.
+    pub delta_bytes_stored: u64,
+    /// What they would take about, bytes: at the ratio of what is stored without bases.
+    pub delta_bytes_whole: u64,
+    /// Chunks that deltas need, each counted once; they are kept as long as one delta is.
+    pub base_chunks: u64,
+    /// Their plaintext, bytes.
+    pub base_bytes: u64,
 }
 
 impl StatsReport {
@@ -70,5 +85,55 @@ pub fn run(repository: &Repository) -> Result<StatsReport, Error> {
     let counts = repository.catalog()?.index().counts()?;
     report.chunks = counts.chunks;
     report.frames = counts.frames;
+    count_deltas(repository, &mut report)?;
     Ok(report)
+}
+
+/// Counts what is held as deltas, from what the index says of packs.
+fn count_deltas(repository: &Repository, report: &mut StatsReport) -> Result<(), Error> {
+    let index = repository.catalog()?.index();
+    let mut bases = HashMap::new();
+    let (mut whole, mut whole_stored) = (0_u64, 0_u64);
+    let mut failure = None;
+    index.for_each_pack(&mut |number, _, _| {
+        let mut last = None;
+        let mut based = Vec::new();
+        let seen = index.for_each_chunk_of_pack(number, &mut |_, place| {
+            let begins = last.replace(place.frame_number) != Some(place.frame_number);
+            let (bytes, stored) = (u64::from(place.bytes), u64::from(place.frame_bytes));
+            if place.based {
+                report.delta_chunks += 1;
+                report.delta_bytes += bytes;
+                if begins {
+                    report.delta_bytes_stored += stored;
+                    based.push(place.frame_number);
+                }
+            } else {
+                whole += bytes;
+                whole_stored += if begins { stored } else { 0 };
+            }
+            ControlFlow::Continue(())
+        });
+        let listed = seen.and_then(|()| {
+            based.iter().try_for_each(|frame| {
+                bases.extend(index.frame_bases(number, *frame)?);
+                Ok(())
+            })
+        });
+        match listed {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    report.base_chunks = bases.len() as u64;
+    report.base_bytes = bases.values().map(|bytes| u64::from(*bytes)).sum();
+    let ratio = whole_stored as f64 / whole.max(1) as f64;
+    report.delta_bytes_whole = (report.delta_bytes as f64 * ratio) as u64;
+    Ok(())
 }

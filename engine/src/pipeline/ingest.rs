@@ -2,6 +2,7 @@
 //! batch is one task that runs to completion on one core, while its data is in that core's cache.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_format::envelope::Kind;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use super::inflight::InFlight;
 use super::upload::Uploader;
 use crate::context::Counter;
+use crate::delta::{DeltaReport, Deltas, Hint, NewChunk};
 use crate::error::Error;
 use crate::frame::FrameCodec;
 use crate::index::catalog::Catalog;
@@ -36,6 +38,8 @@ pub struct Batch {
     pub data: Vec<u8>,
     /// Lengths of the chunks, in order; they add up to the plaintext.
     pub chunks: Vec<u32>,
+    /// What is known of each chunk; nothing of those that are not mentioned.
+    pub hints: Vec<Hint>,
 }
 
 impl Batch {
@@ -55,6 +59,7 @@ pub struct Ingest<'a> {
     session: SessionId,
     namespace: WriterId,
     level: i32,
+    deltas: Option<Deltas<'a>>,
     data_pack: Mutex<Option<PackBuilder>>,
     tree_pack: Mutex<Option<PackBuilder>>,
     bytes_new: AtomicU64,
@@ -80,6 +85,15 @@ fn with_codec<R>(
     })
 }
 
+fn references(chunks: &[NewChunk<'_>]) -> Vec<ChunkRef> {
+    let length = |chunk: &NewChunk<'_>| u32::try_from(chunk.data.len()).unwrap_or(u32::MAX);
+    chunks.iter().map(|chunk| ChunkRef { id: chunk.id, bytes: length(chunk) }).collect()
+}
+
+fn concat(chunks: &[NewChunk<'_>]) -> Vec<u8> {
+    chunks.iter().map(|chunk| chunk.data).collect::<Vec<_>>().concat()
+}
+
 impl<'a> Ingest<'a> {
     /// Storing for one session.
     ///
@@ -92,6 +106,7 @@ impl<'a> Ingest<'a> {
         in_flight: &'a InFlight,
         session: SessionId,
         level: i32,
+        deltas: Option<Deltas<'a>>,
     ) -> Result<Self, Error> {
         Ok(Self {
             vault,
@@ -101,6 +116,7 @@ impl<'a> Ingest<'a> {
             session,
             namespace: vault.own_namespace()?,
             level,
+            deltas,
             data_pack: Mutex::default(),
             tree_pack: Mutex::default(),
             bytes_new: AtomicU64::new(0),
@@ -131,30 +147,60 @@ impl<'a> Ingest<'a> {
             slices.push(chunk);
         }
         let new = self.claim_new(&ids)?;
+        let hint = |index| batch.hints.get(index).copied().unwrap_or_default();
+        let new = new
+            .into_iter()
+            .filter_map(|index| {
+                let (id, data) = (*ids.get(index)?, *slices.get(index)?);
+                Some(NewChunk { id, data, hint: hint(index) })
+            })
+            .collect::<Vec<_>>();
         if new.is_empty() {
             return Ok(ids);
         }
-        let chunks = new
-            .iter()
-            .filter_map(|&index| {
-                let (id, chunk) = (*ids.get(index)?, *slices.get(index)?);
-                Some(ChunkRef { id, bytes: u32::try_from(chunk.len()).ok()? })
-            })
-            .collect::<Vec<_>>();
-        let bytes = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum::<u64>();
+        let bytes = new.iter().map(|chunk| chunk.data.len() as u64).sum::<u64>();
         if kind == PackKind::Data {
             self.bytes_new.fetch_add(bytes, Ordering::Relaxed);
             self.vault.monitor().count(Counter::BytesNew, bytes);
         }
-        self.chunks_new.fetch_add(chunks.len() as u64, Ordering::Relaxed);
-        if new.len() == ids.len() {
+        self.chunks_new.fetch_add(new.len() as u64, Ordering::Relaxed);
+        let based = self.store_deltas(kind, &new)?;
+        let rest = new.iter().enumerate().filter(|(index, _)| !based.contains(index));
+        let rest = rest.map(|(_, chunk)| *chunk).collect::<Vec<_>>();
+        let chunks = references(&rest);
+        if rest.len() == ids.len() {
             self.store_frame(kind, &batch.data, chunks)?;
-        } else {
-            let plain =
-                new.iter().filter_map(|&index| slices.get(index).copied()).collect::<Vec<_>>();
-            self.store_frame(kind, &plain.concat(), chunks)?;
+        } else if !rest.is_empty() {
+            self.store_frame(kind, &concat(&rest), chunks)?;
         }
         Ok(ids)
+    }
+
+    /// Stores those chunks against bases for which that pays; returns their positions.
+    fn store_deltas(&self, kind: PackKind, new: &[NewChunk<'_>]) -> Result<HashSet<usize>, Error> {
+        let mut based = HashSet::new();
+        let Some(deltas) = &self.deltas else { return Ok(based) };
+        let found = deltas.find(kind, new)?;
+        let mut from = 0;
+        while let Some(attempt) = deltas.next_attempt(new, &found, &mut from)? {
+            let chosen = attempt.chunks.iter().filter_map(|&index| new.get(index));
+            let chosen = chosen.copied().collect::<Vec<_>>();
+            let plain = concat(&chosen);
+            let stored = with_codec(self.level, |codec| {
+                let stored =
+                    codec.encode_based(&plain, &attempt.prefix, attempt.listing_bytes())?;
+                let Some(stored) = stored else { return Ok(None) };
+                let (chunks, bases) = (references(&chosen), attempt.bases.clone());
+                self.add_frame(kind, Codec::Zstd, stored, chunks, bases)?;
+                Ok(Some(stored.len()))
+            })?;
+            deltas.note(new, &attempt, stored);
+            if stored.is_some() {
+                based.extend(attempt.chunks);
+            }
+        }
+        deltas.remember(new, &found, &based)?;
+        Ok(based)
     }
 
     /// Positions of the chunks that this caller must store.
@@ -183,7 +229,7 @@ impl<'a> Ingest<'a> {
     ) -> Result<(), Error> {
         with_codec(self.level, |codec| {
             let (how, stored) = codec.encode(plain)?;
-            self.add_frame(kind, how, stored, chunks)
+            self.add_frame(kind, how, stored, chunks, Vec::new())
         })
     }
 
@@ -193,6 +239,7 @@ impl<'a> Ingest<'a> {
         codec: Codec,
         stored: &[u8],
         chunks: Vec<ChunkRef>,
+        bases: Vec<ChunkRef>,
     ) -> Result<(), Error> {
         let (slot, object, bytes_max) = match kind {
             PackKind::Data => (&self.data_pack, Kind::DataPack, self.vault.config.pack_bytes),
@@ -204,8 +251,8 @@ impl<'a> Ingest<'a> {
         loop {
             let mut open = slot.lock();
             match open.as_mut() {
-                Some(builder) if builder.fits(stored.len(), chunks.len()) => {
-                    return builder.add(codec, stored, chunks, Vec::new());
+                Some(builder) if builder.fits(stored.len(), chunks.len() + bases.len()) => {
+                    return builder.add(codec, stored, chunks, bases);
                 }
                 Some(_) => {
                     let full = open.take();
@@ -237,6 +284,14 @@ impl<'a> Ingest<'a> {
             self.upload(open)?;
         }
         Ok(())
+    }
+
+    /// Ends the search for bases and says what it brought; nothing where none was made.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn finish_deltas(&self) -> Result<DeltaReport, Error> {
+        self.deltas.as_ref().map_or_else(|| Ok(DeltaReport::default()), Deltas::finish)
     }
 
     /// Plaintext of data chunks that were not known before, bytes.

@@ -27,10 +27,12 @@ use crate::tree::reader::NodeSource;
 const FETCH_BYTES_MAX: u64 = 4 << 20;
 /// Bytes between two wanted frames that are fetched rather than skipped.
 const FETCH_GAP_BYTES: u64 = 64 << 10;
+/// Frames of one range that a task decodes one after another.
+const FRAMES_PER_TASK_MIN: usize = 4;
 /// Plaintext of tree frames kept at hand, bytes.
 const TREE_CACHE_BYTES: usize = 12 << 20;
 /// Plaintext of frames that hold bases kept at hand, bytes.
-const BASE_CACHE_BYTES: usize = 12 << 20;
+const BASE_CACHE_BYTES: usize = 24 << 20;
 
 /// Identifies a frame in one catalog.
 type FrameKey = (PackNumber, u32);
@@ -229,7 +231,7 @@ impl ChunkReader<'_> {
         Ok(fetches)
     }
 
-    fn run<T>(&self, fetch: Fetch<T>, deliver: Deliver<'_, T>) -> Result<(), Error> {
+    fn run<T: Sync>(&self, fetch: Fetch<T>, deliver: Deliver<'_, T>) -> Result<(), Error> {
         let pack = fetch.pack;
         let read = self.packs.opener(pack.kind, pack.id).and_then(|opener| {
             let total = u64::from(pack.bytes);
@@ -252,36 +254,34 @@ impl ChunkReader<'_> {
             Err(error) => return Err(error),
         };
         self.repository.monitor().count(Counter::BytesFetched, sealed.len() as u64);
-        let mut scratch = Vec::new();
-        let mut plain = Vec::new();
-        for frame in &fetch.frames {
-            let Some(first) = frame.first() else { continue };
-            let outcome = self.decode_frame(
-                &pack,
-                &first.place,
-                &opener,
-                offset,
-                &sealed,
-                &mut scratch,
-                &mut plain,
-            );
-            if let Err(error) = &outcome
-                && !error.is_damage()
-            {
-                return outcome;
-            }
-            for wanted in frame {
-                let chunk = match &outcome {
-                    Ok(()) => self.slice(&pack, wanted.id, &wanted.place, &plain),
-                    Err(error) => Err(again(error, &pack, &first.place)),
-                };
-                match chunk {
-                    Err(error) => self.deliver_copy(wanted, error, deliver)?,
-                    chunk => deliver(wanted, chunk)?,
+        // Frames with bases are short where they are stored and long where they are used: one range
+        // may hold enough of them for all cores.
+        fetch.frames.par_iter().with_min_len(FRAMES_PER_TASK_MIN).try_for_each_init(
+            || (Vec::new(), Vec::new()),
+            |(scratch, plain), frame| {
+                self.repository.check_cancelled()?;
+                let Some(first) = frame.first() else { return Ok(()) };
+                let place = &first.place;
+                let outcome =
+                    self.decode_frame(&pack, place, &opener, offset, &sealed, scratch, plain);
+                if let Err(error) = &outcome
+                    && !error.is_damage()
+                {
+                    return outcome;
                 }
-            }
-        }
-        Ok(())
+                for wanted in frame {
+                    let chunk = match &outcome {
+                        Ok(()) => self.slice(&pack, wanted.id, &wanted.place, plain),
+                        Err(error) => Err(again(error, &pack, place)),
+                    };
+                    match chunk {
+                        Err(error) => self.deliver_copy(wanted, error, deliver)?,
+                        chunk => deliver(wanted, chunk)?,
+                    }
+                }
+                Ok(())
+            },
+        )
     }
 
     /// Delivers a damaged chunk from another pack that holds it too, or the damage.
@@ -452,6 +452,20 @@ impl ChunkReader<'_> {
         let frame = self.cached_frame(&self.base_cache, &home, found)?;
         let chunk = self.slice(&home, base.id, found, &frame)?;
         Ok(frame.slice_ref(chunk))
+    }
+
+    /// The plaintext of a chunk that is to be a base, out of a frame without bases; neighbours asked
+    /// for one after another cost one read.
+    ///
+    /// # Errors
+    /// When its pack or frame is missing or damaged.
+    pub fn base(&self, id: ChunkId, place: &ChunkPlace) -> Result<Bytes, Error> {
+        let pack = self.catalog.pack(place.pack)?;
+        if place.based {
+            return Err(Error::BaseDepth { pack: pack.id, frame: place.frame_number });
+        }
+        let frame = self.cached_frame(&self.base_cache, &pack, place)?;
+        Ok(frame.slice_ref(self.slice(&pack, id, place, &frame)?))
     }
 
     /// A frame's plaintext, from the cache or the store.

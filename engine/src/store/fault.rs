@@ -239,6 +239,10 @@ impl<S: Store> Store for FaultStore<S> {
         self.inner.location()
     }
 
+    fn is_near(&self) -> bool {
+        self.inner.is_near()
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.on_object(CallKind::Get, name).read(|| self.inner.get(name, bytes_max))
     }

@@ -49,6 +49,10 @@ impl Store for MemoryStore {
         "memory".to_owned()
     }
 
+    fn is_near(&self) -> bool {
+        true
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         let object = self.find(name)?;
         let bytes = object.len() as u64;

@@ -55,6 +55,12 @@ pub trait Store: Send + Sync + Debug {
     /// The place, for messages. Never contains credentials.
     fn location(&self) -> String;
 
+    /// Whether reading a little costs little: no request over a network, nothing to be paid for.
+    /// Only then what was stored earlier is read during a backup, to store what changed of it.
+    fn is_near(&self) -> bool {
+        false
+    }
+
     /// Reads a whole object of at most `bytes_max` bytes.
     ///
     /// # Errors
@@ -111,6 +117,9 @@ macro_rules! forward {
         impl<S: Store + ?Sized> Store for $pointer<S> {
             fn location(&self) -> String {
                 (**self).location()
+            }
+            fn is_near(&self) -> bool {
+                (**self).is_near()
             }
             fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
                 (**self).get(name, bytes_max)

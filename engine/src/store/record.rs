@@ -126,6 +126,10 @@ impl<S: Store> Store for RecordStore<S> {
         self.inner.location()
     }
 
+    fn is_near(&self) -> bool {
+        self.inner.is_near()
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.count(CallKind::Get, |data| data.len() as u64, self.inner.get(name, bytes_max))
     }

@@ -165,6 +165,10 @@ impl<S: Store> Store for Guarded<S> {
         self.inner.location()
     }
 
+    fn is_near(&self) -> bool {
+        self.inner.is_near()
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.guarded(|| self.inner.get(name, bytes_max))
     }

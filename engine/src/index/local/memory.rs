@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::{
     BulkLoad, ChunkPlace, Counts, EachPack, IndexError, LedgerEntry, LocalIndex, NewPack,
-    PackNumber, PackRecord, PackState,
+    PackNumber, PackRecord, PackState, SketchEntry, SketchSlot,
 };
 
 /// A local index that lives and dies with the process; its memory follows what it holds.
@@ -31,6 +31,7 @@ struct State {
     files: HashMap<[u8; 32], Vec<u8>>,
     ledger: HashMap<PackId, LedgerEntry>,
     meta: HashMap<String, Vec<u8>>,
+    sketches: HashMap<SketchSlot, SketchEntry>,
 }
 
 impl MemoryIndex {
@@ -249,6 +250,23 @@ impl LocalIndex for MemoryIndex {
                 break;
             }
         }
+        Ok(())
+    }
+
+    fn lookup_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
+        let state = self.state.read();
+        let places = state.chunks.get(id).into_iter().flat_map(BTreeMap::values);
+        Ok(places.copied().collect())
+    }
+
+    fn get_sketches(&self, slots: &[SketchSlot]) -> Result<Vec<Option<SketchEntry>>, IndexError> {
+        let state = self.state.read();
+        Ok(slots.iter().map(|slot| state.sketches.get(slot).copied()).collect())
+    }
+
+    fn put_sketches(&self, entries: &[(SketchSlot, SketchEntry)]) -> Result<(), IndexError> {
+        let _writer = self.writer.lock();
+        self.state.write().sketches.extend(entries.iter().copied());
         Ok(())
     }
 

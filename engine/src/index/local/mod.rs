@@ -145,6 +145,20 @@ pub struct PackAge {
     pub verified: Option<LedgerEntry>,
 }
 
+/// Where a super-feature of a chunk's sketch is kept. There are only so many slots, and what is
+/// written to one replaces what was there: that bounds them, and lets go of the oldest by chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SketchSlot(pub u32);
+
+/// What a slot says: chunks with this super-feature resemble that chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SketchEntry {
+    /// Bits of the super-feature that the slot does not tell.
+    pub check: u32,
+    /// The chunk to be used as base.
+    pub chunk: ChunkId,
+}
+
 /// How much an index holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -399,6 +413,24 @@ pub trait LocalIndex: Send + Sync {
         number: PackNumber,
         each: &mut dyn FnMut(&ChunkId, &ChunkPlace) -> ControlFlow<()>,
     ) -> Result<(), IndexError>;
+
+    /// Every place of a chunk, that in the pack added first to begin with.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn lookup_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError>;
+
+    /// What slots hold, in the order asked for. It is a hint that may be stale or wrong.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn get_sketches(&self, slots: &[SketchSlot]) -> Result<Vec<Option<SketchEntry>>, IndexError>;
+
+    /// Fills slots; of several entries for one slot the last stays.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn put_sketches(&self, entries: &[(SketchSlot, SketchEntry)]) -> Result<(), IndexError>;
 
     /// How much the index holds.
     ///

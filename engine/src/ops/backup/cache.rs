@@ -76,6 +76,13 @@ impl<'a> Recogniser<'a> {
         Ok(if self.is_complete(&content)? { Some((content, true)) } else { None })
     }
 
+    /// The content of the file at the path of `key` when it was read last, whatever it is now: a
+    /// hint, of which nothing may be left.
+    pub fn former(&self, key: &[u8; 32]) -> Option<Content> {
+        let value = self.catalog.index().get_file(key).ok()??;
+        decode(&value).map(|(_, _, content)| content)
+    }
+
     fn is_protected(&mut self, session: SessionId) -> Result<bool, Error> {
         if let Some(known) = self.sessions.get(&session) {
             return Ok(*known);

@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 
 use super::assemble::{FileNumber, Message, PendingFile, Step};
 use super::cache::{Recogniser, key_of};
+use super::former::{Former, Formers};
 use crate::chunk::Cutter;
 use crate::context::{Counter, Remark};
+use crate::delta::Hint;
 use crate::error::{Error, Explain};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::ingest::{BATCH_BYTES, Batch, Ingest};
@@ -115,6 +117,7 @@ impl<'a> Shared<'a> {
         }
         batch.data.clear();
         batch.chunks.clear();
+        batch.hints.clear();
         let mut spare = self.spare.lock();
         if spare.len() < SPARE_BATCHES_MAX {
             spare.push(batch);
@@ -161,6 +164,11 @@ pub struct FeedOptions {
     pub reread: bool,
 }
 
+fn path_of(place: &Place) -> &[u8] {
+    use std::os::unix::ffi::OsStrExt as _;
+    place.path().as_os_str().as_bytes()
+}
+
 /// Reads sources, in one thread; workers run in `scope`.
 pub struct Feeder<'a, 's, 'scope> {
     shared: &'scope Shared<'a>,
@@ -168,6 +176,7 @@ pub struct Feeder<'a, 's, 'scope> {
     messages: Sender<Message>,
     recogniser: Recogniser<'a>,
     cutters: &'a Cutters,
+    formers: &'a Formers<'a>,
     options: FeedOptions,
     now: Timestamp,
     batch: Batch,
@@ -211,6 +220,9 @@ struct Cutting<'c> {
     file: FileNumber,
     part: u32,
     cutter: &'c Cutter,
+    former: Former<'c>,
+    /// Where in the file the bytes begin that are in no chunk yet.
+    offset: u64,
     /// Where the bytes begin in the batch that are in no chunk yet.
     uncut: usize,
     /// Chunks of the file in the current batch that are in no part yet.
@@ -228,6 +240,7 @@ where
         messages: Sender<Message>,
         recogniser: Recogniser<'a>,
         cutters: &'a Cutters,
+        formers: &'a Formers<'a>,
         options: FeedOptions,
     ) -> Self {
         let now = timestamp(shared.vault.context.clock.now_ms());
@@ -237,6 +250,7 @@ where
             messages,
             recogniser,
             cutters,
+            formers,
             options,
             now,
             batch: Batch::default(),
@@ -362,7 +376,8 @@ where
             if read > 1 || !reader.fingerprint().settled(opened, SETTLE_MS) {
                 reader.watch();
             }
-            let parts = match self.read_file(reader, number, kind) {
+            let former = self.formers.of(Some((&self.recogniser, &key)), path_of(place));
+            let parts = match self.read_file(reader, number, kind, former) {
                 Ok(parts) => parts,
                 Err(Error::Source(error)) => {
                     self.drop_uncut();
@@ -414,6 +429,7 @@ where
     fn drop_uncut(&mut self) {
         let chunks = self.parts.iter().map(|part| part.chunks).sum();
         self.batch.chunks.truncate(chunks);
+        self.batch.hints.truncate(chunks);
         let bytes = self.batch.chunks.iter().map(|bytes| *bytes as usize).sum();
         self.batch.data.truncate(bytes);
     }
@@ -429,6 +445,7 @@ where
         reader: &mut FileReader,
         number: FileNumber,
         kind: ContentKind,
+        former: Former<'a>,
     ) -> Result<u32, Error> {
         let profile = match self.options.profile {
             Some(profile) => profile,
@@ -441,7 +458,7 @@ where
                 profile::detect(head.get(..read).unwrap_or_default(), reader.bytes(), kind)
             }
         };
-        let mut cutting = self.cutting(number, profile);
+        let mut cutting = self.cutting(number, profile, former);
         while let Some(segment) = reader.next_segment()? {
             match segment {
                 Segment::Data { mut bytes, .. } => loop {
@@ -487,11 +504,12 @@ where
     pub fn stream(&mut self, mut source: Box<dyn StreamSource>) -> Result<(), Error> {
         let name = source.name().as_bytes().to_vec();
         let meta = Meta { mode: 0o600, mtime: self.now, ..Meta::default() };
+        let former = self.formers.of(None, &name);
         let number = self.next_file();
         self.count(Counter::EntriesScanned, 1);
         self.step(Step::File(Box::new(PendingFile { number, name, meta })))?;
         let profile = self.options.profile.unwrap_or(Profile::Cdc);
-        let mut cutting = self.cutting(number, profile);
+        let mut cutting = self.cutting(number, profile, former);
         loop {
             self.shared.check()?;
             if self.fill(&mut cutting, usize::MAX, |room| source.read(room))? == 0 {
@@ -504,12 +522,13 @@ where
         self.step(Step::FileEnd { parts, recognise: None })
     }
 
-    fn cutting(&self, file: FileNumber, profile: Profile) -> Cutting<'a> {
+    fn cutting(&self, file: FileNumber, profile: Profile, former: Former<'a>) -> Cutting<'a> {
         let cutter = match profile {
             Profile::Cdc => &self.cutters.content,
             Profile::Aligned | Profile::Fixed => &self.cutters.aligned,
         };
-        Cutting { file, part: 0, cutter, uncut: self.batch.data.len(), chunks: 0 }
+        let uncut = self.batch.data.len();
+        Cutting { file, part: 0, cutter, former, offset: 0, uncut, chunks: 0 }
     }
 
     /// Reads at most `wanted` bytes into the current batch and cuts what can be cut; returns the
@@ -553,6 +572,11 @@ where
             let bytes =
                 u32::try_from(length).map_err(|_| Error::Internal { part: "the chunker" })?;
             self.batch.chunks.push(bytes);
+            self.batch.hints.push(Hint {
+                former: cutting.former.at(cutting.offset, bytes),
+                moves: matches!(cutting.cutter, Cutter::Content(_)),
+            });
+            cutting.offset += u64::from(bytes);
             cutting.uncut += length;
             cutting.chunks += 1;
         }
@@ -584,6 +608,7 @@ where
         let extents = vec![Extent::Hole { bytes }];
         let message = Message::Part { file: cutting.file, part: cutting.part, extents };
         cutting.part += 1;
+        cutting.offset = cutting.offset.saturating_add(bytes);
         self.messages.send(message).map_err(|_| self.why())
     }
 

@@ -16,11 +16,13 @@ use cairn_format::record::{SourceRecord, Statistics};
 use self::assemble::{Assembled, Assembler, Message};
 use self::cache::{FileCache, Recogniser};
 use self::feed::{Cutters, Fed, FeedOptions, Feeder, Shared};
+use self::former::Formers;
 use self::prepare::{Prepared, prepare};
 use self::publish::{describe, latest_of, publish, remember_latest};
 use super::snapshots::{self, SnapshotInfo};
 use crate::chunk::{ContentCutter, Cutter};
 use crate::context::Remark;
+use crate::delta::{DeltaReport, Deltas};
 use crate::error::Error;
 use crate::frame::COMPRESSION_LEVEL_DEFAULT;
 use crate::index::catalog::Catalog;
@@ -37,6 +39,7 @@ use crate::tree::NodeSink;
 mod assemble;
 mod cache;
 mod feed;
+mod former;
 mod prepare;
 mod publish;
 
@@ -79,6 +82,8 @@ pub struct BackupOptions {
     pub reread: bool,
     /// zstd level.
     pub compression_level: i32,
+    /// Store what changed against what it was, where that is at hand and pays.
+    pub deltas: bool,
     /// Only say what would be done: which entries would be read.
     pub dry_run: bool,
 }
@@ -95,6 +100,7 @@ impl BackupOptions {
             profile: None,
             reread: false,
             compression_level: COMPRESSION_LEVEL_DEFAULT,
+            deltas: true,
             dry_run: false,
         }
     }
@@ -113,6 +119,8 @@ pub struct BackupReport {
     pub unread_count: u64,
     /// Packs of an interrupted run that were found and are used.
     pub packs_resumed: u64,
+    /// What was stored against what was there before.
+    pub deltas: DeltaReport,
     /// Milliseconds it took by the wall clock.
     pub elapsed_ms: i64,
 }
@@ -151,6 +159,7 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
         unread_count: written.fed.unread,
         unread: written.fed.remarks,
         packs_resumed: written.packs_resumed,
+        deltas: written.deltas,
         elapsed_ms: repository.context.clock.now_ms() - started_ms,
     })
 }
@@ -194,6 +203,7 @@ fn dry_run(
         unread_count: unread.len() as u64,
         unread,
         packs_resumed: 0,
+        deltas: DeltaReport::default(),
         elapsed_ms: repository.context.clock.now_ms() - started_ms,
     })
 }
@@ -205,6 +215,7 @@ struct Written {
     bytes_new: u64,
     bytes_stored: u64,
     packs_resumed: u64,
+    deltas: DeltaReport,
     parents: Vec<SnapshotId>,
     job: String,
     tags: Vec<String>,
@@ -227,13 +238,20 @@ fn write(
     let leftovers = catalog.leftover_sections(vault)?;
     let packs_resumed = leftovers.len() as u64;
     uploader.adopt(leftovers);
-    let ingest = Ingest::new(vault, catalog, &uploader, &in_flight, session, prepared.level)?;
+    let names = snapshots::list_names(repository)?;
+    let parents = latest_of(catalog, &prepared.job, &names)?;
+    let deltas = if prepared.deltas { Deltas::new(repository)? } else { None };
+    let formers = match &deltas {
+        Some(_) => Formers::new(repository, &parents, &names),
+        None => Formers::none(),
+    };
+    let ingest =
+        Ingest::new(vault, catalog, &uploader, &in_flight, session, prepared.level, deltas)?;
     let gear = *vault.keys.gear_table()?;
     let cutters = Cutters {
         content: Cutter::Content(Box::new(ContentCutter::new(vault.config.chunker, gear))),
         aligned: Cutter::Aligned(vault.config.aligned_bytes),
     };
-    let names = snapshots::list_names(repository)?;
     let recogniser = Recogniser::new(catalog, vault.own_namespace()?, &names);
     let options = FeedOptions { profile: prepared.profile, reread: prepared.reread };
     let shared = Shared::new(&ingest, vault);
@@ -263,7 +281,8 @@ fn write(
         // Also when something panics: the uploading threads must end for the scope to end.
         let closing = CloseOnDrop(&uploader);
         let fed = rayon::in_place_scope(|scope| {
-            let mut feeder = Feeder::new(&shared, scope, sender, recogniser, &cutters, options);
+            let mut feeder =
+                Feeder::new(&shared, scope, sender, recogniser, &cutters, &formers, options);
             if let Some(walk) = walk {
                 feeder.files(walk)?;
             }
@@ -293,13 +312,13 @@ fn write(
     flushed?;
     let bytes_stored = uploader.finish()?;
     let (fed, assembled) = assembled;
-    let parents = latest_of(catalog, &prepared.job, &names)?;
     Ok(Written {
         assembled,
         fed,
         bytes_new: ingest.bytes_new(),
         bytes_stored,
         packs_resumed,
+        deltas: ingest.finish_deltas()?,
         parents,
         job: prepared.job,
         tags: prepared.tags,
@@ -330,6 +349,7 @@ impl Nodes<'_> {
             self.ingest.store(PackKind::Tree, &self.batch)?;
             self.batch.data.clear();
             self.batch.chunks.clear();
+            self.batch.hints.clear();
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ pub struct Prepared {
     pub profile: Option<Profile>,
     pub reread: bool,
     pub level: i32,
+    pub deltas: bool,
     pub dry_run: bool,
 }
 
@@ -57,6 +58,7 @@ pub fn prepare(options: BackupOptions) -> Result<Prepared, Error> {
         profile: options.profile,
         reread: options.reread,
         level: options.compression_level,
+        deltas: options.deltas,
         dry_run: options.dry_run,
     };
     let mut files = options.files;

@@ -4,6 +4,7 @@ use cairn_format::error::FormatError;
 use cairn_format::ids::ChunkId;
 use cairn_format::names::ObjectName;
 use cairn_format::pack::FrameDescription;
+use rayon::prelude::*;
 
 use super::{Finding, pack_name};
 use crate::context::Counter;
@@ -174,23 +175,28 @@ impl Cursor<'_> {
         found: &mut PackFindings,
     ) -> Result<(), Error> {
         let end = self.buffer_offset + self.buffer.len() as u64;
+        let mut whole = Vec::new();
         while let Some(frame) = self.frames.get(self.next_frame) {
             let frame_end = self.frame_offset + u64::from(frame.sealed_bytes);
             if frame_end > end {
                 break;
             }
             let number = u32::try_from(self.next_frame).unwrap_or(u32::MAX);
-            let outcome = place_of(self.number, number, self.frame_offset, frame)
-                .map_err(Error::format(pack_name(self.pack)))
-                .and_then(|place| {
-                    chunks.check_frame(
-                        self.pack,
-                        &place,
-                        frame,
-                        opener,
-                        (self.buffer_offset, &self.buffer),
-                    )
-                });
+            whole.push((number, self.frame_offset, frame));
+            self.frame_offset = frame_end;
+            self.next_frame += 1;
+        }
+        let range = (self.buffer_offset, self.buffer.as_slice());
+        let outcomes = whole
+            .into_par_iter()
+            .map(|(number, offset, frame)| {
+                let checked = place_of(self.number, number, offset, frame)
+                    .map_err(Error::format(pack_name(self.pack)))
+                    .and_then(|place| chunks.check_frame(self.pack, &place, frame, opener, range));
+                (number, checked)
+            })
+            .collect::<Vec<_>>();
+        for (number, outcome) in outcomes {
             match outcome {
                 Ok(wrong) => {
                     for chunk in &wrong {
@@ -208,8 +214,6 @@ impl Cursor<'_> {
                 }
                 Err(error) => return Err(error),
             }
-            self.frame_offset = frame_end;
-            self.next_frame += 1;
         }
         // Behind the last frame nothing is kept, and the buffer begins after where frames ended.
         let keep_from = self.frame_offset.min(end).saturating_sub(self.buffer_offset);

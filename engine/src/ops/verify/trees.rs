@@ -1,16 +1,19 @@
 //! Walks the trees of snapshots: every node is readable, every chunk is known and sound. What
 //! several snapshots share is read once.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use cairn_format::ids::{ChunkId, WriterId};
 use cairn_format::limits::PATH_DEPTH_MAX;
+use cairn_format::names::PackKind;
+use cairn_format::pack::ChunkRef;
 use cairn_format::tree::{Content, Extent, Extents, Node};
 
 use super::{Affected, Bad, Finding, VerifyReport};
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
-use crate::index::local::ChunkPlace;
+use crate::index::local::{ChunkPlace, PackNumber};
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::chunks::ChunkReader;
 use crate::tree::reader::{self, Listing};
@@ -28,6 +31,8 @@ pub struct TreeCheck<'a> {
     bad: Bad,
     /// Directories and lists of extents seen: whether all below them is sound.
     seen: HashMap<(WriterId, ChunkId), bool>,
+    /// The frame with bases looked at last, and whether all its bases can be had.
+    based: Cell<Option<((PackNumber, u32), bool)>>,
 }
 
 struct Walk<'w, 'a> {
@@ -47,7 +52,7 @@ fn close(levels: &mut [Level<'_>], sound: bool) {
 impl<'a> TreeCheck<'a> {
     /// A check that knows what is bad.
     pub fn new(catalog: &'a Catalog, bad: Bad) -> Self {
-        Self { catalog, bad, seen: HashMap::new() }
+        Self { catalog, bad, seen: HashMap::new(), based: Cell::new(None) }
     }
 
     /// Checks the tree of one snapshot.
@@ -70,22 +75,78 @@ impl<'a> TreeCheck<'a> {
         let places = self.catalog.places(&only, namespace)?;
         for ((id, bytes), place) in ids.iter().zip(places) {
             let Some(place) = place else { return Ok(false) };
-            if self.is_sound(*id, *bytes, &place) {
+            if self.is_sound(*id, *bytes, &place)? {
                 continue;
             }
-            let copies = self.catalog.copies(*id, namespace)?;
-            if !copies.iter().any(|copy| self.is_sound(*id, *bytes, copy)) {
+            let mut sound = false;
+            for copy in self.catalog.copies(*id, namespace)? {
+                sound = sound || self.is_sound(*id, *bytes, &copy)?;
+            }
+            if !sound {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn is_sound(&self, id: ChunkId, bytes: u32, place: &ChunkPlace) -> bool {
-        place.bytes == bytes
-            && !self.bad.packs.contains(&place.pack)
+    fn is_sound(&self, id: ChunkId, bytes: u32, place: &ChunkPlace) -> Result<bool, Error> {
+        let readable = place.bytes == bytes && self.can_be_read(&id, place);
+        Ok(readable && (!place.based || self.bases_sound(place)?))
+    }
+
+    fn can_be_read(&self, id: &ChunkId, place: &ChunkPlace) -> bool {
+        !self.bad.packs.contains(&place.pack)
             && !self.bad.frames.contains(&(place.pack, place.frame_number))
-            && !self.bad.chunks.contains(&(place.pack, id))
+            && !self.bad.chunks.contains(&(place.pack, *id))
+    }
+
+    /// True when all bases of a frame can be had. They are looked up once for chunks that follow
+    /// one another in it.
+    fn bases_sound(&self, place: &ChunkPlace) -> Result<bool, Error> {
+        let frame = (place.pack, place.frame_number);
+        if let Some((known, sound)) = self.based.get()
+            && known == frame
+        {
+            return Ok(sound);
+        }
+        let kind = self.catalog.pack(place.pack)?.kind;
+        let (bases, namespace) = self.catalog.bases(place)?;
+        let ids = bases.iter().map(|base| base.id).collect::<Vec<_>>();
+        let places = self.catalog.places(&ids, namespace)?;
+        let mut sound = true;
+        for (base, first) in bases.iter().zip(places) {
+            let Some(first) = first else {
+                sound = false;
+                break;
+            };
+            let fit = self.catalog.base_place(base, kind, first, namespace)?;
+            sound &= match fit {
+                Some(fit) if self.can_be_read(&base.id, &fit) => true,
+                Some(_) => self.other_base(base, kind, namespace)?,
+                None => false,
+            };
+        }
+        self.based.set(Some((frame, sound)));
+        Ok(sound)
+    }
+
+    /// True when any place of a base may serve and can be read.
+    fn other_base(
+        &self,
+        base: &ChunkRef,
+        kind: PackKind,
+        namespace: WriterId,
+    ) -> Result<bool, Error> {
+        for copy in self.catalog.copies(base.id, namespace)? {
+            let fits = !copy.based && copy.bytes == base.bytes;
+            if fits
+                && self.can_be_read(&base.id, &copy)
+                && self.catalog.pack(copy.pack)?.kind == kind
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -231,6 +231,10 @@ impl Store for LocalStore {
         self.location.clone()
     }
 
+    fn is_near(&self) -> bool {
+        true
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         let (file, bytes) = self.open_to_read(name)?;
         if bytes > bytes_max {

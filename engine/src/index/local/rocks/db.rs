@@ -20,6 +20,8 @@ pub(super) enum Table {
     Chunks,
     /// File cache.
     Files,
+    /// Slot -> super-feature and chunk.
+    Sketches,
     /// Number -> pack record.
     Records,
     /// Pack -> number.
@@ -53,6 +55,7 @@ pub(super) const OWN_LOADING: &[u8] = b"loading";
 /// one flush makes them durable together (see `load.rs`) and their write buffers stay few.
 const CHUNKS: &str = "chunks";
 const FILES: &str = "files";
+const SKETCHES: &str = "sketches";
 const DEFAULT: &str = "default";
 
 impl Table {
@@ -60,6 +63,7 @@ impl Table {
         match self {
             Self::Chunks => CHUNKS,
             Self::Files => FILES,
+            Self::Sketches => SKETCHES,
             _ => DEFAULT,
         }
     }
@@ -67,7 +71,7 @@ impl Table {
     /// Sets the tables of the default family apart.
     fn tag(self) -> Option<u8> {
         Some(match self {
-            Self::Chunks | Self::Files => return None,
+            Self::Chunks | Self::Files | Self::Sketches => return None,
             Self::Records => b'r',
             Self::Numbers => b'n',
             Self::Layouts => b'l',
@@ -166,7 +170,7 @@ impl Db {
     ) -> Result<Self, rocksdb::Error> {
         let options = database_options(log_folder, access, budget);
         let families = || {
-            [DEFAULT, CHUNKS, FILES]
+            [DEFAULT, CHUNKS, FILES, SKETCHES]
                 .map(|name| ColumnFamilyDescriptor::new(name, family_options(&options, budget)))
         };
         let rocks = match access {

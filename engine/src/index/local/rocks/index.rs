@@ -13,12 +13,12 @@ use super::load::Load;
 use super::open::{self, Guard};
 use super::record::{
     Tally, base_key, decode_bases, decode_ledger, decode_number, decode_place, decode_record,
-    encode_bases, encode_layout, encode_ledger, encode_place, encode_record, layout_places,
-    number_key, other_key,
+    decode_sketch, encode_bases, encode_layout, encode_ledger, encode_place, encode_record,
+    encode_sketch, layout_places, number_key, other_key, slot_key,
 };
 use crate::index::local::{
     BulkLoad, ChunkPlace, Counts, EachPack, IndexError, LedgerEntry, LocalIndex, NewPack,
-    PackNumber, PackRecord, PackState,
+    PackNumber, PackRecord, PackState, SketchEntry, SketchSlot,
 };
 
 /// Keys looked up at once.
@@ -465,6 +465,46 @@ impl LocalIndex for RocksIndex {
             }
         }
         Ok(())
+    }
+
+    fn lookup_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
+        let key = id.as_bytes();
+        let Some(first) = self.layers.get(Table::Chunks, key)? else { return Ok(Vec::new()) };
+        let mut places = vec![self.place(&first)?];
+        self.layers.scan(Table::Others, key, key, &mut |_, value| {
+            places.push(self.place(value)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(places)
+    }
+
+    fn get_sketches(&self, slots: &[SketchSlot]) -> Result<Vec<Option<SketchEntry>>, IndexError> {
+        let mut sorted = slots.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let keys = sorted.iter().map(|slot| slot_key(*slot)).collect::<Vec<_>>();
+        let mut found = vec![None; sorted.len()];
+        for (keys, found) in keys.chunks(LOOKUP_BATCH).zip(found.chunks_mut(LOOKUP_BATCH)) {
+            let keys = keys.iter().map(|key| key.as_slice()).collect::<Vec<_>>();
+            self.layers.get_sorted(Table::Sketches, &keys, &mut |position, value| {
+                if let Some(slot) = found.get_mut(position) {
+                    // What makes no sense is no hint.
+                    *slot = decode_sketch(value);
+                }
+                Ok(())
+            })?;
+        }
+        let entry = |slot| sorted.binary_search(slot).ok().and_then(|at| *found.get(at)?);
+        Ok(slots.iter().map(entry).collect())
+    }
+
+    fn put_sketches(&self, entries: &[(SketchSlot, SketchEntry)]) -> Result<(), IndexError> {
+        let _tally = self.tally.lock();
+        let mut batch = self.layers.batch();
+        for (slot, entry) in entries {
+            batch.put(Table::Sketches, &slot_key(*slot), &encode_sketch(entry))?;
+        }
+        batch.write()
     }
 
     fn counts(&self) -> Result<Counts, IndexError> {

@@ -33,7 +33,7 @@ use super::layers::Layers;
 use crate::index::local::{IndexError, LocalOptions, Opened};
 
 /// Layout of the database; another number means that it is begun anew.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const LOCK: &str = "lock";
 pub(super) const DATABASE: &str = "db";
 const DAMAGED: &str = "damaged";

@@ -6,7 +6,9 @@
 use cairn_format::ids::{ChunkId, PackId, SessionId, WriterId};
 use cairn_format::names::PackKind;
 
-use crate::index::local::{ChunkPlace, Counts, LedgerEntry, NewPack, PackNumber, PackRecord};
+use crate::index::local::{
+    ChunkPlace, Counts, LedgerEntry, NewPack, PackNumber, PackRecord, SketchEntry, SketchSlot,
+};
 
 /// Takes fields off the front of a record.
 struct Fields<'a>(&'a [u8]);
@@ -130,6 +132,26 @@ pub(super) fn decode_ledger(bytes: &[u8]) -> Option<LedgerEntry> {
     let verified_ms = fields.u64()?;
     fields.end()?;
     Some(LedgerEntry { level, verified_ms, ok })
+}
+
+/// Sorts like the number.
+pub(super) fn slot_key(slot: SketchSlot) -> [u8; 4] {
+    slot.0.to_be_bytes()
+}
+
+pub(super) fn encode_sketch(entry: &SketchEntry) -> [u8; 36] {
+    let mut out = [0; 36];
+    let (head, tail) = out.split_at_mut(4);
+    head.copy_from_slice(&entry.check.to_le_bytes());
+    tail.copy_from_slice(entry.chunk.as_bytes());
+    out
+}
+
+pub(super) fn decode_sketch(bytes: &[u8]) -> Option<SketchEntry> {
+    let mut fields = Fields(bytes);
+    let entry = SketchEntry { check: fields.u32()?, chunk: ChunkId::from_bytes(fields.bytes()?) };
+    fields.end()?;
+    Some(entry)
 }
 
 /// A list of base chunks with their lengths.
