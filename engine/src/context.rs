@@ -75,6 +75,12 @@ pub trait Monitor: Send + Sync {
     fn stage(&self, name: &'static str, total: Option<(Counter, u64)>);
     /// A warning: the operation continues, the thing named is not as wished.
     fn warn(&self, remark: Remark);
+    /// Whether [`Self::total`] is worth a second walk through the source.
+    fn wants_total(&self) -> bool {
+        false
+    }
+    /// The total of the leading counter of the present stage, found while it runs.
+    fn total(&self, _counter: Counter, _total: u64) {}
     /// True when the person asked to stop; operations end soon and cleanly.
     fn is_cancelled(&self) -> bool {
         false

@@ -16,6 +16,8 @@ mod frozen;
 mod hostile;
 #[path = "engine/index.rs"]
 mod index;
+#[path = "engine/progress.rs"]
+mod progress;
 #[path = "engine/reader.rs"]
 mod reader;
 #[path = "engine/resume.rs"]

@@ -230,6 +230,14 @@ impl Monitor for Progress {
         *lock(&self.stage) = Stage { name, total, began: Instant::now(), base };
     }
 
+    fn wants_total(&self) -> bool {
+        self.shown && self.printer.is_moving() && self.printer.verbosity() != Verbosity::Quiet
+    }
+
+    fn total(&self, counter: Counter, total: u64) {
+        lock(&self.stage).total = Some((counter, total));
+    }
+
     fn warn(&self, remark: Remark) {
         self.printer.warning(&remark);
     }

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use cairn_format::ids::{ChunkId, SessionId, SnapshotId};
@@ -42,6 +43,7 @@ mod feed;
 mod former;
 mod prepare;
 mod publish;
+mod total;
 
 /// Bytes of tree nodes that are stored as one frame.
 const NODE_BATCH_BYTES: usize = 256 << 10;
@@ -256,11 +258,16 @@ fn write(
     let options = FeedOptions { profile: prepared.profile, reread: prepared.reread };
     let shared = Shared::new(&ingest, vault);
     let walk = prepared.walk.take();
+    let files = prepared.files.take().filter(|_| vault.monitor().wants_total());
     let streams = std::mem::take(&mut prepared.streams);
+    let over = AtomicBool::new(false);
 
     let outcome = std::thread::scope(|threads| {
         for _ in 0..UPLOAD_THREADS {
             threads.spawn(|| uploader.run());
+        }
+        if let Some(files) = files {
+            threads.spawn(|| total::add_up(files, vault.monitor(), &over));
         }
         let (sender, receiver) = mpsc::channel::<Message>();
         let assembler = threads.spawn(|| {
@@ -291,6 +298,7 @@ fn write(
             }
             feeder.finish()
         });
+        over.store(true, Ordering::Relaxed);
         let assembled = assembler.join().map_err(|_| Error::Internal { part: "the tree builder" });
         let flushed = match (&fed, &assembled) {
             (Ok(_), Ok(Ok(_))) => ingest.flush(),

@@ -10,6 +10,7 @@ use cairn_format::record::{SourceKind, SourceRecord};
 use super::{BackupOptions, BackupSource};
 use crate::error::Error;
 use crate::source::error::SourceError;
+use crate::source::filter::FileSourceOptions;
 use crate::source::profile::Profile;
 use crate::source::stream::{CommandSource, ReaderSource, Stderr, StreamSource};
 use crate::source::walk::Walk;
@@ -17,6 +18,8 @@ use crate::source::walk::Walk;
 /// Sources, checked.
 pub struct Prepared {
     pub walk: Option<Walk>,
+    /// For a second walk that only adds up.
+    pub files: Option<FileSourceOptions>,
     pub streams: Vec<Box<dyn StreamSource>>,
     pub records: Vec<SourceRecord>,
     pub paths: Vec<Vec<u8>>,
@@ -49,6 +52,7 @@ pub fn prepare(options: BackupOptions) -> Result<Prepared, Error> {
     }
     let mut prepared = Prepared {
         walk: None,
+        files: None,
         streams: Vec::new(),
         records: Vec::new(),
         paths: Vec::new(),
@@ -95,6 +99,7 @@ pub fn prepare(options: BackupOptions) -> Result<Prepared, Error> {
             name: String::from_utf8_lossy(path).into_owned(),
             argv: Vec::new(),
         }));
+        prepared.files = Some(files.clone());
         prepared.walk = Some(Walk::new(files)?);
     }
     if !prepared.dry_run {

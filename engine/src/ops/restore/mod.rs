@@ -9,7 +9,7 @@ use cairn_format::tree::{Entry, Node};
 use self::journal::Journal;
 use self::writer::TreeWriter;
 use super::snapshots::SnapshotInfo;
-use crate::context::Remark;
+use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::repo::Repository;
 use crate::target::create::{Overwrite, Owners, Target, TargetOptions, check_target};
@@ -109,14 +109,14 @@ pub fn plan(repository: &Repository, options: &RestoreOptions) -> Result<Restore
     if journal::find(options)?.is_none() {
         check_target(&options.target, &target_options(options, None))?;
     }
-    let mut counter = Counter(RestorePlan::default());
-    visit(repository, options, &mut counter)?;
-    Ok(counter.0)
+    let mut tally = Tally(RestorePlan::default());
+    visit(repository, options, &mut tally)?;
+    Ok(tally.0)
 }
 
-struct Counter(RestorePlan);
+struct Tally(RestorePlan);
 
-impl Visitor for Counter {
+impl Visitor for Tally {
     fn entry(&mut self, _: &[u8], entry: &Entry) -> Result<Visit, Error> {
         match &entry.node {
             Node::File(content) => {
@@ -186,7 +186,10 @@ pub fn run(repository: &Repository, options: &RestoreOptions) -> Result<RestoreR
     let resumed = journal::find(options)?;
     let target = Target::open(&options.target, target_options(options, resumed))?;
     let journal = Journal::begin(options)?;
-    repository.monitor().stage("restore", None);
+    // Of a part of a snapshot nobody knows the size before it is walked.
+    let total = options.snapshot.record.statistics.bytes_total;
+    let total = options.path.is_none().then_some((Counter::BytesRestored, total));
+    repository.monitor().stage("restore", total);
     let nodes = repository.nodes(&options.snapshot)?;
     let mut writer = TreeWriter::new(repository, &nodes, &target, options.keep_going);
     visit(repository, options, &mut writer)?;

@@ -170,6 +170,7 @@ impl<'a> TreeWriter<'a> {
                 Extent::Hole { bytes } => {
                     self.report.bytes_kept += bytes;
                     self.target.clear(&file, offset, bytes)?;
+                    self.repository.monitor().count(Counter::BytesRestored, bytes);
                 }
             }
             Ok(())
