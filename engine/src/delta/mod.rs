@@ -55,6 +55,8 @@ const _: () = assert!(PREFIX_BYTES_MAX <= FRAME_BASE_BYTES_MAX as usize);
 pub struct Hint {
     /// The chunk that held its place in the snapshot before.
     pub former: Option<ChunkId>,
+    /// It is that chunk: its id was computed and is the same.
+    pub same: bool,
     /// Content moves about in what it is part of: similar chunks are looked for by their sketches.
     pub moves: bool,
 }

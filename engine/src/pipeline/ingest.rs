@@ -12,6 +12,7 @@ use cairn_format::names::PackKind;
 use cairn_format::pack::{ChunkRef, Codec};
 use parking_lot::Mutex;
 
+use super::buffer::Buffer;
 use super::inflight::InFlight;
 use super::upload::Uploader;
 use crate::context::Counter;
@@ -35,7 +36,7 @@ const _: () = assert!(BATCH_BYTES <= cairn_format::limits::FRAME_PLAIN_BYTES_MAX
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The plaintext.
-    pub data: Vec<u8>,
+    pub data: Buffer,
     /// Lengths of the chunks, in order; they add up to the plaintext.
     pub chunks: Vec<u32>,
     /// What is known of each chunk; nothing of those that are not mentioned.
@@ -135,14 +136,15 @@ impl<'a> Ingest<'a> {
         let mut rest = batch.data.as_slice();
         let mut ids = Vec::with_capacity(batch.chunks.len());
         let mut slices = Vec::with_capacity(batch.chunks.len());
-        for bytes in &batch.chunks {
+        for (index, bytes) in batch.chunks.iter().enumerate() {
             let (chunk, tail) = rest
                 .split_at_checked(*bytes as usize)
                 .ok_or(Error::Internal { part: "a batch of chunks" })?;
             rest = tail;
-            ids.push(match kind {
-                PackKind::Data => self.vault.keys.chunk_id(chunk),
-                PackKind::Tree => self.vault.keys.tree_id(chunk),
+            ids.push(match (batch.hints.get(index), kind) {
+                (Some(Hint { former: Some(id), same: true, .. }), _) => *id,
+                (_, PackKind::Data) => self.vault.keys.chunk_id(chunk),
+                (_, PackKind::Tree) => self.vault.keys.tree_id(chunk),
             });
             slices.push(chunk);
         }

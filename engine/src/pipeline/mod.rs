@@ -2,6 +2,7 @@
 //! ones compressed, sealed and uploaded, all cores at once, in bounded memory.
 
 pub mod budget;
+pub mod buffer;
 pub mod inflight;
 pub mod ingest;
 pub mod upload;

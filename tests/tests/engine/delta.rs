@@ -16,6 +16,7 @@ use cairn_engine::source::profile::Profile;
 use cairn_engine::store::Store;
 use cairn_engine::store::local::LocalStore;
 use cairn_engine::store::memory::MemoryStore;
+use cairn_engine::tree::reader::lookup_path;
 use cairn_format::certificate::Role;
 use cairn_format::envelope::Cipher;
 use cairn_format::ids::ChunkId;
@@ -24,7 +25,7 @@ use cairn_tests::compare::assert_same;
 use cairn_tests::lab::{
     Lab, Warnings, inside, new_key, object, select, unlock, verify_full, write_key_file,
 };
-use cairn_tests::seed::noise;
+use cairn_tests::seed::{Seed, noise};
 use cairn_tests::{reader, tree};
 
 const PAGE_BYTES: usize = 8 << 10;
@@ -391,4 +392,49 @@ fn a_key_that_cannot_read_stores_whole_chunks() {
     drop(writer);
     let reader = lab.open(&store, "owner");
     assert!(content_of(&reader, &select(&reader, "latest"), &path_in_snapshot(&path)) == pages);
+}
+
+/// A file is cut alike whether or not its former chunks are known, whatever was done to it.
+#[test]
+fn former_chunks_change_no_boundary() {
+    let lab = Lab::new(107);
+    let store = lab.memory();
+    let repository = lab.open(&store, "owner");
+    let path = lab.path("file");
+    let mut seed = Seed::new();
+    let first = [noise(3 << 20, 1), dump_of(0)].concat();
+    let mut content = first.clone();
+    for round in 0..24 {
+        write(&path, &content);
+        let with = run(&repository, of_path(&path), Some(Profile::Cdc), true);
+        let mut options = BackupOptions::new("another job", vec![of_path(&path)]);
+        options.profile = Some(Profile::Cdc);
+        (options.deltas, options.reread) = (false, true);
+        let without = backup::run(&repository, options).expect("the backup");
+        let [one, other] = [&with, &without].map(|report| {
+            let snapshot = snapshot(report);
+            let nodes = repository.nodes(&snapshot).expect("a reader");
+            let path = path_in_snapshot(&path);
+            let entry = lookup_path(&nodes, &snapshot.record.root, &path);
+            entry.expect("it can be read").expect("it is there").node
+        });
+        assert_eq!(one, other, "round {round}, {seed:?}");
+        assert_eq!(without.statistics.bytes_new, 0, "round {round}, {seed:?}");
+        assert!(content_of(&repository, &snapshot(&with), &path_in_snapshot(&path)) == content);
+        let at = seed.below(content.len() as u64) as usize;
+        let length = 1 + seed.below(100_000) as usize;
+        let some = noise(length, round);
+        match round % 6 {
+            0 => content[at] ^= 1,
+            1 => drop(content.splice(at..at, some)),
+            2 => content.truncate(at.max(1)),
+            3 => content.extend(some),
+            4 => content = first.clone(),
+            _ => {
+                let end = (at + some.len()).min(content.len());
+                drop(content.drain(at..end));
+                content.push(7);
+            }
+        }
+    }
 }

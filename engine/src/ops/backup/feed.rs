@@ -545,11 +545,9 @@ where
             self.next_batch(cutting)?;
         }
         let end = self.batch.data.len();
-        // No more room than is wanted: it is zeroed, and a batch may take in many small files.
-        self.batch.data.resize(limit.min(end.saturating_add(wanted)), 0);
-        let outcome = read(self.batch.data.get_mut(end..).unwrap_or_default());
+        let outcome = read(self.batch.data.room(wanted.min(limit - end)));
         let got = *outcome.as_ref().unwrap_or(&0);
-        self.batch.data.truncate(end + got);
+        self.batch.data.advance(got);
         outcome?;
         self.fed.bytes_read += got as u64;
         self.count(Counter::BytesRead, got as u64);
@@ -568,16 +566,25 @@ where
                 self.next_batch(cutting)?;
                 continue;
             }
-            let length = cutting.cutter.next(uncut);
-            let bytes =
-                u32::try_from(length).map_err(|_| Error::Internal { part: "the chunker" })?;
-            self.batch.chunks.push(bytes);
-            self.batch.hints.push(Hint {
-                former: cutting.former.at(cutting.offset, bytes),
-                moves: matches!(cutting.cutter, Cutter::Content(_)),
+            let moves = matches!(cutting.cutter, Cutter::Content(_));
+            let same = cutting.former.starting_at(cutting.offset).filter(|(id, bytes)| {
+                let chunk = uncut.get(..*bytes as usize);
+                moves && chunk.is_some_and(|chunk| self.shared.vault.keys.chunk_id(chunk) == *id)
             });
+            let (bytes, hint) = match same {
+                // The same bytes from the same start are cut alike: to cut them costs more.
+                Some((id, bytes)) => (bytes, Hint { former: Some(id), same: true, moves }),
+                None => {
+                    let bytes = u32::try_from(cutting.cutter.next(uncut))
+                        .map_err(|_| Error::Internal { part: "the chunker" })?;
+                    let former = cutting.former.at(cutting.offset, bytes);
+                    (bytes, Hint { former, same: false, moves })
+                }
+            };
+            self.batch.chunks.push(bytes);
+            self.batch.hints.push(hint);
             cutting.offset += u64::from(bytes);
-            cutting.uncut += length;
+            cutting.uncut += bytes as usize;
             cutting.chunks += 1;
         }
     }

@@ -61,9 +61,13 @@ pub struct Former<'f> {
     /// Nodes still to be read, the next one last, with the level each has.
     waiting: Vec<(ChunkId, Option<u8>)>,
     leaf: std::vec::IntoIter<Extent>,
+    /// The extent behind `present`, once it was looked at.
+    behind: Option<Extent>,
     /// Where the extent `present` ends.
     end: u64,
     present: Option<ChunkId>,
+    /// Its length, bytes.
+    present_bytes: u64,
 }
 
 impl<'f> Former<'f> {
@@ -77,11 +81,29 @@ impl<'f> Former<'f> {
 
     /// The chunk that held the middle of `bytes` bytes from `offset` on.
     pub fn at(&mut self, offset: u64, bytes: u32) -> Option<ChunkId> {
-        let middle = offset.saturating_add(u64::from(bytes) / 2);
-        while middle >= self.end {
+        self.go_to(offset.saturating_add(u64::from(bytes) / 2));
+        self.present
+    }
+
+    /// The chunk that began exactly at `offset`, with its length in bytes, if another one followed
+    /// it: the last one before a hole or the end was cut by that, not by what it holds.
+    pub fn starting_at(&mut self, offset: u64) -> Option<(ChunkId, u32)> {
+        self.go_to(offset);
+        let id = self.present?;
+        if self.end.checked_sub(self.present_bytes) != Some(offset) {
+            return None;
+        }
+        self.behind = self.next();
+        let bytes = u32::try_from(self.present_bytes).ok()?;
+        matches!(self.behind, Some(Extent::Chunk { .. })).then_some((id, bytes))
+    }
+
+    fn go_to(&mut self, position: u64) {
+        while position >= self.end {
             match self.next() {
                 Some(extent) => {
-                    self.end = self.end.saturating_add(extent.bytes());
+                    self.present_bytes = extent.bytes();
+                    self.end = self.end.saturating_add(self.present_bytes);
                     self.present = match extent {
                         Extent::Chunk { id, .. } => Some(id),
                         Extent::Hole { .. } => None,
@@ -92,10 +114,12 @@ impl<'f> Former<'f> {
                 }
             }
         }
-        self.present
     }
 
     fn next(&mut self) -> Option<Extent> {
+        if let Some(extent) = self.behind.take() {
+            return Some(extent);
+        }
         loop {
             if let Some(extent) = self.leaf.next() {
                 return Some(extent);
