@@ -1,7 +1,7 @@
 //! Goal: the independent reader, which knows the format's text and no code of this project,
 //! restores what the engine stored, from the index and from the packs alone.
-//! Method: repositories of both ciphers on disk; one with frames that have bases, which this
-//! version's writer does not make; both restore, and what they restore is compared.
+//! Method: repositories of both ciphers on disk; one with frames that have bases in an order that
+//! this version's writer does not choose; both restore, and what they restore is compared.
 
 use std::sync::Arc;
 
