@@ -217,8 +217,7 @@ pub struct Backup {
     /// Read files again that seem unchanged
     #[arg(long, help_heading = "Reading and storing")]
     pub reread: bool,
-    /// Store chunks that changed whole, not as what changed in them since the job's last snapshot
-    /// or in something like them (which takes a key that reads and a store that is near)
+    /// Store chunks that changed whole, not as deltas against what was there before
     #[arg(long, help_heading = "Reading and storing")]
     pub no_delta: bool,
     /// Zstandard level, 1 to 19 [default: 3]

@@ -162,10 +162,11 @@ impl<'a> Finder<'a> {
 fn counterpart(bases: &[ChunkRef], place: &ChunkPlace) -> Option<ChunkRef> {
     let total = bases.iter().map(|base| u64::from(base.bytes)).sum::<u64>();
     let middle = u64::from(place.offset) + u64::from(place.bytes) / 2;
-    let wanted = (middle * total).checked_div(u64::from(place.plain_bytes))?;
-    let mut end = 0;
+    let wanted =
+        (u128::from(middle) * u128::from(total)).checked_div(u128::from(place.plain_bytes))?;
+    let mut end = 0_u128;
     bases.iter().copied().find(|base| {
-        end += u64::from(base.bytes);
+        end += u128::from(base.bytes);
         wanted < end
     })
 }

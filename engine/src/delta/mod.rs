@@ -27,8 +27,9 @@ use crate::repo::chunks::ChunkReader;
 mod find;
 pub mod sketch;
 
-/// Plaintext of a frame with bases, bytes: with its bases it fits the caches of a core, and one
-/// chunk of it is read at the cost of few others.
+/// Plaintext of a frame with bases, bytes. With 256 and 128 KiB the dumps measured took 11 and up to 62 % more,
+/// page files up to 3 %, at about the same CPU time; without long-distance matching dumps took 62 to 160 %
+/// more and page files between 3 % less and 47 % more, at a tenth to a quarter less CPU time.
 const FRAME_BYTES: usize = 512 << 10;
 /// Bases of one frame, bytes.
 const PREFIX_BYTES_MAX: usize = 2 << 20;

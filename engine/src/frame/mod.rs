@@ -369,6 +369,55 @@ mod tests {
         assert!(codec.decode(Codec::Zstd, &stored, 500_000, &[], &mut decoded).is_err());
     }
 
+    /// Content that compresses to about a half.
+    fn text(bytes: usize) -> Vec<u8> {
+        noise(bytes).into_iter().map(|byte| b"abcdefghijklmnop"[usize::from(byte % 16)]).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_against_a_base_decodes_to_what_went_in(
+            edits in prop::collection::vec((0_usize..200_000, any::<u8>()), 0..50),
+            shift in 0_usize..500, bytes in 1_usize..200_000, base_bytes in 0_usize..300_000,
+        ) {
+            let base = text(base_bytes);
+            let mut plain = [&vec![b'x'; shift], &text(bytes)[..]].concat();
+            for (at, byte) in edits {
+                if let Some(place) = plain.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            let mut codec = codec();
+            let stored = codec.encode_based(&plain, &base, 70).unwrap().map(<[u8]>::to_vec);
+            if let Some(stored) = stored {
+                let (mut decoded, length) = (Vec::new(), u32::try_from(plain.len()).unwrap());
+                codec.decode(Codec::Zstd, &stored, length, &base, &mut decoded).unwrap();
+                prop_assert_eq!(decoded, plain);
+            }
+        }
+    }
+
+    #[test]
+    fn a_base_is_taken_only_when_it_pays() {
+        let mut codec = codec();
+        let base = text(600_000);
+        let mut plain = base[50_000..450_000].to_vec();
+        plain[1_000] ^= 1;
+        let stored = codec.encode_based(&plain, &base, 700).unwrap().map(<[u8]>::len);
+        assert!(stored.is_some_and(|bytes| bytes < 500), "{stored:?}");
+        // Half of it is new, which compressed alone takes hardly more.
+        plain[..200_000].copy_from_slice(&text(900_000)[700_000..]);
+        assert_eq!(codec.encode_based(&plain, &base, 700).unwrap(), None);
+        // What compresses well by itself needs no base, and noise has none.
+        let rows = b"customer,".repeat(40_000);
+        assert_eq!(codec.encode_based(&rows, &rows, 70_000).unwrap(), None);
+        let strange = noise(300_000).into_iter().map(|byte| byte ^ 0x5a).collect::<Vec<_>>();
+        assert_eq!(codec.encode_based(&strange, &base, 70).unwrap(), None);
+        assert_eq!(codec.encode_based(b"", &base, 70).unwrap(), None);
+        let long = vec![0; FRAME_BASE_BYTES_MAX as usize + 1];
+        assert_eq!(codec.encode_based(&plain, &long, 70).unwrap(), None);
+    }
+
     #[test]
     fn lying_lengths_and_extra_frames_are_refused() {
         let mut codec = codec();

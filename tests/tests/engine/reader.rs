@@ -1,7 +1,7 @@
 //! Goal: the independent reader, which knows the format's text and no code of this project,
 //! restores what the engine stored, from the index and from the packs alone.
-//! Method: repositories of both ciphers on disk; one with frames that have bases, which this
-//! version's writer does not make; both restore, and what they restore is compared.
+//! Method: repositories of both ciphers on disk; one with frames that have bases in an order that
+//! this version's writer does not choose; both restore, and what they restore is compared.
 
 use std::sync::Arc;
 
@@ -115,5 +115,77 @@ fn frames_with_bases_are_read_by_the_engine_and_by_the_independent_reader() {
         std::fs::set_permissions(&theirs, std::fs::metadata(&target).expect("it").permissions())
             .expect("its mode");
         assert_same(&target, &theirs);
+    }
+}
+
+/// Two hosts store the same chunk, one as a delta and one whole; the second one's copy is a base.
+#[test]
+fn a_base_is_read_from_the_copy_that_has_no_base_itself() {
+    for delta_first in [true, false] {
+        let lab = Lab::new(83);
+        let folder = lab.path("repository");
+        let store = Arc::new(LocalStore::create(&folder).expect("a folder"));
+        lab.init(&store, Cipher::Aes256Gcm);
+        let repository = lab.open(&store, "cache");
+        let keys = &repository.vault().keys;
+        let reference =
+            |data: &[u8]| ChunkRef { id: keys.chunk_id(data), bytes: data.len() as u32 };
+        let pages = (0..3_u8).map(|version| {
+            let mut page = noise(64 << 10, 1);
+            page[7_000] ^= version;
+            page
+        });
+        let [first, second, third] = pages.collect::<Vec<_>>().try_into().expect("three");
+        let against = |craft: &mut Craft<'_>, base: &[u8], new: &[u8]| {
+            let stored = compress_against(base, new);
+            assert!(stored.len() < 1_000, "{} bytes: not a delta", stored.len());
+            let (chunks, bases) = (vec![reference(new)], vec![reference(base)]);
+            craft.frame(PackKind::Data, Codec::Zstd, &stored, chunks, bases).expect("stored");
+        };
+        let file = |page: &[u8]| {
+            let ChunkRef { id, bytes } = reference(page);
+            cairn_tests::craft::file(id, bytes)
+        };
+        let one = || {
+            let mut craft = Craft::new(&repository);
+            craft.chunk(&first).expect("stored");
+            against(&mut craft, &first, &second);
+            let root = craft.directory(&[entry("page", file(&second))]).expect("a tree");
+            craft.publish(root).expect("a snapshot");
+        };
+        let other = || {
+            let mut craft = Craft::new(&repository);
+            craft.chunk(&second).expect("stored");
+            against(&mut craft, &second, &third);
+            let root = craft.directory(&[entry("page", file(&third))]).expect("a tree");
+            craft.publish(root).expect("a snapshot")
+        };
+        let snapshot = if delta_first {
+            one();
+            other()
+        } else {
+            let snapshot = other();
+            one();
+            snapshot
+        };
+        for cache in ["cache", "fresh"] {
+            let reading = lab.open(&store, cache);
+            let found = snapshots::list(&reading).expect("a list");
+            let found = found.into_iter().find(|found| found.id == snapshot).expect("it is there");
+            let (target, _) = lab.restore(&reading, &found, false).expect("it restores");
+            assert!(std::fs::read(target.join("page")).expect("it is there") == third);
+            let checked = verify_full(&reading);
+            assert!(checked.findings.is_empty(), "{:?}", checked.findings);
+            if cache == "cache" {
+                continue;
+            }
+            let key = write_key_file(&lab);
+            for from_packs in [false, true] {
+                let theirs = lab.path(&format!("target-{from_packs}"));
+                let id = snapshot.to_hex();
+                reader::restore(&folder, ["--key-file", &key], &id, &theirs, from_packs);
+                assert!(std::fs::read(theirs.join("page")).expect("it is there") == third);
+            }
+        }
     }
 }

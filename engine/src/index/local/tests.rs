@@ -76,6 +76,8 @@ pub(super) struct Content {
     segments: Vec<SegmentId>,
     files: BTreeMap<u8, Option<Vec<u8>>>,
     counts: Counts,
+    all_places: Vec<Vec<ChunkPlace>>,
+    sketches: Vec<Option<SketchEntry>>,
     meta: Option<Vec<u8>>,
 }
 
@@ -116,6 +118,8 @@ pub(super) fn content(index: &dyn LocalIndex) -> Result<Content, IndexError> {
             .map(|file| index.get_file(&[file; 32]).map(|value| (file, value)))
             .collect::<Result<_, _>>()?,
         counts: index.counts()?,
+        all_places: ids.iter().map(|id| index.lookup_all(id)).collect::<Result<_, _>>()?,
+        sketches: index.get_sketches(&[3, 1, 0, 2, 1].map(SketchSlot))?,
         meta: index.meta_get("name")?,
     })
 }

@@ -23,7 +23,7 @@ use self::publish::{describe, latest_of, publish, remember_latest};
 use super::snapshots::{self, SnapshotInfo};
 use crate::chunk::{ContentCutter, Cutter};
 use crate::context::Remark;
-use crate::delta::{DeltaReport, Deltas};
+use crate::delta::{DeltaReport, Deltas, Hint};
 use crate::error::Error;
 use crate::frame::COMPRESSION_LEVEL_DEFAULT;
 use crate::index::catalog::Catalog;
@@ -375,6 +375,8 @@ impl NodeSink for Nodes<'_> {
         }
         self.batch.data.extend_from_slice(&node);
         self.batch.chunks.push(bytes);
+        // A node that changed is told by its likeness: its place is known only once it is complete.
+        self.batch.hints.push(Hint { former: None, moves: true });
         if self.batch.is_full() {
             self.flush()?;
         }

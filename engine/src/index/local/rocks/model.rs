@@ -9,7 +9,9 @@ use super::tests::{open_in, overlays};
 use crate::index::local::tests::{
     CHUNKS, FILES, PACKS, chunk_id, content, new_pack, pack_id, segment_id,
 };
-use crate::index::local::{LedgerEntry, LocalIndex, MemoryIndex, NewPack, Opened, PackState};
+use crate::index::local::{
+    LedgerEntry, LocalIndex, MemoryIndex, NewPack, Opened, PackState, SketchEntry, SketchSlot,
+};
 
 const SEGMENTS: u8 = 3;
 
@@ -25,6 +27,7 @@ enum Step {
     RetainFiles(u8),
     Ledger(Vec<(u8, u8, u64, bool)>),
     Meta(Vec<u8>),
+    Sketches(Vec<(u32, u32, u8)>),
     Reopen,
 }
 
@@ -52,6 +55,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..FILES).prop_map(Step::RetainFiles),
         2 => proptest::collection::vec((pack(), 0_u8..3, 0_u64..9, any::<bool>()), 0..4).prop_map(Step::Ledger),
         1 => value().prop_map(Step::Meta),
+        1 => proptest::collection::vec((0_u32..4, any::<u32>(), 0..CHUNKS), 0..4).prop_map(Step::Sketches),
         1 => Just(Step::Reopen),
     ];
     proptest::collection::vec(step, 0..24)
@@ -104,6 +108,15 @@ fn take(step: &Step, world: &[NewPack], index: &dyn LocalIndex) -> String {
             format!("{:?}", index.ledger_put(&entries).unwrap())
         }
         Step::Meta(value) => format!("{:?}", index.meta_put("name", value).unwrap()),
+        Step::Sketches(entries) => {
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|&(slot, check, chunk)| {
+                    (SketchSlot(slot), SketchEntry { check, chunk: chunk_id(u64::from(chunk)) })
+                })
+                .collect();
+            format!("{:?}", index.put_sketches(&entries).unwrap())
+        }
         Step::Reopen => String::new(),
     }
 }
