@@ -376,7 +376,7 @@ impl NodeSink for Nodes<'_> {
         self.batch.data.extend_from_slice(&node);
         self.batch.chunks.push(bytes);
         // A node that changed is told by its likeness: its place is known only once it is complete.
-        self.batch.hints.push(Hint { former: None, moves: true });
+        self.batch.hints.push(Hint { moves: true, ..Hint::default() });
         if self.batch.is_full() {
             self.flush()?;
         }
