@@ -54,12 +54,12 @@ pub(super) enum Guard {
     /// The right to write the database.
     Primary {
         /// Given back when dropped.
-        _lock: File,
+        _lock: HeldLock,
     },
     /// A folder that ends with the index.
     Overlay {
         /// Shows other processes that the folder is in use.
-        _lock: File,
+        _lock: HeldLock,
         /// The folder.
         folder: PathBuf,
         /// Its name while it waits for the next process that writes the database; `None` when
@@ -120,7 +120,7 @@ pub(super) fn note_damage(root: &Path, reason: &str) {
 
 fn open_primary(
     root: &Path,
-    lock: File,
+    lock: HeldLock,
     repository: RepositoryId,
     options: LocalOptions,
 ) -> Result<Opened, IndexError> {
@@ -336,7 +336,7 @@ fn damage_noted(root: &Path) -> Option<String> {
 }
 
 /// Makes the folder, and takes its lock unless another process holds it.
-fn make_folder_and_lock(root: &Path) -> Result<Option<File>, IndexError> {
+fn make_folder_and_lock(root: &Path) -> Result<Option<HeldLock>, IndexError> {
     for _ in 0..RACE_ATTEMPTS {
         DirBuilder::new()
             .recursive(true)
@@ -352,8 +352,19 @@ fn make_folder_and_lock(root: &Path) -> Result<Option<File>, IndexError> {
     Err(IndexError::io("lock", root)(ErrorKind::ResourceBusy.into()))
 }
 
+/// A lock that ends when this is dropped, and not later: a process that is just being started has
+/// copies of all open files until it executes its program, and a copy would hold the lock.
+pub(super) struct HeldLock(File);
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        // If this fails, the lock ends when the last copy of the file is closed.
+        let _ = self.0.unlock();
+    }
+}
+
 enum Lock {
-    Taken(File),
+    Taken(HeldLock),
     Busy,
     /// The folder was removed meanwhile.
     Gone,
@@ -375,13 +386,14 @@ fn take_lock(folder: &Path) -> Result<Lock, IndexError> {
     }
     // Locked, but is it still the file of that name?
     let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    match (lock.metadata(), fs::metadata(&path)) {
+    let lock = HeldLock(lock);
+    match (lock.0.metadata(), fs::metadata(&path)) {
         (Ok(held), Ok(named)) if same(&held, &named) => Ok(Lock::Taken(lock)),
         _ => Ok(Lock::Gone),
     }
 }
 
-fn make_overlay(root: &Path) -> Result<(PathBuf, File), IndexError> {
+fn make_overlay(root: &Path) -> Result<(PathBuf, HeldLock), IndexError> {
     for _ in 0..RACE_ATTEMPTS {
         let name = format!("{OVERLAY}{}-{}", std::process::id(), random_name(root)?);
         let folder = root.join(name);
@@ -456,5 +468,22 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), IndexError> {
             Err(IndexError::io("delete", path)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_open_file_does_not_keep_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let Lock::Taken(held) = take_lock(folder.path()).unwrap() else { panic!("it is free") };
+        assert!(matches!(take_lock(folder.path()).unwrap(), Lock::Busy));
+        // As a process has that is being started by another thread.
+        let copy = held.0.try_clone().unwrap();
+        drop(held);
+        assert!(matches!(take_lock(folder.path()).unwrap(), Lock::Taken(_)));
+        drop(copy);
     }
 }
