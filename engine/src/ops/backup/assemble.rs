@@ -19,6 +19,8 @@ use crate::tree::extents::ExtentList;
 pub type FileNumber = u64;
 
 /// What the first half tells the second.
+///
+/// They travel many at a time: to wake a thread for each of a million files costs more than the file.
 pub enum Message {
     /// The next step along the tree.
     Step(Step),
@@ -153,16 +155,18 @@ impl<'a> Assembler<'a> {
     ///
     /// # Errors
     /// [`Error::Cancelled`] when the first half failed (it knows why); failures of the store.
-    pub fn run(mut self, messages: &Receiver<Message>) -> Result<Assembled, Error> {
+    pub fn run(mut self, messages: &Receiver<Vec<Message>>) -> Result<Assembled, Error> {
         loop {
-            match messages.recv().map_err(|_| Error::Cancelled)? {
-                Message::Failed => return Err(Error::Cancelled),
-                Message::Part { file, part, extents } => {
-                    if !self.abandoned.contains(&file) {
-                        self.parts.insert((file, part), extents);
+            for message in messages.recv().map_err(|_| Error::Cancelled)? {
+                match message {
+                    Message::Failed => return Err(Error::Cancelled),
+                    Message::Part { file, part, extents } => {
+                        if !self.abandoned.contains(&file) {
+                            self.parts.insert((file, part), extents);
+                        }
                     }
+                    Message::Step(step) => self.steps.push_back(step),
                 }
-                Message::Step(step) => self.steps.push_back(step),
             }
             if self.advance()? {
                 self.totals.root = self.root.finish(self.nodes)?;
@@ -174,6 +178,13 @@ impl<'a> Assembler<'a> {
 
     /// Takes as many steps as can be taken; true at the end.
     fn advance(&mut self) -> Result<bool, Error> {
+        let waiting = self.steps.len();
+        let outcome = self.take_steps();
+        self.steps_free.give(waiting - self.steps.len());
+        outcome
+    }
+
+    fn take_steps(&mut self) -> Result<bool, Error> {
         loop {
             self.take_parts()?;
             // Steps of the current file's end wait until all its parts are there.
@@ -184,7 +195,6 @@ impl<'a> Assembler<'a> {
                 return Ok(false);
             }
             let Some(step) = self.steps.pop_front() else { return Ok(false) };
-            self.steps_free.give(1);
             if matches!(step, Step::End) {
                 return Ok(true);
             }

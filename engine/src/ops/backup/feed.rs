@@ -29,6 +29,8 @@ use crate::source::walk::{Event, Leaf, LeafKind, Walk};
 const BATCHES_BYTES_MAX: usize = 24 << 20;
 /// Steps under way to the assembler.
 const STEPS_MAX: usize = 8192;
+/// Messages to the assembler that are sent at once.
+const OUTBOX_MAX: usize = 256;
 /// Room for at least so many bytes is offered to every read.
 const READ_BYTES_MIN: usize = 16 << 10;
 /// How often a file that changes while it is read is read.
@@ -92,7 +94,7 @@ impl<'a> Shared<'a> {
     }
 
     /// What a worker does with a batch.
-    fn work(&self, filled: Filled, messages: &Sender<Message>) {
+    fn work(&self, filled: Filled, messages: &Sender<Vec<Message>>) {
         let Filled { mut batch, parts } = filled;
         let bytes = batch.data.len();
         let outcome = if self.failed.load(Ordering::Acquire) {
@@ -103,16 +105,17 @@ impl<'a> Shared<'a> {
         match outcome {
             Ok(ids) => {
                 let mut known = ids.into_iter().zip(batch.chunks.iter().copied());
-                for Part { file, part, chunks } in parts {
+                let parts = parts.into_iter().map(|Part { file, part, chunks }| {
                     let extents = known.by_ref().take(chunks);
                     let extents = extents.map(|(id, bytes)| Extent::Chunk { id, bytes }).collect();
-                    // The assembler is gone only when the backup has failed already.
-                    let _ = messages.send(Message::Part { file, part, extents });
-                }
+                    Message::Part { file, part, extents }
+                });
+                // The assembler is gone only when the backup has failed already.
+                let _ = messages.send(parts.collect());
             }
             Err(error) => {
                 self.fail(error);
-                let _ = messages.send(Message::Failed);
+                let _ = messages.send(vec![Message::Failed]);
             }
         }
         batch.data.clear();
@@ -173,7 +176,9 @@ fn path_of(place: &Place) -> &[u8] {
 pub struct Feeder<'a, 's, 'scope> {
     shared: &'scope Shared<'a>,
     scope: &'s rayon::Scope<'scope>,
-    messages: Sender<Message>,
+    messages: Sender<Vec<Message>>,
+    /// What is to be sent next.
+    outbox: Vec<Message>,
     recogniser: Recogniser<'a>,
     cutters: &'a Cutters,
     formers: &'a Formers<'a>,
@@ -237,7 +242,7 @@ where
     pub fn new(
         shared: &'scope Shared<'a>,
         scope: &'s rayon::Scope<'scope>,
-        messages: Sender<Message>,
+        messages: Sender<Vec<Message>>,
         recogniser: Recogniser<'a>,
         cutters: &'a Cutters,
         formers: &'a Formers<'a>,
@@ -248,6 +253,7 @@ where
             shared,
             scope,
             messages,
+            outbox: Vec::new(),
             recogniser,
             cutters,
             formers,
@@ -268,6 +274,7 @@ where
     pub fn finish(mut self) -> Result<Fed, Error> {
         self.flush()?;
         self.step(Step::End)?;
+        self.send()?;
         Ok(self.fed)
     }
 
@@ -616,7 +623,7 @@ where
         let message = Message::Part { file: cutting.file, part: cutting.part, extents };
         cutting.part += 1;
         cutting.offset = cutting.offset.saturating_add(bytes);
-        self.messages.send(message).map_err(|_| self.why())
+        self.post(message)
     }
 
     fn end_cutting(&mut self, mut cutting: Cutting<'_>) -> Result<u32, Error> {
@@ -641,6 +648,8 @@ where
         if batch.chunks.is_empty() {
             return Ok(());
         }
+        // Before the parts, which must not come before the file they belong to.
+        self.send()?;
         self.shared.batches.take(batch.data.len());
         let (shared, messages) = (self.shared, self.messages.clone());
         self.scope.spawn(move |_| shared.work(Filled { batch, parts }, &messages));
@@ -652,9 +661,20 @@ where
             // The assembler may be waiting for what is in the current batch. While a file is
             // being cut no step is sent, so the batch holds whole chunks only.
             self.flush()?;
+            self.send()?;
             self.shared.steps.take(1);
         }
-        self.messages.send(Message::Step(step)).map_err(|_| self.why())
+        self.post(Message::Step(step))
+    }
+
+    fn post(&mut self, message: Message) -> Result<(), Error> {
+        self.outbox.push(message);
+        if self.outbox.len() < OUTBOX_MAX { Ok(()) } else { self.send() }
+    }
+
+    fn send(&mut self) -> Result<(), Error> {
+        let messages = std::mem::take(&mut self.outbox);
+        self.messages.send(messages).map_err(|_| self.why())
     }
 
     /// Why the assembler is gone.

@@ -269,7 +269,7 @@ fn write(
         if let Some(files) = files {
             threads.spawn(|| total::add_up(files, vault.monitor(), &over));
         }
-        let (sender, receiver) = mpsc::channel::<Message>();
+        let (sender, receiver) = mpsc::channel::<Vec<Message>>();
         let assembler = threads.spawn(|| {
             let receiver = receiver;
             let mut nodes = Nodes { ingest: &ingest, vault, batch: Batch::default() };
