@@ -146,7 +146,8 @@ fn summary(app: &App, plan: &ForgetPlan, dry_run: bool) -> Result<(), Failure> {
         false => format!("forgot {going}, kept {kept}"),
     })?;
     if plan.going() > 0 {
-        app.printer.note("Their space comes back when `cairn gc` has run; it tells how much.");
+        app.printer
+            .note("Their space comes back with `cairn gc`, which this version does not have yet.");
     }
     Ok(())
 }

@@ -233,9 +233,43 @@ impl Catalog {
     /// Failures of the cache.
     pub fn known(&self, ids: &[ChunkId], namespace: WriterId) -> Result<Vec<bool>, Error> {
         let places = self.places(ids, namespace)?;
-        let suspects = self.suspects.read();
-        let sound = |place: &ChunkPlace| suspects.is_empty() || !suspects.contains(&place.pack);
-        Ok(places.iter().map(|place| place.as_ref().is_some_and(sound)).collect())
+        let suspects = self.suspects.read().clone();
+        let mut known = Vec::with_capacity(places.len());
+        for place in places {
+            known.push(match place {
+                Some(_) if suspects.is_empty() => true,
+                Some(place) => {
+                    !suspects.contains(&place.pack)
+                        && (!place.based || self.has_sound_bases(&place, &suspects)?)
+                }
+                None => false,
+            });
+        }
+        Ok(known)
+    }
+
+    /// Whether every base of a frame has a copy outside of the packs that are suspect.
+    fn has_sound_bases(
+        &self,
+        place: &ChunkPlace,
+        suspects: &HashSet<PackNumber>,
+    ) -> Result<bool, Error> {
+        let kind = self.pack(place.pack)?.kind;
+        let (bases, namespace) = self.bases(place)?;
+        for base in bases {
+            let mut sound = false;
+            for copy in self.copies(base.id, namespace)? {
+                sound = sound
+                    || (!suspects.contains(&copy.pack)
+                        && !copy.based
+                        && copy.bytes == base.bytes
+                        && self.pack(copy.pack)?.kind == kind);
+            }
+            if !sound {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether verify, on this host, found packs damaged that are still in the index.
@@ -356,7 +390,7 @@ impl Catalog {
         let mut keys = vec![local_key(base.id, namespace), base.id];
         keys.dedup();
         for key in keys {
-            for place in self.index.lookup_all(&key)? {
+            for place in self.index.copies(&key)? {
                 if fits(&place)? {
                     return Ok(Some(place));
                 }

@@ -377,11 +377,9 @@ impl Explain for StoreError {
             Self::Denied { .. } => {
                 "check owner and permissions, or the credentials and their policy".to_owned()
             }
-            Self::Full { .. } => {
-                "make room (for example `cairn forget` and `cairn gc`), then run the same \
+            Self::Full { .. } => "make room, then run the same \
                  command again; nothing stored before is affected"
-                    .to_owned()
-            }
+                .to_owned(),
             Self::FsyncFailed { .. } => {
                 "check the disk and the kernel's log before running the same command again"
                     .to_owned()

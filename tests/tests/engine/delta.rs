@@ -10,7 +10,7 @@ use cairn_engine::context::Context;
 use cairn_engine::index::local::{SketchEntry, SketchSlot};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource};
 use cairn_engine::ops::snapshots::SnapshotInfo;
-use cairn_engine::ops::{dump, stats};
+use cairn_engine::ops::{dump, stats, verify};
 use cairn_engine::repo::{Repository, keys};
 use cairn_engine::source::profile::Profile;
 use cairn_engine::store::Store;
@@ -437,4 +437,32 @@ fn former_chunks_change_no_boundary() {
             }
         }
     }
+}
+
+/// A delta whose base is lost is as lost as its base, although its own pack is sound.
+#[test]
+fn a_delta_whose_base_is_lost_is_stored_anew() {
+    let lab = Lab::new(108);
+    let store = lab.memory();
+    let repository = lab.open(&store, "owner");
+    let path = lab.path("file");
+    let mut pages = page_file();
+    write(&path, &pages);
+    run(&repository, of_path(&path), Some(Profile::Aligned), true);
+    let bases = data_packs(&store);
+    update_pages(&mut pages, 1);
+    write(&path, &pages);
+    let report = run(&repository, of_path(&path), Some(Profile::Aligned), true);
+    assert!(report.deltas.chunks > 0);
+    for name in bases {
+        store.delete(&name).expect("it is there");
+    }
+    let level = verify::Level::Structure;
+    let found = verify::run(&repository, &verify::VerifyOptions { level }).expect("it verifies");
+    assert!(!found.findings.is_empty());
+    let report = run(&repository, of_path(&path), Some(Profile::Aligned), true);
+    let newest = snapshot(&report);
+    assert!(content_of(&repository, &newest, &path_in_snapshot(&path)) == pages);
+    let fresh = lab.open(&store, "fresh");
+    assert!(content_of(&fresh, &newest, &path_in_snapshot(&path)) == pages);
 }

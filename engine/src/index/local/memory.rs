@@ -253,12 +253,6 @@ impl LocalIndex for MemoryIndex {
         Ok(())
     }
 
-    fn lookup_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
-        let state = self.state.read();
-        let places = state.chunks.get(id).into_iter().flat_map(BTreeMap::values);
-        Ok(places.copied().collect())
-    }
-
     fn get_sketches(&self, slots: &[SketchSlot]) -> Result<Vec<Option<SketchEntry>>, IndexError> {
         let state = self.state.read();
         Ok(slots.iter().map(|slot| state.sketches.get(slot).copied()).collect())

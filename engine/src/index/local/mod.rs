@@ -413,13 +413,6 @@ pub trait LocalIndex: Send + Sync {
         number: PackNumber,
         each: &mut dyn FnMut(&ChunkId, &ChunkPlace) -> ControlFlow<()>,
     ) -> Result<(), IndexError>;
-
-    /// Every place of a chunk, that in the pack added first to begin with.
-    ///
-    /// # Errors
-    /// See the trait.
-    fn lookup_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError>;
-
     /// What slots hold, in the order asked for. It is a hint that may be stale or wrong.
     ///
     /// # Errors

@@ -118,7 +118,7 @@ pub(super) fn content(index: &dyn LocalIndex) -> Result<Content, IndexError> {
             .map(|file| index.get_file(&[file; 32]).map(|value| (file, value)))
             .collect::<Result<_, _>>()?,
         counts: index.counts()?,
-        all_places: ids.iter().map(|id| index.lookup_all(id)).collect::<Result<_, _>>()?,
+        all_places: ids.iter().map(|id| index.copies(id)).collect::<Result<_, _>>()?,
         sketches: index.get_sketches(&[3, 1, 0, 2, 1].map(SketchSlot))?,
         meta: index.meta_get("name")?,
     })

@@ -467,17 +467,6 @@ impl LocalIndex for RocksIndex {
         Ok(())
     }
 
-    fn lookup_all(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
-        let key = id.as_bytes();
-        let Some(first) = self.layers.get(Table::Chunks, key)? else { return Ok(Vec::new()) };
-        let mut places = vec![self.place(&first)?];
-        self.layers.scan(Table::Others, key, key, &mut |_, value| {
-            places.push(self.place(value)?);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(places)
-    }
-
     fn get_sketches(&self, slots: &[SketchSlot]) -> Result<Vec<Option<SketchEntry>>, IndexError> {
         let mut sorted = slots.to_vec();
         sorted.sort_unstable();
