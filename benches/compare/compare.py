@@ -10,6 +10,7 @@ the benchmark.
 
 import argparse
 import datetime
+import glob
 import json
 import os
 import shutil
@@ -85,6 +86,12 @@ class Bench:
         self.phases = {phase: {name: [] for name in programs} for phase in report.PHASES}
         self.tools = {}
         self.source_bytes = 0
+        self.end()
+
+    def end(self):
+        """Deletes what was restored, also by a run that was interrupted."""
+        for place in glob.glob(os.path.join(self.work, "restored-*")):
+            shutil.rmtree(place)
 
     def once(self, number):
         """One run: all phases for all tools, the first tool being another each time."""
@@ -138,12 +145,11 @@ class Bench:
         return self._measure(tool, command, feed=feed)
 
     def _restore(self, tool, check):
-        target = os.path.join(self.work, "restored")
-        shutil.rmtree(target, ignore_errors=True)
-        os.mkdir(target)
+        # Deleted at the end only: for minutes after so many deletions ext4 passes over the inodes
+        # that came free, one by one, for each file it makes.
+        target = tempfile.mkdtemp(prefix="restored-", dir=self.work)
         cost = self._measure(tool, tool.restore(target, "second-day"), cwd=target)
         lost = self.workload.difference(target) if check else None
-        shutil.rmtree(target)
         if lost is not None:
             raise ToolFailed(f"{tool.name}: the restored {self.workload.name} differs: {lost}")
         return cost
@@ -190,6 +196,7 @@ def main():
             benches.append(bench)
             for number in range(arguments.runs):
                 bench.once(number)
+            bench.end()
     except (ToolFailed, subprocess.CalledProcessError, RuntimeError) as error:
         print(f"bench-compare: FAILED: {error}", file=sys.stderr)
         return 1

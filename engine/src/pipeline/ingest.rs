@@ -273,7 +273,14 @@ impl<'a> Ingest<'a> {
     fn upload(&self, builder: Option<PackBuilder>) -> Result<(), Error> {
         let Some(builder) = builder.filter(|builder| !builder.is_empty()) else { return Ok(()) };
         let signer = self.vault.keys.signer()?;
-        self.uploader.put(builder.finish(signer, self.session, self.namespace)?)
+        match builder.finish(signer, self.session, self.namespace) {
+            Ok(pack) => self.uploader.put(pack),
+            Err(error) => {
+                // The buffer is gone with the pack, and others may wait for one.
+                self.uploader.free(Vec::new());
+                Err(error)
+            }
+        }
     }
 
     /// Hands the packs that are not full yet to the uploader.

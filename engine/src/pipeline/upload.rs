@@ -22,8 +22,19 @@ const PACKS_UNDER_WAY_MAX: usize = 2;
 pub const UPLOAD_THREADS: usize = 2;
 /// Chunks after which the packs so far are named in a segment.
 const CHUNKS_PER_SEGMENT: usize = 100_000;
-/// Buffers of packs kept for reuse.
-const SPARE_BUFFERS_MAX: usize = 2;
+/// Buffers of packs: being filled, waiting, under way, and kept for reuse. They are most of the
+/// memory of a backup.
+const BUFFERS_MAX: usize = 3;
+
+/// Two may be filled at once, of data and of nodes; the others are on their way and come back.
+const _: () = assert!(BUFFERS_MAX > 2);
+
+#[derive(Default)]
+struct Buffers {
+    /// In use.
+    used: usize,
+    spare: Vec<Vec<u8>>,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -42,7 +53,8 @@ pub struct Uploader<'a> {
     queue: Mutex<Queue>,
     changed: Condvar,
     unnamed: Mutex<Unnamed>,
-    spare: Mutex<Vec<Vec<u8>>>,
+    buffers: Mutex<Buffers>,
+    buffer_freed: Condvar,
     bytes_stored: AtomicU64,
 }
 
@@ -64,7 +76,8 @@ impl<'a> Uploader<'a> {
             queue: Mutex::default(),
             changed: Condvar::new(),
             unnamed: Mutex::default(),
-            spare: Mutex::default(),
+            buffers: Mutex::default(),
+            buffer_freed: Condvar::new(),
             bytes_stored: AtomicU64::new(0),
         }
     }
@@ -76,9 +89,25 @@ impl<'a> Uploader<'a> {
         unnamed.sections.extend(sections);
     }
 
-    /// A buffer for the next pack.
+    /// A buffer for the next pack; waits while too many are in use. It comes back when the pack is
+    /// uploaded.
     pub fn buffer(&self) -> Vec<u8> {
-        self.spare.lock().pop().unwrap_or_default()
+        let mut buffers = self.buffers.lock();
+        while buffers.used >= BUFFERS_MAX {
+            self.buffer_freed.wait(&mut buffers);
+        }
+        buffers.used += 1;
+        buffers.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes a buffer back, or notes that one is lost (any other will do).
+    pub fn free(&self, buffer: Vec<u8>) {
+        let mut buffers = self.buffers.lock();
+        buffers.used = buffers.used.saturating_sub(1);
+        if buffers.used + buffers.spare.len() < BUFFERS_MAX {
+            buffers.spare.push(buffer);
+        }
+        self.buffer_freed.notify_all();
     }
 
     /// Hands a pack over; waits while too many are under way.
@@ -91,7 +120,10 @@ impl<'a> Uploader<'a> {
             self.changed.wait(&mut queue);
         }
         if queue.failed {
-            return Err(queue.failure.take().unwrap_or(Error::Cancelled));
+            let failure = queue.failure.take();
+            drop(queue);
+            self.free(pack.bytes);
+            return Err(failure.unwrap_or(Error::Cancelled));
         }
         queue.waiting.push_back(pack);
         self.changed.notify_all();
@@ -114,7 +146,9 @@ impl<'a> Uploader<'a> {
             };
             let skip = queue.failed;
             drop(queue);
-            let outcome = if skip { Ok(()) } else { self.upload(pack) };
+            let BuiltPack { section, bytes } = pack;
+            let outcome = if skip { Ok(()) } else { self.upload(section, &bytes) };
+            self.free(bytes);
             let mut queue = self.queue.lock();
             queue.uploading -= 1;
             if let Err(error) = outcome {
@@ -125,19 +159,12 @@ impl<'a> Uploader<'a> {
         }
     }
 
-    fn upload(&self, pack: BuiltPack) -> Result<(), Error> {
-        let BuiltPack { section, bytes } = pack;
-        self.vault.store.put(&ObjectName::Pack(section.kind, section.id), &bytes)?;
+    fn upload(&self, section: PackSection, bytes: &[u8]) -> Result<(), Error> {
+        self.vault.store.put(&ObjectName::Pack(section.kind, section.id), bytes)?;
         let stored = bytes.len() as u64;
         self.bytes_stored.fetch_add(stored, Ordering::Relaxed);
         self.vault.monitor().count(Counter::PacksStored, 1);
         self.vault.monitor().count(Counter::BytesStored, stored);
-        {
-            let mut spare = self.spare.lock();
-            if spare.len() < SPARE_BUFFERS_MAX {
-                spare.push(bytes);
-            }
-        }
         // First found in the index, then released: in between it counts as known either way.
         self.catalog.add_pending(&section)?;
         for chunk in section.frames.iter().flat_map(|frame| &frame.chunks) {

@@ -48,7 +48,7 @@ const _: () = assert!(
 );
 
 /// Emptied batches kept for reuse.
-const SPARE_BATCHES_MAX: usize = 32;
+const SPARE_BATCHES_MAX: usize = 12;
 
 /// What feeder and workers share.
 pub struct Shared<'a> {
