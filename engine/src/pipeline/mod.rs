@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod buffer;
+pub mod failure;
 pub mod inflight;
 pub mod ingest;
 pub mod upload;

@@ -8,6 +8,7 @@ use cairn_format::names::ObjectName;
 use cairn_format::segment::PackSection;
 use parking_lot::{Condvar, Mutex};
 
+use super::failure::Failure;
 use super::inflight::InFlight;
 use crate::context::Counter;
 use crate::error::Error;
@@ -41,7 +42,6 @@ struct Queue {
     waiting: VecDeque<BuiltPack>,
     uploading: usize,
     closed: bool,
-    failure: Option<Error>,
     failed: bool,
 }
 
@@ -50,6 +50,7 @@ pub struct Uploader<'a> {
     vault: &'a Vault,
     catalog: &'a Catalog,
     in_flight: &'a InFlight,
+    failure: &'a Failure,
     queue: Mutex<Queue>,
     changed: Condvar,
     unnamed: Mutex<Unnamed>,
@@ -66,13 +67,20 @@ struct Unnamed {
 }
 
 impl<'a> Uploader<'a> {
-    /// An uploader without work; [`Self::run`] must be running on [`UPLOAD_THREADS`] threads.
+    /// An uploader without work; [`Self::run`] must be running on [`UPLOAD_THREADS`] threads. Why
+    /// an upload fails is noted in `failure`.
     #[must_use]
-    pub fn new(vault: &'a Vault, catalog: &'a Catalog, in_flight: &'a InFlight) -> Self {
+    pub fn new(
+        vault: &'a Vault,
+        catalog: &'a Catalog,
+        in_flight: &'a InFlight,
+        failure: &'a Failure,
+    ) -> Self {
         Self {
             vault,
             catalog,
             in_flight,
+            failure,
             queue: Mutex::default(),
             changed: Condvar::new(),
             unnamed: Mutex::default(),
@@ -113,17 +121,16 @@ impl<'a> Uploader<'a> {
     /// Hands a pack over; waits while too many are under way.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] when an upload has failed: [`Self::finish`] says why.
+    /// [`Error::Cancelled`] when an upload has failed.
     pub fn put(&self, pack: BuiltPack) -> Result<(), Error> {
         let mut queue = self.queue.lock();
         while !queue.failed && queue.waiting.len() + queue.uploading >= PACKS_UNDER_WAY_MAX {
             self.changed.wait(&mut queue);
         }
         if queue.failed {
-            let failure = queue.failure.take();
             drop(queue);
             self.free(pack.bytes);
-            return Err(failure.unwrap_or(Error::Cancelled));
+            return Err(Error::Cancelled);
         }
         queue.waiting.push_back(pack);
         self.changed.notify_all();
@@ -153,7 +160,7 @@ impl<'a> Uploader<'a> {
             queue.uploading -= 1;
             if let Err(error) = outcome {
                 queue.failed = true;
-                queue.failure.get_or_insert(error);
+                self.failure.note(error);
             }
             self.changed.notify_all();
         }
@@ -194,26 +201,14 @@ impl<'a> Uploader<'a> {
         self.changed.notify_all();
     }
 
-    /// After all threads ended: names the remaining packs and returns the bytes stored.
+    /// After all threads ended and nothing failed: names the remaining packs and returns the bytes stored.
     ///
     /// # Errors
-    /// Why an upload failed.
+    /// Failures of the store.
     pub fn finish(&self) -> Result<u64, Error> {
-        {
-            let mut queue = self.queue.lock();
-            if queue.failed {
-                return Err(queue.failure.take().unwrap_or(Error::Cancelled));
-            }
-        }
         let rest = std::mem::take(&mut *self.unnamed.lock());
         self.name(rest.sections)?;
         Ok(self.bytes_stored.load(Ordering::Relaxed))
-    }
-
-    /// Why an upload failed, if one did and nobody has heard of it yet.
-    #[must_use]
-    pub fn take_failure(&self) -> Option<Error> {
-        self.queue.lock().failure.take()
     }
 }
 

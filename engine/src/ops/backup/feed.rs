@@ -2,7 +2,6 @@
 //! the rest into batches, and hands batches to the workers.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use cairn_format::names::PackKind;
@@ -17,6 +16,7 @@ use crate::context::{Counter, Remark};
 use crate::delta::Hint;
 use crate::error::{Error, Explain};
 use crate::pipeline::budget::Budget;
+use crate::pipeline::failure::Failure;
 use crate::pipeline::ingest::{BATCH_BYTES, Batch, Ingest};
 use crate::repo::Vault;
 use crate::source::error::SourceError;
@@ -56,40 +56,25 @@ pub struct Shared<'a> {
     pub vault: &'a Vault,
     pub steps: Budget,
     batches: Budget,
-    failed: AtomicBool,
-    failure: Mutex<Option<Error>>,
+    failure: &'a Failure,
     spare: Mutex<Vec<Batch>>,
 }
 
 impl<'a> Shared<'a> {
-    /// Nothing under way yet.
-    pub fn new(ingest: &'a Ingest<'a>, vault: &'a Vault) -> Self {
+    /// Nothing under way yet. Why a task fails is noted in `failure`.
+    pub fn new(ingest: &'a Ingest<'a>, vault: &'a Vault, failure: &'a Failure) -> Self {
         Self {
             ingest,
             vault,
             steps: Budget::new(STEPS_MAX),
             batches: Budget::new(BATCHES_BYTES_MAX),
-            failed: AtomicBool::new(false),
-            failure: Mutex::default(),
+            failure,
             spare: Mutex::default(),
         }
     }
 
-    /// Notes why a task failed; the first reason counts.
-    pub fn fail(&self, error: Error) {
-        self.failure.lock().get_or_insert(error);
-        self.failed.store(true, Ordering::Release);
-    }
-
-    /// The reason a task failed, if one did.
-    pub fn take_failure(&self) -> Option<Error> {
-        self.failure.lock().take()
-    }
-
     fn check(&self) -> Result<(), Error> {
-        if self.failed.load(Ordering::Acquire) {
-            return Err(self.take_failure().unwrap_or(Error::Cancelled));
-        }
+        self.failure.check()?;
         self.vault.check_cancelled()
     }
 
@@ -97,12 +82,8 @@ impl<'a> Shared<'a> {
     fn work(&self, filled: Filled, messages: &Sender<Vec<Message>>) {
         let Filled { mut batch, parts } = filled;
         let bytes = batch.data.len();
-        let outcome = if self.failed.load(Ordering::Acquire) {
-            Err(Error::Cancelled)
-        } else {
-            self.ingest.store(PackKind::Data, &batch)
-        };
-        match outcome {
+        let stored = self.failure.check().and_then(|()| self.ingest.store(PackKind::Data, &batch));
+        match stored {
             Ok(ids) => {
                 let mut known = ids.into_iter().zip(batch.chunks.iter().copied());
                 let parts = parts.into_iter().map(|Part { file, part, chunks }| {
@@ -114,7 +95,7 @@ impl<'a> Shared<'a> {
                 let _ = messages.send(parts.collect());
             }
             Err(error) => {
-                self.fail(error);
+                self.failure.note(error);
                 let _ = messages.send(vec![Message::Failed]);
             }
         }
@@ -270,7 +251,7 @@ where
     /// Ends the tree and hands the last batch over.
     ///
     /// # Errors
-    /// Why a task failed.
+    /// [`Error::Cancelled`] when a task failed.
     pub fn finish(mut self) -> Result<Fed, Error> {
         self.flush()?;
         self.step(Step::End)?;
@@ -674,12 +655,7 @@ where
 
     fn send(&mut self) -> Result<(), Error> {
         let messages = std::mem::take(&mut self.outbox);
-        self.messages.send(messages).map_err(|_| self.why())
-    }
-
-    /// Why the assembler is gone.
-    fn why(&self) -> Error {
-        self.shared.take_failure().unwrap_or(Error::Cancelled)
+        self.messages.send(messages).map_err(|_| Error::Cancelled)
     }
 
     fn next_file(&mut self) -> FileNumber {

@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::frame::COMPRESSION_LEVEL_DEFAULT;
 use crate::index::catalog::Catalog;
 use crate::index::segments;
+use crate::pipeline::failure::Failure;
 use crate::pipeline::inflight::InFlight;
 use crate::pipeline::ingest::{Batch, Ingest};
 use crate::pipeline::upload::{UPLOAD_THREADS, Uploader};
@@ -236,7 +237,8 @@ fn write(
     let vault = repository.vault();
     repository.monitor().stage("backup", None);
     let in_flight = InFlight::default();
-    let uploader = Uploader::new(vault, catalog, &in_flight);
+    let failure = Failure::default();
+    let uploader = Uploader::new(vault, catalog, &in_flight, &failure);
     let leftovers = catalog.leftover_sections(vault)?;
     let packs_resumed = leftovers.len() as u64;
     uploader.adopt(leftovers);
@@ -256,7 +258,7 @@ fn write(
     };
     let recogniser = Recogniser::new(catalog, vault.own_namespace()?, &names);
     let options = FeedOptions { profile: prepared.profile, reread: prepared.reread };
-    let shared = Shared::new(&ingest, vault);
+    let shared = Shared::new(&ingest, vault, &failure);
     let walk = prepared.walk.take();
     let files = prepared.files.take().filter(|_| vault.monitor().wants_total());
     let streams = std::mem::take(&mut prepared.streams);
@@ -309,17 +311,16 @@ fn write(
     });
     let (fed, assembled, flushed) = outcome;
     // The reason that came first is the one to tell; being cancelled is a consequence.
-    if let Some(error) = uploader.take_failure().or_else(|| shared.take_failure()) {
+    let fed = fed.map_err(|error| failure.note(error)).ok();
+    let assembled = assembled.flatten().map_err(|error| failure.note(error)).ok();
+    let _ = flushed.map_err(|error| failure.note(error));
+    if let Some(error) = failure.take() {
         return Err(error);
     }
-    let assembled = match (fed, assembled) {
-        (Ok(fed), Ok(Ok(assembled))) => (fed, assembled),
-        (Err(Error::Cancelled), Ok(Err(error)) | Err(error)) => return Err(error),
-        (Err(error), _) | (_, Err(error) | Ok(Err(error))) => return Err(error),
+    let (Some(fed), Some(assembled)) = (fed, assembled) else {
+        return Err(Error::Internal { part: "the backup" });
     };
-    flushed?;
     let bytes_stored = uploader.finish()?;
-    let (fed, assembled) = assembled;
     Ok(Written {
         assembled,
         fed,
