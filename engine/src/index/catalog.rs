@@ -1,7 +1,7 @@
 //! The catalog: the local index kept in step with the segments in the store, and look-ups through
 //! it. It answers "is this chunk stored, and where"; it never decides a deletion.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
 use cairn_format::record::Tomb;
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::local::{
     self, ChunkPlace, LocalIndex, LocalOptions, NewFrame, NewPack, PackNumber, PackRecord,
@@ -35,13 +35,20 @@ const OWNER_NAME: &str = "owner";
 pub struct Catalog {
     index: Arc<dyn LocalIndex>,
     state: Mutex<State>,
+    /// Condemned packs that the local index still has: their chunks may be needed until whoever
+    /// collects them has copied them.
+    condemned_here: RwLock<Arc<HashSet<PackNumber>>>,
 }
 
 /// What was seen in the store when the catalog was brought up to date.
 #[derive(Default)]
 struct State {
-    condemned: HashSet<PackId>,
+    condemned: HashMap<PackId, PackKind>,
+    /// Tombs listed last.
     tombs: BTreeSet<ObjectName>,
+    /// Tombs that were read, or that do not count.
+    tombs_read: HashSet<ObjectName>,
+    damaged_tombs: Vec<Remark>,
     damaged_segments: Vec<Remark>,
 }
 
@@ -76,7 +83,11 @@ impl Catalog {
                 message: format!("the local index is loaded anew: {reason}"),
             });
         }
-        let catalog = Self { index: opened.index, state: Mutex::default() };
+        let catalog = Self {
+            index: opened.index,
+            state: Mutex::default(),
+            condemned_here: RwLock::default(),
+        };
         catalog.check_owner(vault)?;
         catalog.sync(vault)?;
         Ok(catalog)
@@ -104,11 +115,32 @@ impl Catalog {
         self.state.lock().damaged_segments.clone()
     }
 
-    /// Brings the local index up to date: segments first, then tombs (SPEC §10).
+    /// Brings the local index up to date: segments first, then tombs (SPEC §10). Packs that are
+    /// condemned and gone are forgotten.
     ///
     /// # Errors
-    /// Failures of the store or of the cache folder. Damaged segments are warned about.
+    /// Failures of the store or of the cache folder. Damaged segments and tombs are warned about.
     pub fn sync(&self, vault: &Vault) -> Result<(), Error> {
+        self.sync_keeping(vault)?;
+        self.forget_deleted(vault)
+    }
+
+    /// As [`Self::sync`], but remembers packs that are condemned and gone: for whoever relies on
+    /// chunks and has to tell which of them are concerned.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub fn sync_keeping(&self, vault: &Vault) -> Result<(), Error> {
+        self.sync_all_segments(vault)?;
+        if self.sync_tombs(vault)? {
+            // What replaces condemned packs was named before the tombs were put: a list of segments
+            // from before them may lack it.
+            self.sync_all_segments(vault)?;
+        }
+        self.find_condemned()
+    }
+
+    fn sync_all_segments(&self, vault: &Vault) -> Result<(), Error> {
         let mut attempt = 0;
         while !self.sync_segments(vault)? {
             attempt += 1;
@@ -116,7 +148,6 @@ impl Catalog {
                 return Err(Error::Internal { part: "the list of index segments" });
             }
         }
-        self.sync_tombs(vault)?;
         Ok(())
     }
 
@@ -169,42 +200,132 @@ impl Catalog {
         Ok(())
     }
 
-    /// Reads tombs not seen before and forgets the packs they condemn; returns how many of those
-    /// were known.
+    /// Lists tombs and reads those not seen before; true when there were any. One that cannot be
+    /// read is warned about and kept in mind: see [`Self::require_sound_tombs`].
     ///
     /// # Errors
-    /// Failures of the store; a tomb that cannot be read: to pass it over could be to rely on what
-    /// is being deleted.
-    pub fn sync_tombs(&self, vault: &Vault) -> Result<usize, Error> {
+    /// Failures of the store.
+    pub fn sync_tombs(&self, vault: &Vault) -> Result<bool, Error> {
         let mut listed = BTreeSet::new();
         vault.store.list(Folder::Tombs, &mut |name, _| {
             listed.insert(name);
             Ok(())
         })?;
-        let mut known = 0;
         let mut state = self.state.lock();
+        let mut any = false;
+        state.damaged_tombs.clear();
         for name in &listed {
-            if state.tombs.contains(name) {
+            if state.tombs_read.contains(name) {
                 continue;
             }
-            let signed = match vault.read_signed(Kind::Tomb, name, TOMB_BYTES_MAX) {
-                Ok(signed) => signed,
-                Err(Error::Store(StoreError::NotFound { .. })) => continue,
+            match read_tomb(vault, name) {
+                Ok(tomb) => {
+                    any |= tomb.is_some();
+                    state.tombs_read.insert(*name);
+                    let packs = tomb.into_iter().flat_map(|tomb| tomb.packs);
+                    state.condemned.extend(packs.map(|(kind, pack)| (pack, kind)));
+                }
+                Err(Error::Store(StoreError::NotFound { .. })) => {}
+                Err(error) if error.is_damage() => {
+                    let remark = Remark {
+                        code: error.code(),
+                        subject: name.to_string(),
+                        message: error.to_string(),
+                    };
+                    vault.monitor().warn(remark.clone());
+                    state.damaged_tombs.push(remark);
+                }
                 Err(error) => return Err(error),
-            };
-            if matches!(signed.writer.role, Role::Owner | Role::Maintainer) {
-                let tomb = Tomb::decode(&signed.record).map_err(Error::format(name))?;
-                if vault.trust.check_not_revoked(&signed.writer, tomb.time_ms).is_err() {
-                    continue;
-                }
-                for (_, pack) in tomb.packs {
-                    known += usize::from(self.index.remove_pack(&pack)?);
-                    state.condemned.insert(pack);
-                }
             }
         }
         state.tombs = listed;
-        Ok(known)
+        Ok(any)
+    }
+
+    /// Finds out which packs of the local index are condemned.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn find_condemned(&self) -> Result<(), Error> {
+        let state = self.state.lock();
+        let mut here = HashSet::new();
+        for id in state.condemned.keys() {
+            here.extend(self.index.pack_number(id)?);
+        }
+        *self.condemned_here.write() = Arc::new(here);
+        Ok(())
+    }
+
+    /// Forgets packs that are condemned and no longer in the store.
+    fn forget_deleted(&self, vault: &Vault) -> Result<(), Error> {
+        let here = Arc::clone(&self.condemned_here.read());
+        // A collection deletes them one after another: while the first is there it is not done.
+        let Some(first) = here.iter().min() else { return Ok(()) };
+        if let Some(pack) = self.index.pack(*first)?
+            && vault.store.size(&ObjectName::Pack(pack.kind, pack.id)).is_ok()
+        {
+            return Ok(());
+        }
+        self.forget_absent(&list_packs(vault)?)
+    }
+
+    /// Forgets condemned packs that are not among these.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn forget_absent(&self, present: &BTreeMap<PackId, (PackKind, u64)>) -> Result<(), Error> {
+        let here = Arc::clone(&self.condemned_here.read());
+        for number in here.iter() {
+            if let Some(pack) = self.index.pack(*number)?
+                && !present.contains_key(&pack.id)
+            {
+                self.index.remove_pack(&pack.id)?;
+            }
+        }
+        self.find_condemned()
+    }
+
+    /// Refuses to go on where a tomb could not be read: to pass it over could be to rely on what
+    /// is being deleted.
+    ///
+    /// # Errors
+    /// [`Error::TombDamaged`].
+    pub fn require_sound_tombs(&self) -> Result<(), Error> {
+        match self.state.lock().damaged_tombs.first() {
+            None => Ok(()),
+            Some(Remark { subject, message, .. }) => {
+                Err(Error::TombDamaged { tomb: subject.clone(), message: message.clone() })
+            }
+        }
+    }
+
+    /// True when a tomb condemns the pack.
+    #[must_use]
+    pub fn is_condemned(&self, pack: &PackId) -> bool {
+        self.state.lock().condemned.contains_key(pack)
+    }
+
+    /// All packs that tombs condemn, whether or not they are still there.
+    #[must_use]
+    pub fn condemned(&self) -> HashMap<PackId, PackKind> {
+        self.state.lock().condemned.clone()
+    }
+
+    /// How many packs are condemned: when it has not grown, none was.
+    #[must_use]
+    pub fn condemned_count(&self) -> usize {
+        self.state.lock().condemned.len()
+    }
+
+    /// Test kit: goes back to what was known of tombs at an earlier time, for a protocol that is
+    /// to be found wrong.
+    #[doc(hidden)]
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn pretend_condemned(&self, condemned: HashMap<PackId, PackKind>) -> Result<(), Error> {
+        self.state.lock().condemned = condemned;
+        self.find_condemned()
     }
 
     /// BLAKE3 of the sorted, concatenated names of the tombs seen last (SPEC §8.3).
@@ -220,16 +341,21 @@ impl Catalog {
     }
 
     /// Whether each chunk may be relied on by a writer of this namespace. Only packs that are its
-    /// own or trusted count.
+    /// own or trusted, and not condemned, count.
     ///
     /// # Errors
     /// Failures of the cache.
     pub fn known(&self, ids: &[ChunkId], namespace: WriterId) -> Result<Vec<bool>, Error> {
-        Ok(self.places(ids, namespace)?.into_iter().map(|place| place.is_some()).collect())
+        let places = self.places(ids, namespace)?;
+        let condemned = Arc::clone(&self.condemned_here.read());
+        Ok(places
+            .into_iter()
+            .map(|place| place.is_some_and(|place| !condemned.contains(&place.pack)))
+            .collect())
     }
 
     /// The place of each chunk, in the namespace of the snapshot's writer first, then among
-    /// trusted packs.
+    /// trusted packs; in a condemned pack only where no other has it.
     ///
     /// # Errors
     /// Failures of the cache.
@@ -238,19 +364,77 @@ impl Catalog {
         ids: &[ChunkId],
         namespace: WriterId,
     ) -> Result<Vec<Option<ChunkPlace>>, Error> {
-        let mut places = Vec::with_capacity(ids.len());
+        let mut places = self.places_in(ids)?;
         if namespace == NAMESPACE_TRUSTED {
-            self.index.lookup_many(ids, &mut places)?;
             return Ok(places);
         }
         let own = ids.iter().map(|id| local_key(*id, namespace)).collect::<Vec<_>>();
-        self.index.lookup_many(&own, &mut places)?;
-        let mut trusted = Vec::with_capacity(ids.len());
-        self.index.lookup_many(ids, &mut trusted)?;
-        for (place, other) in places.iter_mut().zip(trusted) {
-            *place = place.or(other);
+        let own = self.places_in(&own)?;
+        let condemned = Arc::clone(&self.condemned_here.read());
+        for (place, own) in places.iter_mut().zip(own) {
+            let lasts = |place: &ChunkPlace| !condemned.contains(&place.pack);
+            *place = match (own, *place) {
+                (Some(own), Some(trusted)) if !lasts(&own) && lasts(&trusted) => Some(trusted),
+                (own, trusted) => own.or(trusted),
+            };
         }
         Ok(places)
+    }
+
+    /// The place of each local key; in a condemned pack only where no other has it.
+    fn places_in(&self, keys: &[ChunkId]) -> Result<Vec<Option<ChunkPlace>>, Error> {
+        let mut places = Vec::with_capacity(keys.len());
+        self.index.lookup_many(keys, &mut places)?;
+        let condemned = Arc::clone(&self.condemned_here.read());
+        if condemned.is_empty() {
+            return Ok(places);
+        }
+        for (key, place) in keys.iter().zip(&mut places) {
+            if place.is_some_and(|place| condemned.contains(&place.pack)) {
+                let all = self.index.places_of(key)?;
+                *place = all.into_iter().find(|p| !condemned.contains(&p.pack)).or(*place);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Every place of a chunk among trusted packs and those of one writer, in condemned packs too.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn places_of(&self, id: ChunkId, namespace: WriterId) -> Result<Vec<ChunkPlace>, Error> {
+        let mut places = self.index.places_of(&local_key(id, namespace))?;
+        if namespace != NAMESPACE_TRUSTED {
+            places.extend(self.index.places_of(&id)?);
+        }
+        Ok(places)
+    }
+
+    /// Where a base is read from: a frame without bases, in a condemned pack only where no other
+    /// has it.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn base_place(
+        &self,
+        id: ChunkId,
+        namespace: WriterId,
+    ) -> Result<Option<ChunkPlace>, Error> {
+        let places = self.places_of(id, namespace)?;
+        let condemned = self.condemned_here();
+        let fits = |place: &&ChunkPlace| !place.based && !condemned.contains(&place.pack);
+        Ok(places
+            .iter()
+            .find(fits)
+            .or_else(|| places.iter().find(|place| !place.based))
+            .or(places.first())
+            .copied())
+    }
+
+    /// The condemned packs that the local index still has.
+    #[must_use]
+    pub fn condemned_here(&self) -> Arc<HashSet<PackNumber>> {
+        Arc::clone(&self.condemned_here.read())
     }
 
     /// A pack by its number.
@@ -258,7 +442,7 @@ impl Catalog {
     /// # Errors
     /// Failures of the cache.
     pub fn pack(&self, number: PackNumber) -> Result<PackRecord, Error> {
-        self.index.pack(number)?.ok_or(Error::Internal { part: "the local index" })
+        self.index.pack(number)?.ok_or(Error::PlaceStale)
     }
 
     /// The bases of a frame with the namespace they are looked up in.
@@ -320,6 +504,9 @@ impl Catalog {
             };
             let Some((number, record)) = record else { continue };
             if record.writer != own {
+                continue;
+            }
+            if self.is_condemned(&id) {
                 continue;
             }
             match self.leftover_section(vault, number, &record)? {
@@ -401,24 +588,41 @@ impl Catalog {
     /// Failures of the store or the cache.
     pub fn unlisted_packs(&self, vault: &Vault) -> Result<Vec<(PackKind, PackId, u64)>, Error> {
         let mut unlisted = BTreeSet::new();
-        for folder in [Folder::DataPacks, Folder::TreePacks] {
-            let mut packs = Vec::new();
-            vault.store.list(folder, &mut |name, bytes| {
-                if let ObjectName::Pack(kind, id) = name {
-                    packs.push((kind, id, bytes));
-                }
-                Ok(())
-            })?;
-            for pack in packs {
-                if self.index.pack_number(&pack.1)?.is_none()
-                    && !self.state.lock().condemned.contains(&pack.1)
-                {
-                    unlisted.insert(pack);
-                }
+        for (id, (kind, bytes)) in list_packs(vault)? {
+            if self.index.pack_number(&id)?.is_none() && !self.is_condemned(&id) {
+                unlisted.insert((kind, id, bytes));
             }
         }
         Ok(unlisted.into_iter().collect())
     }
+}
+
+/// The packs in the store, with kind and size in bytes.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub fn list_packs(vault: &Vault) -> Result<BTreeMap<PackId, (PackKind, u64)>, Error> {
+    let mut packs = BTreeMap::new();
+    for folder in [Folder::DataPacks, Folder::TreePacks] {
+        vault.store.list(folder, &mut |name, bytes| {
+            if let ObjectName::Pack(kind, id) = name {
+                packs.insert(id, (kind, bytes));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(packs)
+}
+
+/// Reads a tomb; `None` for one that does not count.
+fn read_tomb(vault: &Vault, name: &ObjectName) -> Result<Option<Tomb>, Error> {
+    let signed = vault.read_signed(Kind::Tomb, name, TOMB_BYTES_MAX)?;
+    if !matches!(signed.writer.role, Role::Owner | Role::Maintainer) {
+        return Ok(None);
+    }
+    let tomb = Tomb::decode(&signed.record).map_err(Error::format(name))?;
+    let counts = vault.trust.check_not_revoked(&signed.writer, tomb.time_ms).is_ok();
+    Ok(counts.then_some(tomb))
 }
 
 /// A section as the local index takes it.

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod diff;
 pub mod dump;
 pub mod find;
+pub mod gc;
 pub mod ls;
 pub mod repair_index;
 pub mod restore;

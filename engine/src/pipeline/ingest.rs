@@ -17,6 +17,7 @@ use crate::context::Counter;
 use crate::error::Error;
 use crate::frame::FrameCodec;
 use crate::index::catalog::Catalog;
+use crate::ops::backup::Relied;
 use crate::pack::builder::PackBuilder;
 use crate::repo::Vault;
 
@@ -25,7 +26,7 @@ use crate::repo::Vault;
 pub const BATCH_BYTES: usize = 2 << 20;
 
 /// Tree packs are closed at this length, bytes: they are read whole when a tree is.
-const TREE_PACK_BYTES_MAX: u32 = 8 << 20;
+pub const TREE_PACK_BYTES_MAX: u32 = 8 << 20;
 
 const _: () = assert!(BATCH_BYTES <= cairn_format::limits::FRAME_PLAIN_BYTES_MAX as usize);
 
@@ -52,6 +53,7 @@ pub struct Ingest<'a> {
     catalog: &'a Catalog,
     uploader: &'a Uploader<'a>,
     in_flight: &'a InFlight,
+    relied: &'a Relied,
     session: SessionId,
     namespace: WriterId,
     level: i32,
@@ -90,6 +92,7 @@ impl<'a> Ingest<'a> {
         catalog: &'a Catalog,
         uploader: &'a Uploader<'a>,
         in_flight: &'a InFlight,
+        relied: &'a Relied,
         session: SessionId,
         level: i32,
     ) -> Result<Self, Error> {
@@ -98,6 +101,7 @@ impl<'a> Ingest<'a> {
             catalog,
             uploader,
             in_flight,
+            relied,
             session,
             namespace: vault.own_namespace()?,
             level,
@@ -163,7 +167,7 @@ impl<'a> Ingest<'a> {
             (0..ids.len()).filter(|&i| ids.get(i).is_some_and(|id| self.in_flight.claim(id)));
         let claimed = claimed.collect::<Vec<_>>();
         let wanted = claimed.iter().filter_map(|&i| ids.get(i).copied()).collect::<Vec<_>>();
-        let known = self.catalog.known(&wanted, self.namespace)?;
+        let known = self.relied.known(self.catalog, &wanted, self.namespace)?;
         let mut new = Vec::with_capacity(claimed.len());
         for ((index, id), known) in claimed.into_iter().zip(wanted).zip(known) {
             if known {

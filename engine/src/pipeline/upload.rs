@@ -4,11 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cairn_format::ids::PackId;
 use cairn_format::names::ObjectName;
 use cairn_format::segment::PackSection;
 use parking_lot::{Condvar, Mutex};
 
 use super::inflight::InFlight;
+use crate::collect::lease::HeldLease;
 use crate::context::Counter;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
@@ -44,6 +46,8 @@ pub struct Uploader<'a> {
     unnamed: Mutex<Unnamed>,
     spare: Mutex<Vec<Vec<u8>>>,
     bytes_stored: AtomicU64,
+    lease: &'a HeldLease<'a>,
+    packs: Mutex<Vec<PackId>>,
 }
 
 /// Packs that are durable and in no segment yet.
@@ -56,7 +60,12 @@ struct Unnamed {
 impl<'a> Uploader<'a> {
     /// An uploader without work; [`Self::run`] must be running on [`UPLOAD_THREADS`] threads.
     #[must_use]
-    pub fn new(vault: &'a Vault, catalog: &'a Catalog, in_flight: &'a InFlight) -> Self {
+    pub fn new(
+        vault: &'a Vault,
+        catalog: &'a Catalog,
+        in_flight: &'a InFlight,
+        lease: &'a HeldLease<'a>,
+    ) -> Self {
         Self {
             vault,
             catalog,
@@ -66,14 +75,23 @@ impl<'a> Uploader<'a> {
             unnamed: Mutex::default(),
             spare: Mutex::default(),
             bytes_stored: AtomicU64::new(0),
+            lease,
+            packs: Mutex::default(),
         }
     }
 
     /// Packs that an earlier, interrupted run left: they are named with the next segment.
     pub fn adopt(&self, sections: Vec<PackSection>) {
+        self.packs.lock().extend(sections.iter().map(|section| section.id));
         let mut unnamed = self.unnamed.lock();
         unnamed.chunks += sections.iter().map(chunks_of).sum::<usize>();
         unnamed.sections.extend(sections);
+    }
+
+    /// The packs stored or taken over so far.
+    #[must_use]
+    pub fn packs(&self) -> Vec<PackId> {
+        self.packs.lock().clone()
     }
 
     /// A buffer for the next pack.
@@ -138,6 +156,8 @@ impl<'a> Uploader<'a> {
                 spare.push(bytes);
             }
         }
+        self.packs.lock().push(section.id);
+        self.lease.renew();
         // First found in the index, then released: in between it counts as known either way.
         self.catalog.add_pending(&section)?;
         for chunk in section.frames.iter().flat_map(|frame| &frame.chunks) {

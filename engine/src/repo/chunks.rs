@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use cairn_format::ids::{ChunkId, WriterId};
-use cairn_format::limits::FRAME_BASE_BYTES_MAX;
+use cairn_format::limits::{FRAME_BASE_BYTES_MAX, TAG_BYTES};
 use cairn_format::names::PackKind;
 use cairn_format::pack::{Codec, FrameDescription};
 use cairn_format::segment::PackSection;
@@ -27,6 +27,8 @@ use crate::tree::reader::NodeSource;
 const FETCH_BYTES_MAX: u64 = 4 << 20;
 /// Bytes between two wanted frames that are fetched rather than skipped.
 const FETCH_GAP_BYTES: u64 = 64 << 10;
+/// How often chunks are looked up again whose pack was collected while they were read.
+const ROUNDS_MAX: usize = 4;
 /// Plaintext of tree frames kept at hand, bytes.
 const TREE_CACHE_BYTES: usize = 12 << 20;
 /// Plaintext of frames that hold bases kept at hand, bytes.
@@ -176,23 +178,66 @@ impl ChunkReader<'_> {
         self.catalog.places(ids, self.namespace)
     }
 
-    /// Fetches chunks in pack order, in parallel, each frame once.
+    /// Fetches chunks in pack order, in parallel, each frame once. Those whose pack a collection
+    /// deletes meanwhile are looked up again, and fetched from where they were copied to.
     ///
     /// # Errors
     /// Whatever `deliver` fails with; failures of the store that are not damage.
     pub fn fetch<T: Send + Sync>(
         &self,
-        wanted: Vec<Wanted<T>>,
+        mut wanted: Vec<Wanted<T>>,
         deliver: Deliver<'_, T>,
     ) -> Result<(), Error> {
-        let fetches = self.plan(wanted)?;
-        fetches.into_par_iter().with_max_len(1).try_for_each(|fetch| {
-            self.repository.check_cancelled()?;
-            self.run(fetch, deliver)
-        })
+        for _ in 0..ROUNDS_MAX {
+            let vanished = Mutex::new(Vec::new());
+            let fetches = self.plan(wanted, &vanished)?;
+            fetches.into_par_iter().with_max_len(1).try_for_each(|fetch| {
+                self.repository.check_cancelled()?;
+                self.run(fetch, deliver, &vanished)
+            })?;
+            wanted = self.find_again(vanished.into_inner(), deliver)?;
+            if wanted.is_empty() {
+                return Ok(());
+            }
+        }
+        wanted.iter().try_for_each(|wanted| deliver(wanted, Err(Error::PlaceStale)))
     }
 
-    fn plan<T>(&self, mut wanted: Vec<Wanted<T>>) -> Result<Vec<Fetch<T>>, Error> {
+    /// Looks up chunks again whose pack is gone; says so of those that are nowhere else.
+    fn find_again<T>(
+        &self,
+        vanished: Vec<Wanted<T>>,
+        deliver: Deliver<'_, T>,
+    ) -> Result<Vec<Wanted<T>>, Error> {
+        if vanished.is_empty() {
+            return Ok(vanished);
+        }
+        self.repository.refresh_catalog()?;
+        let ids = vanished.iter().map(|wanted| wanted.id).collect::<Vec<_>>();
+        let mut found = Vec::with_capacity(ids.len());
+        for (wanted, place) in vanished.into_iter().zip(self.locate(&ids)?) {
+            match place {
+                Some(place) if place.pack != wanted.place.pack => {
+                    found.push(Wanted { place, ..wanted });
+                }
+                Some(place) => {
+                    let missing = match self.catalog.pack(place.pack) {
+                        Ok(pack) => Error::PackMissing { pack: pack.id },
+                        Err(error) => error,
+                    };
+                    deliver(&wanted, Err(missing))?;
+                }
+                None => deliver(&wanted, Err(Error::ChunkMissing { chunk: wanted.id }))?,
+            }
+        }
+        Ok(found)
+    }
+
+    fn plan<T>(
+        &self,
+        mut wanted: Vec<Wanted<T>>,
+        vanished: &Mutex<Vec<Wanted<T>>>,
+    ) -> Result<Vec<Fetch<T>>, Error> {
         wanted.sort_by_key(|w| (w.place.pack, w.place.frame_number, w.place.offset));
         let mut fetches: Vec<Fetch<T>> = Vec::new();
         let mut last: Option<FrameKey> = None;
@@ -218,8 +263,17 @@ impl ChunkReader<'_> {
                 }
                 _ => {
                     let pack = match fetches.last() {
-                        Some(fetch) if same_pack => fetch.pack,
-                        _ => self.catalog.pack(place.pack)?,
+                        Some(fetch) if same_pack => Ok(fetch.pack),
+                        _ => self.catalog.pack(place.pack),
+                    };
+                    let pack = match pack {
+                        Ok(pack) => pack,
+                        Err(error) if error.has_vanished() => {
+                            vanished.lock().push(item);
+                            last = None;
+                            continue;
+                        }
+                        Err(error) => return Err(error),
                     };
                     fetches.push(Fetch { pack, start, end, frames: vec![vec![item]] });
                 }
@@ -229,7 +283,12 @@ impl ChunkReader<'_> {
         Ok(fetches)
     }
 
-    fn run<T>(&self, fetch: Fetch<T>, deliver: Deliver<'_, T>) -> Result<(), Error> {
+    fn run<T>(
+        &self,
+        fetch: Fetch<T>,
+        deliver: Deliver<'_, T>,
+        vanished: &Mutex<Vec<Wanted<T>>>,
+    ) -> Result<(), Error> {
         let pack = fetch.pack;
         let read = self.packs.opener(pack.kind, pack.id).and_then(|opener| {
             let total = u64::from(pack.bytes);
@@ -238,6 +297,10 @@ impl ChunkReader<'_> {
         });
         let (opener, (offset, sealed)) = match read {
             Ok(read) => read,
+            Err(error) if error.has_vanished() => {
+                vanished.lock().extend(fetch.frames.into_iter().flatten());
+                return Ok(());
+            }
             Err(error) if error.is_damage() => {
                 let message = match error {
                     Error::PackDamaged { message, .. } => message,
@@ -338,6 +401,42 @@ impl ChunkReader<'_> {
         self.packs.directory(pack.kind, pack.id, u64::from(pack.bytes), trust)
     }
 
+    /// Decodes a frame out of part of its pack (`range`: its offset, its bytes), and checks every
+    /// chunk of it. `stored` is then what was sealed, `plain` the plaintext of its chunks.
+    ///
+    /// # Errors
+    /// When the frame does not open or decode, or a chunk is not what its id says.
+    pub fn open_frame(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        frame: &FrameDescription,
+        range: (u64, &[u8]),
+        stored: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let opener = self.packs.opener(pack.kind, pack.id)?;
+        self.decode_frame(pack, place, &opener, range.0, range.1, stored, plain)?;
+        stored.truncate((place.frame_bytes.saturating_sub(TAG_BYTES)) as usize);
+        let mut offset = 0;
+        for chunk in &frame.chunks {
+            let place = ChunkPlace { offset, bytes: chunk.bytes, ..*place };
+            self.slice(pack, chunk.id, &place, plain)?;
+            offset += chunk.bytes;
+        }
+        Ok(())
+    }
+
+    /// Part of a pack, as [`PackReader::range`] gives it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn range(&self, pack: &PackRecord, start: u64, end: u64) -> Result<(u64, Bytes), Error> {
+        let read = self.packs.range(pack.kind, pack.id, u64::from(pack.bytes), start, end)?;
+        self.repository.monitor().count(Counter::BytesFetched, read.1.len() as u64);
+        Ok(read)
+    }
+
     /// Decodes a frame out of part of its pack (`range`: its offset, its bytes) and returns the
     /// chunks that are not what their ids say.
     ///
@@ -368,25 +467,49 @@ impl ChunkReader<'_> {
     /// The concatenated bases of a frame.
     fn base_prefix(&self, pack: &PackRecord, place: &ChunkPlace) -> Result<Vec<u8>, Error> {
         let (bases, namespace) = self.catalog.bases(place)?;
-        let ids = bases.iter().map(|base| base.id).collect::<Vec<_>>();
-        let places = self.catalog.places(&ids, namespace)?;
         let mut prefix = Vec::new();
-        for (base, found) in bases.iter().zip(places) {
-            let found = found.ok_or(Error::ChunkMissing { chunk: base.id })?;
+        for base in bases {
+            // Copies in frames that have bases themselves do not count (SPEC section 6.3).
+            let find = || self.catalog.base_place(base.id, namespace);
+            let (home, found, frame) = self.frame_of(&self.base_cache, base.id, &find)?;
             if found.based {
                 return Err(Error::BaseDepth { pack: pack.id, frame: place.frame_number });
             }
-            let home = self.catalog.pack(found.pack)?;
             if home.kind != pack.kind || found.bytes != base.bytes {
                 return Err(Error::ChunkHash { chunk: base.id, pack: home.id });
             }
-            let frame = self.cached_frame(&self.base_cache, &home, &found)?;
             prefix.extend_from_slice(self.slice(&home, base.id, &found, &frame)?);
             if prefix.len() > FRAME_BASE_BYTES_MAX as usize {
                 return Err(Error::BaseDepth { pack: pack.id, frame: place.frame_number });
             }
         }
         Ok(prefix)
+    }
+
+    /// The frame that holds a chunk, found by `find`: once more where its pack is gone.
+    fn frame_of(
+        &self,
+        cache: &Mutex<FrameCache>,
+        id: ChunkId,
+        find: &dyn Fn() -> Result<Option<ChunkPlace>, Error>,
+    ) -> Result<(PackRecord, ChunkPlace, Bytes), Error> {
+        let mut tried = None;
+        for _ in 0..ROUNDS_MAX {
+            let place = find()?.ok_or(Error::ChunkMissing { chunk: id })?;
+            let read = self
+                .catalog
+                .pack(place.pack)
+                .and_then(|pack| Ok((pack, self.cached_frame(cache, &pack, &place)?)));
+            match read {
+                Ok((pack, frame)) => return Ok((pack, place, frame)),
+                Err(error) if error.has_vanished() && tried != Some(place.pack) => {
+                    tried = Some(place.pack);
+                    self.repository.refresh_catalog()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::PlaceStale)
     }
 
     /// A frame's plaintext, from the cache or the store.
@@ -443,10 +566,8 @@ fn again(error: &Error, pack: &PackRecord, place: &ChunkPlace) -> Error {
 
 impl NodeSource for ChunkReader<'_> {
     fn node(&self, id: &ChunkId) -> Result<Bytes, Error> {
-        let place = self.locate(std::slice::from_ref(id))?.into_iter().next().flatten();
-        let place = place.ok_or(Error::ChunkMissing { chunk: *id })?;
-        let pack = self.catalog.pack(place.pack)?;
-        let frame = self.cached_frame(&self.tree_cache, &pack, &place)?;
+        let find = || Ok(self.locate(std::slice::from_ref(id))?.into_iter().next().flatten());
+        let (pack, place, frame) = self.frame_of(&self.tree_cache, *id, &find)?;
         let chunk = self.slice(&pack, *id, &place, &frame)?;
         if pack.kind != PackKind::Tree {
             return Err(Error::ChunkHash { chunk: *id, pack: pack.id });

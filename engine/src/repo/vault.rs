@@ -167,6 +167,14 @@ impl Vault {
         if self.keys.can_write() { Ok(()) } else { self.refuse(action) }
     }
 
+    /// Refuses a key that cannot collect garbage: it must read, and sign tombs.
+    ///
+    /// # Errors
+    /// [`Error::Role`].
+    pub fn require_collect(&self, action: &'static str) -> Result<(), Error> {
+        if self.keys.can_collect() { Ok(()) } else { self.refuse(action) }
+    }
+
     /// Refuses every key but an owner's.
     ///
     /// # Errors

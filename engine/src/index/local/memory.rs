@@ -94,6 +94,15 @@ impl LocalIndex for MemoryIndex {
         Ok(())
     }
 
+    fn places_of(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
+        let state = self.state.read();
+        Ok(state
+            .chunks
+            .get(id)
+            .map(|places| places.values().copied().collect())
+            .unwrap_or_default())
+    }
+
     fn pack(&self, number: PackNumber) -> Result<Option<PackRecord>, IndexError> {
         Ok(self.state.read().packs.get(&number).map(|(record, _)| *record))
     }

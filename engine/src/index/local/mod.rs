@@ -195,7 +195,8 @@ pub struct Opened {
     pub shared: bool,
 }
 
-/// Opens the index of `repository` below the folder `cache`, or begins an empty one.
+/// Opens the index of `repository` below the folder `cache`, or begins an empty one. With an empty
+/// path nothing is kept: the index is in memory and gone when it is dropped.
 ///
 /// The caller then compares [`LocalIndex::segments`] with the segments in the store, and loads or
 /// removes what differs. Damage never makes this fail: a damaged index is deleted and begun anew.
@@ -208,6 +209,10 @@ pub fn open(
     repository: RepositoryId,
     options: LocalOptions,
 ) -> Result<Opened, IndexError> {
+    if cache.as_os_str().is_empty() {
+        let index = Arc::new(MemoryIndex::new());
+        return Ok(Opened { index, rebuilt_because: None, shared: false });
+    }
     rocks::open(cache, repository, options)
 }
 
@@ -264,6 +269,14 @@ pub trait LocalIndex: Send + Sync {
         ids: &[ChunkId],
         out: &mut Vec<Option<ChunkPlace>>,
     ) -> Result<(), IndexError>;
+
+    /// Every place of a chunk, one for each pack that holds it, in the order in which these packs
+    /// were added. Slower than [`LocalIndex::lookup_many`]: for the few chunks whose first place
+    /// will not do.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn places_of(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError>;
 
     /// What is known of a pack.
     ///

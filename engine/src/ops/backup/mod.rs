@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
-use cairn_format::ids::{ChunkId, SessionId, SnapshotId};
+use cairn_format::ids::{ChunkId, PackId, SessionId, SnapshotId};
 use cairn_format::limits::NODE_BYTES_MAX;
 use cairn_format::names::PackKind;
 use cairn_format::record::{SourceRecord, Statistics};
@@ -17,9 +17,11 @@ use self::assemble::{Assembled, Assembler, Message};
 use self::cache::{FileCache, Recogniser};
 use self::feed::{Cutters, Fed, FeedOptions, Feeder, Shared};
 use self::prepare::{Prepared, prepare};
-use self::publish::{describe, latest_of, publish, remember_latest};
+use self::publish::{Published, describe, latest_of, publish, remember_latest};
 use super::snapshots::{self, SnapshotInfo};
 use crate::chunk::{ContentCutter, Cutter};
+use crate::collect::Weakness;
+use crate::collect::lease::HeldLease;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::frame::COMPRESSION_LEVEL_DEFAULT;
@@ -38,10 +40,17 @@ mod assemble;
 mod cache;
 mod feed;
 mod prepare;
+mod prove;
 mod publish;
+mod relied;
+
+pub use relied::Relied;
 
 /// Bytes of tree nodes that are stored as one frame.
 const NODE_BATCH_BYTES: usize = 256 << 10;
+
+/// How often sources are read anew because packs were collected while a backup ran.
+const REPEATS_MAX: u64 = 2;
 
 /// Something to back up.
 pub enum BackupSource {
@@ -81,6 +90,9 @@ pub struct BackupOptions {
     pub compression_level: i32,
     /// Only say what would be done: which entries would be read.
     pub dry_run: bool,
+    /// Test kit.
+    #[doc(hidden)]
+    pub weakness: Option<Weakness>,
 }
 
 impl BackupOptions {
@@ -96,7 +108,24 @@ impl BackupOptions {
             reread: false,
             compression_level: COMPRESSION_LEVEL_DEFAULT,
             dry_run: false,
+            weakness: None,
         }
+    }
+
+    /// The same once more, where the sources can be read again: streams and commands cannot.
+    fn again(&self) -> Option<Self> {
+        let paths = self.sources.iter().map(|source| match source {
+            BackupSource::Path(path) => Some(BackupSource::Path(path.clone())),
+            BackupSource::Stream { .. } | BackupSource::Command { .. } => None,
+        });
+        Some(Self {
+            job: self.job.clone(),
+            tags: self.tags.clone(),
+            sources: paths.collect::<Option<Vec<_>>>()?,
+            files: self.files.clone(),
+            profile: self.profile,
+            ..*self
+        })
     }
 }
 
@@ -113,6 +142,10 @@ pub struct BackupReport {
     pub unread_count: u64,
     /// Packs of an interrupted run that were found and are used.
     pub packs_resumed: u64,
+    /// Chunks stored anew because their packs were collected while the backup ran.
+    pub chunks_repaired: u64,
+    /// How often the sources were read anew for the same reason.
+    pub repeats: u64,
     /// Milliseconds it took by the wall clock.
     pub elapsed_ms: i64,
 }
@@ -125,15 +158,45 @@ pub struct BackupReport {
 pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupReport, Error> {
     repository.require_write("back up")?;
     let started_ms = repository.context.clock.now_ms();
+    let again = options.again();
     let prepared = prepare(options)?;
     if prepared.dry_run {
         return dry_run(repository, prepared, started_ms);
     }
-    let catalog = repository.catalog()?;
-    let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
-    let written = write(repository, catalog, session, prepared)?;
-    let record = describe(repository, catalog, session, started_ms, &written)?;
-    let snapshot = publish(repository, catalog, session, record)?;
+    let catalog = repository.current_catalog()?;
+    catalog.require_sound_tombs()?;
+    let (mut prepared, mut repeats) = (prepared, 0);
+    let (session, written, snapshot, chunks_repaired) = loop {
+        let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
+        let lease = HeldLease::take(repository.vault(), session, "backup");
+        prepared.distrust = repeats > 0;
+        let written = write(repository, catalog, session, prepared, &lease)?;
+        let record = describe(repository, catalog, session, started_ms, &written)?;
+        lease.renew();
+        match publish(repository, catalog, session, record, &written)? {
+            Published::Acknowledged(snapshot, copied) => {
+                lease.end();
+                break (session, written, snapshot, copied);
+            }
+            Published::Open { name, packs } => {
+                let next = again.as_ref().filter(|_| repeats < REPEATS_MAX);
+                let Some(next) = next.and_then(BackupOptions::again) else {
+                    return Err(Error::Condemned { packs });
+                };
+                repository.monitor().warn(Remark {
+                    code: "backup.repeated",
+                    subject: name.to_string(),
+                    message:
+                        "packs it relies on were collected while it ran: the sources are read again"
+                            .to_owned(),
+                });
+                // Nobody relies on what was not acknowledged; a key that may not delete leaves it.
+                let _left = repository.store().delete(&name);
+                repeats += 1;
+                prepared = prepare(next)?;
+            }
+        }
+    };
     cache::protect(catalog, session, snapshot.id)?;
     remember_latest(catalog, &snapshot)?;
     // After the acknowledgement: tidying must not delay it, nor undo it when it fails.
@@ -151,6 +214,8 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
         unread_count: written.fed.unread,
         unread: written.fed.remarks,
         packs_resumed: written.packs_resumed,
+        chunks_repaired,
+        repeats,
         elapsed_ms: repository.context.clock.now_ms() - started_ms,
     })
 }
@@ -194,6 +259,8 @@ fn dry_run(
         unread_count: unread.len() as u64,
         unread,
         packs_resumed: 0,
+        chunks_repaired: 0,
+        repeats: 0,
         elapsed_ms: repository.context.clock.now_ms() - started_ms,
     })
 }
@@ -211,6 +278,13 @@ struct Written {
     paths: Vec<Vec<u8>>,
     records: Vec<SourceRecord>,
     excludes: Vec<String>,
+    /// Packs that the session stored or took over.
+    packs: Vec<PackId>,
+    /// What it relies on besides.
+    relied: Relied,
+    /// Packs that were condemned when it began.
+    condemned_before: usize,
+    weakness: Option<Weakness>,
 }
 
 /// Puts packs and segments.
@@ -219,22 +293,29 @@ fn write(
     catalog: &Catalog,
     session: SessionId,
     mut prepared: Prepared,
+    lease: &HeldLease<'_>,
 ) -> Result<Written, Error> {
     let vault = repository.vault();
     repository.monitor().stage("backup", None);
+    let condemned_before = catalog.condemned_count();
+    let relied = Relied::default();
     let in_flight = InFlight::default();
-    let uploader = Uploader::new(vault, catalog, &in_flight);
+    let uploader = Uploader::new(vault, catalog, &in_flight, lease);
     let leftovers = catalog.leftover_sections(vault)?;
     let packs_resumed = leftovers.len() as u64;
     uploader.adopt(leftovers);
-    let ingest = Ingest::new(vault, catalog, &uploader, &in_flight, session, prepared.level)?;
+    let ingest =
+        Ingest::new(vault, catalog, &uploader, &in_flight, &relied, session, prepared.level)?;
     let gear = *vault.keys.gear_table()?;
     let cutters = Cutters {
         content: Cutter::Content(Box::new(ContentCutter::new(vault.config.chunker, gear))),
         aligned: Cutter::Aligned(vault.config.aligned_bytes),
     };
     let names = snapshots::list_names(repository)?;
-    let recogniser = Recogniser::new(catalog, vault.own_namespace()?, &names);
+    let namespace = vault.own_namespace()?;
+    // The second time nothing is taken for stored because it was in a snapshot.
+    let trusted = if prepared.distrust { &[] } else { names.as_slice() };
+    let recogniser = Recogniser::new(catalog, namespace, trusted, &relied);
     let options = FeedOptions { profile: prepared.profile, reread: prepared.reread };
     let shared = Shared::new(&ingest, vault);
     let walk = prepared.walk.take();
@@ -294,10 +375,11 @@ fn write(
     let bytes_stored = uploader.finish()?;
     let (fed, assembled) = assembled;
     let parents = latest_of(catalog, &prepared.job, &names)?;
+    let (bytes_new, packs) = (ingest.bytes_new(), uploader.packs());
     Ok(Written {
         assembled,
         fed,
-        bytes_new: ingest.bytes_new(),
+        bytes_new,
         bytes_stored,
         packs_resumed,
         parents,
@@ -306,6 +388,10 @@ fn write(
         paths: prepared.paths,
         records: prepared.records,
         excludes: prepared.excludes,
+        packs,
+        relied,
+        condemned_before,
+        weakness: prepared.weakness,
     })
 }
 

@@ -8,6 +8,7 @@ use cairn_format::node::is_name;
 use cairn_format::record::{SourceKind, SourceRecord};
 
 use super::{BackupOptions, BackupSource};
+use crate::collect::Weakness;
 use crate::error::Error;
 use crate::source::error::SourceError;
 use crate::source::profile::Profile;
@@ -27,6 +28,10 @@ pub struct Prepared {
     pub reread: bool,
     pub level: i32,
     pub dry_run: bool,
+    /// Recognise no file by the snapshot it is in.
+    pub distrust: bool,
+    /// Test kit.
+    pub weakness: Option<Weakness>,
 }
 
 /// A request that cannot be carried out, with the next step.
@@ -58,6 +63,8 @@ pub fn prepare(options: BackupOptions) -> Result<Prepared, Error> {
         reread: options.reread,
         level: options.compression_level,
         dry_run: options.dry_run,
+        distrust: false,
+        weakness: options.weakness,
     };
     let mut files = options.files;
     let mut commands = Vec::new();

@@ -9,6 +9,8 @@ use cairn_format::record::{Ack, Snapshot, Statistics};
 
 use super::Written;
 use super::prepare::usage;
+use super::prove::{Claim, Proof};
+use crate::collect::Weakness;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::ops::snapshots::SnapshotInfo;
@@ -102,16 +104,30 @@ pub fn describe(
     })
 }
 
+/// What came of publishing.
+pub enum Published {
+    /// The snapshot is acknowledged; so many chunks were stored anew for it.
+    Acknowledged(SnapshotInfo, u64),
+    /// Packs that it may rely on were condemned meanwhile, so many of them: it is not acknowledged.
+    Open {
+        /// The snapshot.
+        name: ObjectName,
+        /// How many packs.
+        packs: usize,
+    },
+}
+
 /// Puts the snapshot, checks that nothing it relies on was condemned meanwhile, acknowledges it.
 ///
 /// # Errors
-/// [`Error::Condemned`]; failures of the store. Then the snapshot is not acknowledged.
+/// Failures of the store. Then the snapshot is not acknowledged.
 pub fn publish(
     repository: &Repository,
     catalog: &Catalog,
     session: SessionId,
     record: Snapshot,
-) -> Result<SnapshotInfo, Error> {
+    written: &Written,
+) -> Result<Published, Error> {
     let vault = repository.vault();
     let object = vault.seal_signed(Kind::Snapshot, &record.encode())?;
     if object.len() > RECORD_BYTES_MAX as usize {
@@ -120,11 +136,25 @@ pub fn publish(
     }
     let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
     let name_time_ms = u64::try_from(record.started_ms).unwrap_or_default();
-    vault.store.put(&ObjectName::Snapshot { time_ms: name_time_ms, id }, &object)?;
-    let condemned = catalog.sync_tombs(vault)?;
-    if condemned > 0 {
-        return Err(Error::Condemned { packs: condemned });
-    }
+    let name = ObjectName::Snapshot { time_ms: name_time_ms, id };
+    vault.store.put(&name, &object)?;
+    let claim = Claim {
+        repository,
+        catalog,
+        session,
+        root: record.root,
+        condemned_before: written.condemned_before,
+        packs: &written.packs,
+        relied: &written.relied,
+    };
+    let proof = match written.weakness {
+        Some(Weakness::Precheck) => Proof::Complete(0),
+        _ => claim.prove()?,
+    };
+    let copied = match proof {
+        Proof::Complete(copied) => copied,
+        Proof::Open(packs) => return Ok(Published::Open { name, packs }),
+    };
     let ack = Ack {
         snapshot: id,
         time_ms: vault.context.clock.now_ms(),
@@ -135,7 +165,7 @@ pub fn publish(
     let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
     vault.store.put(&ObjectName::Ack { snapshot: id, hash }, &object)?;
     let signer = vault.keys.signer()?;
-    Ok(SnapshotInfo {
+    let snapshot = SnapshotInfo {
         id,
         name_time_ms,
         record,
@@ -143,5 +173,6 @@ pub fn publish(
         writer_name: signer.certificate().name.clone(),
         namespace: vault.own_namespace()?,
         acknowledged: true,
-    })
+    };
+    Ok(Published::Acknowledged(snapshot, copied))
 }

@@ -236,6 +236,11 @@ fn check_presence(
         })?;
     }
     catalog.index().for_each_pack(&mut |number, pack, _| {
+        if catalog.is_condemned(&pack.id) && !sizes.contains_key(&(pack.kind, pack.id)) {
+            // It was collected since the index was brought up to date.
+            bad.packs.insert(number);
+            return ControlFlow::Continue(());
+        }
         report.packs_total += 1;
         let name = ObjectName::Pack(pack.kind, pack.id).to_string();
         let problem = match sizes.get(&(pack.kind, pack.id)) {

@@ -267,6 +267,19 @@ impl LocalIndex for RocksIndex {
         Ok(())
     }
 
+    fn places_of(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
+        let prefix = id.as_bytes();
+        let mut places = Vec::new();
+        if let Some(value) = self.layers.get(Table::Chunks, prefix)? {
+            places.push(self.place(&value)?);
+        }
+        self.layers.scan(Table::Others, prefix, prefix, &mut |_, value| {
+            places.push(self.place(value)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(places)
+    }
+
     fn pack(&self, number: PackNumber) -> Result<Option<PackRecord>, IndexError> {
         let value = self.layers.get(Table::Records, &number_key(number))?;
         value.map(|value| self.record(&value)).transpose()

@@ -1,0 +1,248 @@
+//! Marks what snapshots need. Whatever cannot be told stops the collection: what is not known to
+//! be dead is alive.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use cairn_format::ids::{ChunkId, WriterId};
+use cairn_format::segment::NAMESPACE_TRUSTED;
+
+use super::marks::{Layouts, Marks};
+use super::reach::{Reach, reach};
+use crate::error::Error;
+use crate::index::catalog::Catalog;
+use crate::index::local::{ChunkPlace, PackNumber};
+use crate::ops::snapshots::SnapshotInfo;
+use crate::repo::Repository;
+
+/// What is needed, as far as it was marked.
+pub struct Marked<'a> {
+    catalog: &'a Catalog,
+    layouts: Layouts<'a>,
+    /// Chunks that snapshots need, each in the place it is read from.
+    pub live: Marks,
+    /// Frames with bases that no snapshot needs: they are stored anew when bases must go.
+    pub orphans: HashSet<(PackNumber, u32)>,
+    /// Packs that were found damaged: every copy of what they hold is kept.
+    doubtful: HashSet<PackNumber>,
+}
+
+/// Marks everything that these snapshots reach.
+///
+/// A snapshot that is not acknowledged may lack chunks: its writer, if it lives, proves that all of
+/// them are there before it acknowledges. What it still has is kept for it.
+///
+/// # Errors
+/// [`Error::LivenessUnknown`] when a chunk of an acknowledged snapshot is in no pack, or a tree
+/// cannot be read; failures of the store and the cache.
+pub fn mark<'a>(
+    repository: &'a Repository,
+    catalog: &'a Catalog,
+    snapshots: &[SnapshotInfo],
+    doubtful: &HashSet<PackNumber>,
+) -> Result<Marked<'a>, Error> {
+    let mut marked = Marked {
+        catalog,
+        layouts: Layouts::new(catalog),
+        live: Marks::default(),
+        orphans: HashSet::new(),
+        doubtful: doubtful.clone(),
+    };
+    let mut order = snapshots.iter().collect::<Vec<_>>();
+    // Acknowledged ones first, so that what others may lack is never passed over for their sake.
+    // Then trusted ones first: what they were found to need serves every namespace.
+    order.sort_by_key(|snapshot| {
+        (!snapshot.acknowledged, snapshot.namespace != NAMESPACE_TRUSTED, snapshot.namespace)
+    });
+    let (mut seen_trusted, mut seen_own) = (Marks::default(), Marks::default());
+    let mut namespace = NAMESPACE_TRUSTED;
+    for snapshot in order {
+        repository.check_cancelled()?;
+        if snapshot.namespace != namespace {
+            namespace = snapshot.namespace;
+            seen_own.clear();
+        }
+        let nodes = repository.nodes(snapshot)?;
+        let mut walk = Walk {
+            repository,
+            marked: &mut marked,
+            seen_trusted: &mut seen_trusted,
+            seen_own: &mut seen_own,
+            namespace,
+            tolerant: !snapshot.acknowledged,
+            object: format!("snapshot {}", snapshot.id),
+        };
+        reach(&nodes, snapshot.record.root, &mut walk)?;
+    }
+    Ok(marked)
+}
+
+/// How often a place is looked up that a collection beside this one takes away meanwhile.
+const LOOKUPS_MAX: usize = 4;
+
+struct Walk<'w, 'a> {
+    repository: &'w Repository,
+    marked: &'w mut Marked<'a>,
+    seen_trusted: &'w mut Marks,
+    seen_own: &'w mut Marks,
+    namespace: WriterId,
+    /// Chunks may be missing.
+    tolerant: bool,
+    object: String,
+}
+
+impl Walk<'_, '_> {
+    fn unknown(&self, error: &Error) -> Error {
+        Error::LivenessUnknown { object: self.object.clone(), message: error.to_string() }
+    }
+
+    /// Marks a chunk; returns its place and position, `None` when it is missing and may be.
+    fn mark(
+        &mut self,
+        id: ChunkId,
+        place: Option<ChunkPlace>,
+    ) -> Result<Option<(ChunkPlace, usize)>, Error> {
+        let mut place = place;
+        for _ in 0..LOOKUPS_MAX {
+            let Some(found) = place else {
+                let missing = Error::ChunkMissing { chunk: id };
+                return if self.tolerant { Ok(None) } else { Err(self.unknown(&missing)) };
+            };
+            match self.marked.set(id, &found, self.namespace) {
+                Ok(position) => return Ok(Some((found, position))),
+                Err(error) if error.has_vanished() => {
+                    self.repository.refresh_catalog()?;
+                    place = self.marked.catalog.places(&[id], self.namespace)?.pop().flatten();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::PlaceStale)
+    }
+}
+
+impl Reach for Walk<'_, '_> {
+    fn node(&mut self, id: &ChunkId) -> Result<bool, Error> {
+        let place = self.marked.catalog.places(&[*id], self.namespace)?.pop().flatten();
+        let Some((place, position)) = self.mark(*id, place)? else { return Ok(false) };
+        if self.seen_trusted.get(place.pack, position) {
+            return Ok(false);
+        }
+        let seen = match self.namespace {
+            NAMESPACE_TRUSTED => &mut *self.seen_trusted,
+            _ => &mut *self.seen_own,
+        };
+        Ok(seen.set(place.pack, position))
+    }
+
+    fn data(&mut self, chunks: &[(ChunkId, u32)]) -> Result<(), Error> {
+        self.repository.check_cancelled()?;
+        let ids = chunks.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let places = self.marked.catalog.places(&ids, self.namespace)?;
+        for ((id, bytes), place) in chunks.iter().zip(places) {
+            if place.is_some_and(|place| place.bytes != *bytes) {
+                let message = format!("chunk {} has another length than it needs", id.short());
+                return Err(Error::LivenessUnknown { object: self.object.clone(), message });
+            }
+            self.mark(*id, place)?;
+        }
+        Ok(())
+    }
+
+    fn unreadable(&mut self, _: &ChunkId, error: Error) -> Result<(), Error> {
+        let missing = matches!(error, Error::ChunkMissing { .. }) || error.has_vanished();
+        if missing && self.tolerant { Ok(()) } else { Err(self.unknown(&error)) }
+    }
+}
+
+impl Marked<'_> {
+    /// Marks a chunk in a place; returns its position.
+    fn set(
+        &mut self,
+        id: ChunkId,
+        place: &ChunkPlace,
+        namespace: WriterId,
+    ) -> Result<usize, Error> {
+        let position = self.layouts.position(place)?;
+        self.live.set(place.pack, position);
+        if self.doubtful.contains(&place.pack) {
+            for other in self.catalog.places_of(id, namespace)? {
+                let position = self.layouts.position(&other)?;
+                self.live.set(other.pack, position);
+            }
+        }
+        Ok(position)
+    }
+
+    /// Follows live frames to their bases. Those that snapshots need are kept where they can be
+    /// read as bases; of those that none needs, the frame is noted as an orphan, or, with `keep`,
+    /// the base is kept too.
+    ///
+    /// # Errors
+    /// [`Error::LivenessUnknown`] when a base is nowhere; failures of the cache.
+    pub fn follow_bases(&mut self, keep: bool) -> Result<(), Error> {
+        let catalog = self.catalog;
+        let mut packs = Vec::new();
+        catalog.index().for_each_pack(&mut |number, record, _| {
+            packs.push((number, record.writer));
+            ControlFlow::Continue(())
+        })?;
+        for (number, namespace) in packs {
+            if !self.live.any(number) {
+                continue;
+            }
+            let mut frames = Vec::new();
+            let mut position = 0;
+            catalog.index().for_each_chunk_of_pack(number, &mut |_, place| {
+                if place.based
+                    && self.live.get(number, position)
+                    && frames.last() != Some(&place.frame_number)
+                {
+                    frames.push(place.frame_number);
+                }
+                position += 1;
+                ControlFlow::Continue(())
+            })?;
+            for frame in frames {
+                self.follow_frame(number, frame, namespace, keep)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn follow_frame(
+        &mut self,
+        pack: PackNumber,
+        frame: u32,
+        namespace: WriterId,
+        keep: bool,
+    ) -> Result<(), Error> {
+        for (id, _) in self.catalog.index().frame_bases(pack, frame)? {
+            let place = self.catalog.base_place(id, namespace)?.filter(|place| !place.based);
+            let Some(place) = place else {
+                return Err(Error::LivenessUnknown {
+                    object: format!("frame {frame} of pack {pack:?}"),
+                    message: Error::ChunkMissing { chunk: id }.to_string(),
+                });
+            };
+            let needed = self.is_needed(id, namespace)?;
+            if needed || keep {
+                self.set(id, &place, namespace)?;
+            } else {
+                self.orphans.insert((pack, frame));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a snapshot needs the chunk, wherever it is read from.
+    fn is_needed(&mut self, id: ChunkId, namespace: WriterId) -> Result<bool, Error> {
+        for place in self.catalog.places_of(id, namespace)? {
+            let position = self.layouts.position(&place)?;
+            if self.live.get(place.pack, position) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
