@@ -13,7 +13,9 @@ pub mod lab;
 pub mod process;
 pub mod reader;
 pub mod seed;
+pub mod simulate;
 pub mod tree;
+pub mod turns;
 
 /// Tells whoever reads the output of the tests something that is no failure.
 #[expect(clippy::print_stderr, reason = "the test harness shows it with the test that said it")]

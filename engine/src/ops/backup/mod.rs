@@ -322,7 +322,8 @@ fn write(
     let streams = std::mem::take(&mut prepared.streams);
 
     let outcome = std::thread::scope(|threads| {
-        for _ in 0..UPLOAD_THREADS {
+        // In a pool of one thread, as in simulations, the order of calls follows from the input.
+        for _ in 0..UPLOAD_THREADS.min(rayon::current_num_threads()) {
             threads.spawn(|| uploader.run());
         }
         let (sender, receiver) = mpsc::channel::<Message>();

@@ -1,0 +1,657 @@
+//! Writers, collections and a forgetter at work on one repository, their store calls interleaved
+//! under a seed, with deaths; and an oracle that looks after every change that could lose something.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cairn_engine::chunk::CHUNKER_DEFAULT;
+use cairn_engine::collect::Weakness;
+use cairn_engine::collect::reach::{Reach, reach};
+use cairn_engine::context::{Context, Silent};
+use cairn_engine::error::Error;
+use cairn_engine::index::catalog::list_packs;
+use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
+use cairn_engine::ops::gc::{self, GcOptions};
+use cairn_engine::ops::snapshots::{self, SnapshotInfo};
+use cairn_engine::ops::verify::{self, Level, VerifyOptions};
+use cairn_engine::pack::reader::PackReader;
+use cairn_engine::repo::{InitOptions, Repository, init, keys};
+use cairn_engine::seal::SeededRandom;
+use cairn_engine::store::memory::MemoryStore;
+use cairn_engine::store::{Store, StoreError};
+use cairn_engine::tree::reader::{self, Visit, Visitor};
+use cairn_format::certificate::Role;
+use cairn_format::ids::ChunkId;
+use cairn_format::limits::PACK_BYTES_MIN;
+use cairn_format::names::{Folder, ObjectName};
+use cairn_format::receipt::Receipt;
+use cairn_format::record::ChunkerSettings;
+use cairn_format::tree::{Entry, Extent, Node};
+use parking_lot::Mutex;
+
+use crate::lab::{Lab, OWNER, copy_of, new_key, unlock};
+use crate::seed::{Seed, noise};
+use crate::turns::{Change, Crash, TurnStore, Turns};
+
+/// Contents that sources are made of: few, so that writers share them.
+const BLOBS: u64 = 12;
+/// Every so-manieth of them is long enough for a list of extents of its own.
+const LONG_ONE_IN: u64 = 4;
+/// Calls within which an actor may die.
+const CRASH_CALLS_MAX: u64 = 90;
+
+/// What a file of the simulation holds.
+fn blob(number: u64) -> Vec<u8> {
+    let bytes = if number % LONG_ONE_IN == 0 { 24_000 } else { 700 + 300 * number };
+    noise(usize::try_from(bytes).unwrap_or_default(), number)
+}
+
+/// What one actor does.
+#[derive(Clone, Debug)]
+enum Task {
+    /// Backs up these blobs.
+    Backup { job: String, blobs: BTreeSet<u64>, stream: bool },
+    /// Collects.
+    Gc { max_dead: f64, leases: bool },
+    /// Forgets the oldest snapshot.
+    Forget,
+}
+
+#[derive(Clone, Debug)]
+struct ActorPlan {
+    key: &'static str,
+    tasks: Vec<Task>,
+    /// Opens the repository once, or for every task.
+    warm: bool,
+    crash: Option<Crash>,
+}
+
+/// A repository to start from; making it is the slow part.
+pub struct World {
+    lab: Lab,
+    store: MemoryStore,
+}
+
+/// Name of the key that backs up and cannot read.
+const WRITER: &str = "writer";
+/// Name of the key that collects and cannot back up.
+const MAINTAINER: &str = "maintainer";
+
+/// How a run went.
+#[derive(Clone, Debug, Default)]
+pub struct Course {
+    /// Store calls.
+    pub calls: u64,
+    /// Snapshots acknowledged at the end.
+    pub snapshots: usize,
+    /// Backups that were told that their packs were collected, and had to be run again.
+    pub turned_away: u64,
+    /// Chunks that writers stored anew, and chunks that collections rescued.
+    pub repaired: u64,
+    /// Sources that were read again.
+    pub repeats: u64,
+    /// Chunks that collections copied for snapshots that appeared meanwhile.
+    pub rescued: u64,
+    /// Packs deleted.
+    pub deleted: u64,
+    /// Actors that died.
+    pub deaths: u64,
+}
+
+/// What all actors of a run share.
+struct Scene {
+    world: Arc<World>,
+    store: MemoryStore,
+    seed: u64,
+    expected: Mutex<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
+    violations: Mutex<Vec<String>>,
+    course: Mutex<Course>,
+    weakness: Option<Weakness>,
+    folder: PathBuf,
+}
+
+impl World {
+    /// A repository with two snapshots of which parts are shared, made by two hosts.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn new() -> Self {
+        let lab = Lab::new(77);
+        let store = MemoryStore::new();
+        let options = InitOptions {
+            pack_bytes: PACK_BYTES_MIN,
+            chunker: ChunkerSettings {
+                bytes_min: 256,
+                bytes_avg: 1024,
+                bytes_max: 4096,
+                ..CHUNKER_DEFAULT
+            },
+            ..InitOptions::new(new_key(OWNER, Role::Owner))
+        };
+        init(&store, &options, &lab.context).expect("the repository is made");
+        let world = Self { lab, store };
+        let owner = world.open(Arc::new(world.store.clone()), OWNER, 1);
+        keys::add(&owner, &new_key(WRITER, Role::Writer)).expect("a key");
+        keys::add(&owner, &new_key(MAINTAINER, Role::Maintainer)).expect("a key");
+        world
+    }
+
+    /// Opens the repository with an index of its own, in memory.
+    fn open(&self, store: Arc<dyn Store>, key: &str, seed: u64) -> Repository {
+        self.try_open(store, key, seed).expect("the repository opens")
+    }
+
+    fn try_open(&self, store: Arc<dyn Store>, key: &str, seed: u64) -> Result<Repository, Error> {
+        let context = Context {
+            random: Arc::new(SeededRandom::new(seed)),
+            monitor: Arc::new(Silent),
+            cache_dir: PathBuf::new(),
+            ..self.lab.context.clone()
+        };
+        Repository::open(store, &unlock(key), &context)
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Runs `work` where everything is done by one thread, so that it is the same every time.
+fn alone<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.expect("a thread").install(work)
+}
+
+fn plan(seed: &mut Seed) -> Vec<ActorPlan> {
+    let mut actors = Vec::new();
+    let some = |seed: &mut Seed| {
+        let count = 1 + seed.below(5);
+        (0..count).map(|_| seed.below(BLOBS)).collect::<BTreeSet<u64>>()
+    };
+    for number in 0..1 + seed.below(3) {
+        let tasks = (0..1 + seed.below(3)).map(|round| Task::Backup {
+            job: format!("writer-{number}-{round}"),
+            blobs: some(seed),
+            stream: seed.below(4) == 0,
+        });
+        let tasks = tasks.collect();
+        let key = if seed.below(3) == 0 { WRITER } else { OWNER };
+        actors.push(ActorPlan { key, tasks, warm: seed.below(2) == 0, crash: None });
+    }
+    for _ in 0..1 + seed.below(2) {
+        let tasks = (0..1 + seed.below(2)).map(|_| Task::Gc {
+            max_dead: if seed.below(3) == 0 { 30.0 } else { 0.0 },
+            leases: seed.below(6) == 0,
+        });
+        let tasks = tasks.collect();
+        let key = if seed.below(2) == 0 { MAINTAINER } else { OWNER };
+        actors.push(ActorPlan { key, tasks, warm: seed.below(2) == 0, crash: None });
+    }
+    let tasks = (0..1 + seed.below(3)).map(|_| Task::Forget).collect();
+    actors.push(ActorPlan { key: OWNER, tasks, warm: true, crash: None });
+    let count = actors.len() as u64;
+    if seed.below(2) == 0 {
+        let victim = usize::try_from(seed.below(count)).unwrap_or_default();
+        let crash = Crash { call: seed.below(CRASH_CALLS_MAX), after: seed.below(2) == 0 };
+        if let Some(victim) = actors.get_mut(victim) {
+            victim.crash = Some(crash);
+        }
+    }
+    actors
+}
+
+/// Runs one simulation.
+///
+/// # Errors
+/// What was violated.
+pub fn run(world: &Arc<World>, number: u64, weakness: Option<Weakness>) -> Result<Course, String> {
+    let mut seed = Seed::of(number);
+    // SplitMix64 of neighbouring seeds is not alike, but its first numbers are spent here anyway.
+    let _first = seed.next();
+    let folder = world.lab.path(&format!("sources-{number}-{:?}", std::thread::current().id()));
+    let scene = Arc::new(Scene {
+        world: Arc::clone(world),
+        store: copy_of(&world.store),
+        seed: number,
+        expected: Mutex::default(),
+        violations: Mutex::default(),
+        course: Mutex::default(),
+        weakness,
+        folder: folder.clone(),
+    });
+    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    scene.prepare(&mut seed);
+    let actors = plan(&mut seed);
+    let turns = Turns::new(seed.next(), actors.len());
+    play(&scene, &actors, &turns);
+    let outcome = alone(|| scene.judge());
+    let _left = std::fs::remove_dir_all(&folder);
+    let violations = scene.violations.lock().clone();
+    match (violations.first(), outcome) {
+        (Some(violation), _) => Err(format!("seed {number}: {violation}; {actors:?}")),
+        (None, Err(violation)) => Err(format!("seed {number}: {violation}; {actors:?}")),
+        (None, Ok(())) => {
+            let mut course = scene.course.lock().clone();
+            course.calls = (0..actors.len()).map(|actor| turns.calls(actor)).sum();
+            Ok(course)
+        }
+    }
+}
+
+impl Scene {
+    fn violation(&self, what: String) {
+        self.violations.lock().push(what);
+    }
+
+    /// Snapshots to begin with. Two hosts that know nothing of each other may store one chunk twice.
+    fn prepare(&self, seed: &mut Seed) {
+        alone(|| {
+            let rounds = 1 + seed.below(3);
+            let hosts = (0..2).map(|host| {
+                self.world.open(Arc::new(self.store.clone()), OWNER, self.seed ^ (host + 1) << 40)
+            });
+            let hosts = hosts.collect::<Vec<_>>();
+            for host in &hosts {
+                host.catalog().expect("an index");
+            }
+            for round in 0..rounds {
+                for (number, host) in hosts.iter().enumerate() {
+                    let blobs = (0..1 + seed.below(6)).map(|_| seed.below(BLOBS)).collect();
+                    let job = format!("before-{number}-{round}");
+                    let task = Task::Backup { job, blobs, stream: false };
+                    if let Task::Backup { job, blobs, stream } = &task {
+                        self.back_up(host, job, blobs, *stream).expect("a backup alone");
+                    }
+                }
+            }
+        });
+    }
+
+    fn act(&self, number: usize, actor: &ActorPlan, store: &TurnStore, turns: &Turns) {
+        let mut open: Option<Repository> = None;
+        let seed = self.seed ^ ((number as u64 + 3) << 48);
+        for (round, task) in actor.tasks.iter().enumerate() {
+            // Twice: once more after a death.
+            for attempt in 0..2_u64 {
+                let salt = seed ^ ((round as u64 + 1) << 32) ^ (attempt << 24);
+                let outcome = match open.take() {
+                    Some(repository) => Ok(repository),
+                    None => self.world.try_open(Arc::new(store.clone()), actor.key, salt),
+                };
+                let outcome = outcome.and_then(|repository| {
+                    let outcome = self.perform(&repository, task);
+                    if actor.warm {
+                        open = Some(repository);
+                    }
+                    outcome
+                });
+                if turns.restart(number) {
+                    self.course.lock().deaths += 1;
+                    continue;
+                }
+                if let Err(error) = outcome {
+                    self.excuse(task, actor, &error);
+                }
+                break;
+            }
+        }
+    }
+
+    /// Errors that are right; all others are violations.
+    fn excuse(&self, task: &Task, actor: &ActorPlan, error: &Error) {
+        let right = match (task, error) {
+            (Task::Backup { .. }, Error::Condemned { .. }) => {
+                self.course.lock().turned_away += 1;
+                true
+            }
+            _ => false,
+        };
+        if !right {
+            self.violation(format!(
+                "{task:?} with the key {} failed: {error} ({error:?})",
+                actor.key
+            ));
+        }
+    }
+
+    fn perform(&self, repository: &Repository, task: &Task) -> Result<(), Error> {
+        match task {
+            Task::Backup { job, blobs, stream } => self.back_up(repository, job, blobs, *stream),
+            Task::Gc { max_dead, leases } => {
+                let report = gc::run(
+                    repository,
+                    &GcOptions {
+                        max_dead_percent: *max_dead,
+                        max_delete_percent: 100.0,
+                        honour_leases: *leases,
+                        weakness: self.weakness,
+                    },
+                )?;
+                let mut course = self.course.lock();
+                course.rescued += report.chunks_rescued;
+                course.deleted += report.packs_deleted;
+                if !report.still_there.is_empty() || !report.damaged.is_empty() {
+                    drop(course);
+                    self.violation(format!("a collection reports {report:?}"));
+                }
+                Ok(())
+            }
+            Task::Forget => forget_oldest(repository.store()).map_err(Error::from),
+        }
+    }
+
+    fn back_up(
+        &self,
+        repository: &Repository,
+        job: &str,
+        blobs: &BTreeSet<u64>,
+        stream: bool,
+    ) -> Result<(), Error> {
+        let files = blobs.iter().map(|number| (format!("blob-{number:02}"), blob(*number)));
+        let files = files.collect::<BTreeMap<_, _>>();
+        let sources = if stream {
+            let streams = files.iter().map(|(name, content)| BackupSource::Stream {
+                name: name.clone(),
+                reader: Box::new(Cursor::new(content.clone())),
+            });
+            streams.collect()
+        } else {
+            // One folder for each writer, so that files are recognised the next time.
+            let writer = job.rsplit_once('-').map_or(job, |(writer, _)| writer);
+            let folder = self.folder.join(writer);
+            write_files(&folder, &files);
+            vec![BackupSource::Path(folder)]
+        };
+        self.expected.lock().insert(job.to_owned(), files);
+        let mut options = BackupOptions::new(job, sources);
+        options.weakness = self.weakness;
+        let report = backup::run(repository, options)?;
+        let mut course = self.course.lock();
+        course.repaired += report.chunks_repaired;
+        course.repeats += report.repeats;
+        Ok(())
+    }
+
+    /// Every acknowledged snapshot that is there can be read by whoever knows nothing, and holds
+    /// what was backed up.
+    fn look(&self, when: &str) {
+        let repository = self.world.open(Arc::new(self.store.clone()), OWNER, 5);
+        let listed = match snapshots::list(&repository) {
+            Ok(listed) => listed,
+            Err(error) => {
+                return self.violation(format!("{when}: snapshots cannot be listed: {error}"));
+            }
+        };
+        for snapshot in listed.iter().filter(|snapshot| snapshot.acknowledged) {
+            if let Err(what) = self.compare(&repository, snapshot) {
+                let job = &snapshot.record.job;
+                self.violation(format!(
+                    "{when}: the acknowledged snapshot of {job} is lost: {what}"
+                ));
+            }
+        }
+    }
+
+    fn compare(&self, repository: &Repository, snapshot: &SnapshotInfo) -> Result<(), String> {
+        let nodes = repository.nodes(snapshot).map_err(|error| error.to_string())?;
+        let mut files = Files { found: BTreeMap::new() };
+        reader::walk(&nodes, &snapshot.record.root, &mut Vec::new(), &mut files)
+            .map_err(|error| error.to_string())?;
+        let mut contents = BTreeMap::new();
+        for (name, content) in files.found {
+            let mut ids = Vec::new();
+            reader::extents(&nodes, &content, &mut |_, extent| {
+                if let Extent::Chunk { id, .. } = extent {
+                    ids.push(id);
+                }
+                Ok(())
+            })
+            .map_err(|error| error.to_string())?;
+            let chunks = repository.data_chunks(snapshot, &ids).map_err(|e| e.to_string())?;
+            contents.insert(name, chunks.concat());
+        }
+        match self.expected.lock().get(&snapshot.record.job) {
+            Some(expected) if *expected != contents => Err("its files differ".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// After everything: one more collection leaves exactly what is needed, and an index that says
+    /// what the packs say.
+    fn judge(&self) -> Result<(), String> {
+        self.look("at the end");
+        if !self.violations.lock().is_empty() {
+            return Ok(());
+        }
+        let text = |error: Error| format!("at the end: {error}");
+        let owner = self.world.open(Arc::new(self.store.clone()), OWNER, 6);
+        let options =
+            GcOptions { max_delete_percent: 100.0, honour_leases: false, ..GcOptions::default() };
+        gc::run(&owner, &options).map_err(text)?;
+        self.look("after the last collection");
+        let fresh = self.world.open(Arc::new(self.store.clone()), OWNER, 7);
+        let report =
+            verify::run(&fresh, &VerifyOptions { level: Level::Structure }).map_err(text)?;
+        let incomplete = snapshots::list(&fresh).map_err(text)?;
+        self.course.lock().snapshots = incomplete.iter().filter(|s| s.acknowledged).count();
+        let all_acknowledged = incomplete.iter().all(|snapshot| snapshot.acknowledged);
+        if all_acknowledged && !report.findings.is_empty() {
+            return Err(format!("verify finds {:?}", report.findings));
+        }
+        self.nothing_dead(&fresh, &incomplete).map_err(text)??;
+        index_is_whole(&fresh).map_err(text)??;
+        deletions_are_receipted(&fresh).map_err(text)?
+    }
+
+    fn nothing_dead(
+        &self,
+        repository: &Repository,
+        listed: &[SnapshotInfo],
+    ) -> Result<Result<(), String>, Error> {
+        let mut live = Live::default();
+        for snapshot in listed {
+            reach(&repository.nodes(snapshot)?, snapshot.record.root, &mut live)?;
+        }
+        let reader = PackReader::new(repository.store(), &repository.keys);
+        let mut held = HashSet::new();
+        for (id, (kind, bytes)) in list_packs(repository.vault())? {
+            let section = reader.directory(kind, id, bytes, &repository.trust)?;
+            for chunk in section.frames.iter().flat_map(|frame| &frame.chunks) {
+                if !live.ids.contains(&chunk.id) {
+                    return Ok(Err(format!("pack {id} still holds the dead chunk {}", chunk.id)));
+                }
+                // A writer's own copy serves nobody else: there may be a trusted one beside it.
+                if !held.insert((section.namespace, chunk.id)) {
+                    return Ok(Err(format!("chunk {} is held twice", chunk.id)));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Lets all actors work at once.
+fn play(scene: &Arc<Scene>, actors: &[ActorPlan], turns: &Arc<Turns>) {
+    for (number, actor) in actors.iter().enumerate() {
+        if let Some(crash) = actor.crash {
+            turns.crash(number, crash);
+        }
+    }
+    std::thread::scope(|threads| {
+        for (number, actor) in actors.iter().enumerate() {
+            let (turns, scene) = (Arc::clone(turns), Arc::clone(scene));
+            let store = TurnStore {
+                inner: scene.store.clone(),
+                turns: Arc::clone(&turns),
+                actor: number,
+                watch: watcher(&scene),
+            };
+            threads.spawn(move || {
+                let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    alone(|| scene.act(number, actor, &store, &turns));
+                }));
+                // Whatever happened: the others wait for this one's turn to end.
+                turns.finish(number);
+                if acted.is_err() {
+                    scene.violation(format!("actor {number} panicked"));
+                }
+            });
+        }
+    });
+}
+
+/// Looks at the store after every change that could lose something: a pack that is deleted, a
+/// snapshot that is acknowledged.
+fn watcher(scene: &Arc<Scene>) -> Arc<crate::turns::Watch> {
+    let scene = Arc::clone(scene);
+    Arc::new(move |name, change| {
+        let matters = matches!(
+            (name, change),
+            (ObjectName::Pack(..), Change::Delete) | (ObjectName::Ack { .. }, Change::Put)
+        );
+        if matters {
+            // In a thread of its own: a worker that waits takes up other work, which would wait for
+            // the turn that this one has.
+            std::thread::scope(|threads| {
+                threads.spawn(|| scene.look(&format!("after {change:?} of {name}")));
+            });
+        }
+    })
+}
+
+/// The packs in the store are those that segments describe, and they say the same.
+fn index_is_whole(repository: &Repository) -> Result<Result<(), String>, Error> {
+    let catalog = repository.catalog()?;
+    let reader = PackReader::new(repository.store(), &repository.keys);
+    let mut present = list_packs(repository.vault())?;
+    let mut indexed = Vec::new();
+    catalog.index().for_each_pack(&mut |number, record, _| {
+        indexed.push((number, *record));
+        std::ops::ControlFlow::Continue(())
+    })?;
+    for (number, record) in indexed {
+        let Some((kind, bytes)) = present.remove(&record.id) else {
+            return Ok(Err(format!("the index names pack {}, which is gone", record.id)));
+        };
+        let section = reader.directory(kind, record.id, bytes, &repository.trust)?;
+        if section.frames != catalog.frames(number)? {
+            return Ok(Err(format!("the index describes pack {} otherwise", record.id)));
+        }
+    }
+    Ok(match present.into_keys().next() {
+        Some(id) => Err(format!("no segment names pack {id}")),
+        None => Ok(()),
+    })
+}
+
+/// Every pack that was condemned and is gone stands in a receipt whose signature holds.
+fn deletions_are_receipted(repository: &Repository) -> Result<Result<(), String>, Error> {
+    let mut names = Vec::new();
+    repository.store().list(Folder::Receipts, &mut |name, _| {
+        names.push(name);
+        Ok(())
+    })?;
+    let mut said = HashSet::new();
+    let mut hashes = HashSet::new();
+    let mut chain = Vec::new();
+    for name in names {
+        let object = repository.store().get(&name, u64::MAX)?;
+        let (_, receipt): (_, Receipt) =
+            repository.trust.verify_receipt(&object).map_err(Error::sealed(name))?;
+        hashes.insert(*blake3::hash(&object).as_bytes());
+        chain.push(receipt.record.previous);
+        said.extend(receipt.record.deleted);
+    }
+    if let Some(lost) = chain.into_iter().flatten().find(|hash| !hashes.contains(hash.as_bytes())) {
+        return Ok(Err(format!("the chain of receipts lacks {lost}")));
+    }
+    let condemned = repository.catalog()?.condemned();
+    for (id, kind) in condemned {
+        if !said.contains(&ObjectName::Pack(kind, id)) {
+            return Ok(Err(format!("no receipt says that pack {id} is gone")));
+        }
+    }
+    Ok(Ok(()))
+}
+
+#[derive(Default)]
+struct Live {
+    ids: HashSet<ChunkId>,
+}
+
+impl Reach for Live {
+    fn node(&mut self, id: &ChunkId) -> Result<bool, Error> {
+        Ok(self.ids.insert(*id))
+    }
+    fn data(&mut self, chunks: &[(ChunkId, u32)]) -> Result<(), Error> {
+        self.ids.extend(chunks.iter().map(|(id, _)| *id));
+        Ok(())
+    }
+    fn unreadable(&mut self, _: &ChunkId, _: Error) -> Result<(), Error> {
+        // A snapshot that was never acknowledged may lack what it likes.
+        Ok(())
+    }
+}
+
+struct Files {
+    found: BTreeMap<String, cairn_format::tree::Content>,
+}
+
+impl Visitor for Files {
+    fn entry(&mut self, _: &[u8], entry: &Entry) -> Result<Visit, Error> {
+        if let Node::File(content) = &entry.node {
+            let name = String::from_utf8_lossy(&entry.name).into_owned();
+            self.found.insert(name, content.clone());
+        }
+        Ok(Visit::Descend)
+    }
+}
+
+fn write_files(folder: &Path, files: &BTreeMap<String, Vec<u8>>) {
+    std::fs::create_dir_all(folder).expect("a folder");
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let entry = entry.expect("an entry");
+        if !files.contains_key(&entry.file_name().to_string_lossy().into_owned()) {
+            std::fs::remove_file(entry.path()).expect("a file is removed");
+        }
+    }
+    for (name, content) in files {
+        let path = folder.join(name);
+        // What is there already has the same content: it stays as it is, and is recognised.
+        if !path.exists() {
+            std::fs::write(&path, content).expect("a file");
+            crate::tree::age(&path);
+        }
+    }
+}
+
+/// Forgets the oldest acknowledged snapshot: its acknowledgement first.
+fn forget_oldest(store: &dyn Store) -> Result<(), StoreError> {
+    let mut acks = BTreeMap::new();
+    store.list(Folder::Acks, &mut |name, _| {
+        if let ObjectName::Ack { snapshot, .. } = name {
+            acks.insert(snapshot, name);
+        }
+        Ok(())
+    })?;
+    let mut oldest: Option<(u64, ObjectName, ObjectName)> = None;
+    store.list(Folder::Snapshots, &mut |name, _| {
+        if let ObjectName::Snapshot { time_ms, id } = name
+            && let Some(ack) = acks.get(&id)
+            && oldest.as_ref().is_none_or(|(known, _, _)| time_ms < *known)
+        {
+            oldest = Some((time_ms, name, *ack));
+        }
+        Ok(())
+    })?;
+    if let Some((_, snapshot, ack)) = oldest {
+        store.delete(&ack)?;
+        store.delete(&snapshot)?;
+    }
+    Ok(())
+}
