@@ -202,10 +202,11 @@ impl fmt::Debug for TurnStore {
 impl TurnStore {
     fn turn<T>(
         &self,
-        changed: Option<(&ObjectName, Change)>,
+        what: String, changed: Option<(&ObjectName, Change)>,
         call: impl FnOnce() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let order = self.turns.enter(self.actor);
+        if std::env::var_os("CAIRN_TRACE").is_some() { crate::say(&format!("A{} {:?} {}", self.actor, order, what)); }
         let outcome = match order {
             Order::Die(number) => Err(crashed(number)),
             Order::Go | Order::GoAndDie(_) => {
@@ -234,26 +235,26 @@ impl Store for TurnStore {
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
-        self.turn(None, || self.inner.get(name, bytes_max))
+        self.turn(format!("get {:?}", name), None, || self.inner.get(name, bytes_max))
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        self.turn(None, || self.inner.get_range(name, offset, len))
+        self.turn(format!("get_range {:?}", name), None, || self.inner.get_range(name, offset, len))
     }
 
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.turn(Some((name, Change::Put)), || self.inner.put(name, data))
+        self.turn(format!("put {:?}", name), Some((name, Change::Put)), || self.inner.put(name, data))
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.turn(None, || self.inner.size(name))
+        self.turn(format!("size {:?}", name), None, || self.inner.size(name))
     }
 
     fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        self.turn(None, || self.inner.list(folder, each))
+        self.turn(format!("list {:?}", folder), None, || self.inner.list(folder, each))
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.turn(Some((name, Change::Delete)), || self.inner.delete(name))
+        self.turn(format!("delete {:?}", name), Some((name, Change::Delete)), || self.inner.delete(name))
     }
 }

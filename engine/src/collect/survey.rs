@@ -17,7 +17,11 @@ use crate::pack::reader::PackReader;
 use crate::repo::Repository;
 use crate::store::StoreError;
 
+/// How often packs are compared with the index while other collections delete some.
+const ROUNDS_MAX: usize = 8;
+
 /// What is there.
+#[derive(Default)]
 pub struct Survey {
     /// All snapshots, oldest first.
     pub snapshots: Vec<SnapshotInfo>,
@@ -46,23 +50,33 @@ pub fn survey(
 ) -> Result<Survey, Error> {
     let snapshots = list_snapshots(repository, catalog)?;
     let vault = repository.vault();
-    let present = list_packs(vault)?;
-    catalog.forget_absent(&present)?;
-    let mut survey = Survey {
-        snapshots,
-        present,
-        adopted: Vec::new(),
-        junk: Vec::new(),
-        sessions: HashSet::new(),
-        doubtful: HashSet::new(),
-    };
+    let mut survey = Survey { snapshots, ..Survey::default() };
     if honour_leases {
         survey.sessions = lease::sessions_at_work(vault)?;
         survey.sessions.remove(&own);
     }
-    adopt(repository, catalog, &mut survey)?;
-    check_packs(catalog, &mut survey)?;
-    Ok(survey)
+    for _ in 0..ROUNDS_MAX {
+        list(repository, catalog, &mut survey)?;
+        let Some(wrong) = check_packs(catalog, &mut survey)? else { return Ok(survey) };
+        // It may have been collected since the tombs were listed.
+        catalog.sync_keeping(vault)?;
+        if !catalog.is_condemned(&wrong.pack) {
+            return Err(wrong.error);
+        }
+    }
+    Err(Error::PlaceStale)
+}
+
+/// Lists packs, and reads the directories of those that no segment names.
+///
+/// # Errors
+/// Failures of the store and the cache.
+pub fn list(repository: &Repository, catalog: &Catalog, survey: &mut Survey) -> Result<(), Error> {
+    survey.present = list_packs(repository.vault())?;
+    survey.adopted.clear();
+    survey.junk.clear();
+    catalog.forget_absent(&survey.present)?;
+    adopt(repository, catalog, survey)
 }
 
 /// All snapshots; the index is then at least as new as their list.
@@ -113,8 +127,10 @@ pub fn list_snapshots(
 pub fn adopt(repository: &Repository, catalog: &Catalog, survey: &mut Survey) -> Result<(), Error> {
     let vault = repository.vault();
     let reader = PackReader::new(repository.store(), &vault.keys);
+    // Those that only this host's index knows are as good as unknown: nobody else would find them.
+    let pending = catalog.index().pending_packs()?.into_iter().collect::<HashSet<_>>();
     for (id, (kind, bytes)) in &survey.present {
-        if catalog.index().pack_number(id)?.is_some() {
+        if catalog.index().pack_number(id)?.is_some() && !pending.contains(id) {
             continue;
         }
         vault.check_cancelled()?;
@@ -134,7 +150,7 @@ pub fn adopt(repository: &Repository, catalog: &Catalog, survey: &mut Survey) ->
 }
 
 /// Every pack that the index names is there, with its length; those found damaged are noted.
-fn check_packs(catalog: &Catalog, survey: &mut Survey) -> Result<(), Error> {
+fn check_packs(catalog: &Catalog, survey: &mut Survey) -> Result<Option<Wrong>, Error> {
     let condemned = catalog.condemned_here();
     let mut wrong = None;
     let (present, doubtful) = (&survey.present, &mut survey.doubtful);
@@ -155,11 +171,17 @@ fn check_packs(catalog: &Catalog, survey: &mut Survey) -> Result<(), Error> {
             }
         }
     })?;
-    let Some((record, bytes)) = wrong else { return Ok(()) };
+    let Some((record, bytes)) = wrong else { return Ok(None) };
     let message = match bytes {
         None => "the index names it, and the store does not list it".to_owned(),
         Some(bytes) => format!("it has {bytes} bytes where {} belong", record.bytes),
     };
     let object = ObjectName::Pack(record.kind, record.id).to_string();
-    Err(Error::LivenessUnknown { object, message })
+    Ok(Some(Wrong { pack: record.id, error: Error::LivenessUnknown { object, message } }))
+}
+
+/// A pack that is not as the index says.
+struct Wrong {
+    pack: PackId,
+    error: Error,
 }

@@ -38,6 +38,10 @@ pub struct Catalog {
     /// Condemned packs that the local index still has: their chunks may be needed until whoever
     /// collects them has copied them.
     condemned_here: RwLock<Arc<HashSet<PackNumber>>>,
+    /// Packs that no segment names and that this key cannot name: a snapshot must not rely on them.
+    unnamed: RwLock<Arc<HashSet<PackNumber>>>,
+    /// Namespace of what this key writes, if it can.
+    own: Option<WriterId>,
 }
 
 /// What was seen in the store when the catalog was brought up to date.
@@ -87,6 +91,8 @@ impl Catalog {
             index: opened.index,
             state: Mutex::default(),
             condemned_here: RwLock::default(),
+            unnamed: RwLock::default(),
+            own: vault.own_namespace().ok(),
         };
         catalog.check_owner(vault)?;
         catalog.sync(vault)?;
@@ -242,7 +248,7 @@ impl Catalog {
         Ok(any)
     }
 
-    /// Finds out which packs of the local index are condemned.
+    /// Finds out which packs of the local index are condemned, and which may not be relied on.
     ///
     /// # Errors
     /// Failures of the cache.
@@ -253,6 +259,16 @@ impl Catalog {
             here.extend(self.index.pack_number(id)?);
         }
         *self.condemned_here.write() = Arc::new(here);
+        drop(state);
+        let mut unnamed = HashSet::new();
+        for id in self.index.pending_packs()? {
+            if let Some(number) = self.index.pack_number(&id)?
+                && self.index.pack(number)?.is_some_and(|pack| Some(pack.writer) != self.own)
+            {
+                unnamed.insert(number);
+            }
+        }
+        *self.unnamed.write() = Arc::new(unnamed);
         Ok(())
     }
 
@@ -347,11 +363,11 @@ impl Catalog {
     /// Failures of the cache.
     pub fn known(&self, ids: &[ChunkId], namespace: WriterId) -> Result<Vec<bool>, Error> {
         let places = self.places(ids, namespace)?;
-        let condemned = Arc::clone(&self.condemned_here.read());
-        Ok(places
-            .into_iter()
-            .map(|place| place.is_some_and(|place| !condemned.contains(&place.pack)))
-            .collect())
+        let (condemned, unnamed) = (self.condemned_here(), Arc::clone(&self.unnamed.read()));
+        let lasts = |place: &ChunkPlace| {
+            !condemned.contains(&place.pack) && !unnamed.contains(&place.pack)
+        };
+        Ok(places.into_iter().map(|place| place.as_ref().is_some_and(lasts)).collect())
     }
 
     /// The place of each chunk, in the namespace of the snapshot's writer first, then among

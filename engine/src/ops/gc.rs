@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use cairn_format::ids::{PackId, SessionId, SnapshotId};
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::record::TombReason;
+use cairn_format::segment::PackSection;
 
 use super::snapshots::SnapshotInfo;
 use crate::collect::Weakness;
@@ -18,7 +19,7 @@ use crate::collect::copy::Copier;
 use crate::collect::lease::HeldLease;
 use crate::collect::mark::{Marked, mark};
 use crate::collect::receipt::read_chain;
-use crate::collect::survey::{Survey, adopt, list_snapshots, survey};
+use crate::collect::survey::{Survey, list, list_snapshots, survey};
 use crate::collect::sweep::{condemn, delete, rewrite_segments, still_listed, still_there};
 use crate::context::{Counter, Remark};
 use crate::error::{Error, Explain};
@@ -253,12 +254,7 @@ impl Collection<'_> {
         let dead = chosen.dead.iter().map(|pack| (pack.record.kind, pack.record.id));
         let dead = dead.collect::<BTreeSet<_>>();
         let going = dead.iter().chain(&repacked).map(|(_, id)| *id).collect::<HashSet<_>>();
-        // What no segment named and is needed after all is named now. Sessions at work do so
-        // themselves.
-        let adopted = survey.adopted.iter().filter(|section| {
-            !going.contains(&section.id) && !survey.sessions.contains(&section.session)
-        });
-        let replacements = copier.finish(adopted.cloned().collect())?;
+        let replacements = copier.finish(self.to_be_named(found, &going)?)?;
         (report.packs_written, report.bytes_written) = (copier.packs_written, copier.bytes_written);
         let vault = self.repository.vault();
         condemn(vault, self.session, TombReason::Unreferenced, &dead, &[])?;
@@ -270,6 +266,34 @@ impl Collection<'_> {
         }
         condemn(vault, self.session, TombReason::Damaged, &junk, &[])?;
         Ok([dead, repacked, junk].into_iter().flatten().map(|(kind, id)| (id, kind)).collect())
+    }
+
+    /// Packs that no segment names and that stay: whoever needs them must find them. Sessions at
+    /// work name their own, unless somebody needs them already.
+    fn to_be_named(
+        &self,
+        found: &Found<'_>,
+        going: &HashSet<PackId>,
+    ) -> Result<Vec<PackSection>, Error> {
+        let mut named = self.needed(&found.survey, &found.marked)?;
+        let known = named.iter().map(|section| section.id).collect::<HashSet<_>>();
+        let idle = |pack: &&PackSection| !found.survey.sessions.contains(&pack.session);
+        let others = found.survey.adopted.iter().filter(idle);
+        named.extend(others.filter(|pack| !known.contains(&pack.id)).cloned());
+        named.retain(|pack| !going.contains(&pack.id));
+        Ok(named)
+    }
+
+    /// Packs that no segment names, and that hold something marked.
+    fn needed(&self, seen: &Survey, marked: &Marked<'_>) -> Result<Vec<PackSection>, Error> {
+        let mut needed = Vec::new();
+        for section in &seen.adopted {
+            let number = self.catalog.index().pack_number(&section.id)?;
+            if number.is_some_and(|number| marked.live.any(number)) {
+                needed.push(section.clone());
+            }
+        }
+        Ok(needed)
     }
 
     fn damaged(&self, candidate: &Candidate, error: &Error) -> Remark {
@@ -338,19 +362,12 @@ impl Collection<'_> {
             {
                 return Ok(());
             }
-            let mut seen = Survey {
-                present: list_packs(self.repository.vault())?,
-                snapshots,
-                adopted: Vec::new(),
-                junk: Vec::new(),
-                sessions: HashSet::new(),
-                doubtful: found.survey.doubtful.clone(),
-            };
-            self.catalog.forget_absent(&seen.present)?;
-            adopt(self.repository, self.catalog, &mut seen)?;
-            let mut marked = mark(self.repository, self.catalog, &seen.snapshots, &seen.doubtful)?;
+            let mut seen = Survey { snapshots, ..Survey::default() };
+            list(self.repository, self.catalog, &mut seen)?;
+            let doubtful = &found.survey.doubtful;
+            let mut marked = mark(self.repository, self.catalog, &seen.snapshots, doubtful)?;
             marked.follow_bases(true)?;
-            match self.copy_condemned(&marked, report) {
+            match self.copy_condemned(&seen, &marked, report) {
                 Ok(()) => return Ok(()),
                 // Another collection deleted it: it has copied what is needed before.
                 Err(error) if error.has_vanished() => {}
@@ -360,7 +377,12 @@ impl Collection<'_> {
         Err(Error::PlaceStale)
     }
 
-    fn copy_condemned(&self, marked: &Marked<'_>, report: &mut GcReport) -> Result<(), Error> {
+    fn copy_condemned(
+        &self,
+        seen: &Survey,
+        marked: &Marked<'_>,
+        report: &mut GcReport,
+    ) -> Result<(), Error> {
         let condemned = self.catalog.condemned_here();
         let mut packs = Vec::new();
         self.catalog.index().for_each_pack(&mut |number, record, _| {
@@ -369,7 +391,10 @@ impl Collection<'_> {
             }
             ControlFlow::Continue(())
         })?;
-        if packs.is_empty() {
+        // What is read from packs that no segment names yet: whoever stores them may not live to
+        // name them.
+        let unnamed = self.needed(seen, marked)?;
+        if packs.is_empty() && unnamed.is_empty() {
             return Ok(());
         }
         let mut copier = Copier::new(self.repository, self.catalog, self.session)?;
@@ -377,7 +402,7 @@ impl Collection<'_> {
             self.lease.renew();
             report.chunks_rescued += copier.copy_live(number, &record, marked)?;
         }
-        copier.finish(Vec::new())?;
+        copier.finish(unnamed)?;
         report.packs_written += copier.packs_written;
         report.bytes_written += copier.bytes_written;
         Ok(())
