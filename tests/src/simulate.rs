@@ -31,7 +31,7 @@ use cairn_format::record::ChunkerSettings;
 use cairn_format::tree::{Entry, Extent, Node};
 use parking_lot::Mutex;
 
-use crate::lab::{Lab, OWNER, copy_of, new_key, unlock};
+use crate::lab::{Lab, OWNER, TestClock, copy_of, new_key, unlock};
 use crate::seed::{Seed, noise};
 use crate::turns::{Change, Crash, TurnStore, Turns};
 
@@ -146,6 +146,7 @@ impl World {
 
     fn try_open(&self, store: Arc<dyn Store>, key: &str, seed: u64) -> Result<Repository, Error> {
         let context = Context {
+            clock: Arc::new(TestClock::starting_at(clock_of(seed))),
             random: Arc::new(SeededRandom::new(seed)),
             monitor: Arc::new(Silent),
             cache_dir: PathBuf::new(),
@@ -159,6 +160,30 @@ impl Default for World {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// When the clock of an actor begins: some are years off, which must not matter.
+fn clock_of(seed: u64) -> i64 {
+    const YEARS_MS: i64 = 10 * 365 * 24 * 60 * 60 * 1000;
+    let offset = match Seed::of(seed).below(8) {
+        0 => YEARS_MS,
+        1 => -YEARS_MS,
+        2 => 60 * 60 * 1000,
+        _ => 0,
+    };
+    TestClock::START_MS + offset + i64::try_from(seed % 997).unwrap_or_default() * 1000
+}
+
+/// A folder whose path is the same in every run of a seed, since paths are part of what is stored.
+fn sources_folder(lab: &Lab, number: u64, weakness: Option<Weakness>) -> PathBuf {
+    let name = match weakness {
+        None => format!("cairn-simulation-{number}"),
+        Some(weakness) => format!("cairn-simulation-{weakness:?}-{number}"),
+    };
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let fixed = parent.join(&name);
+    if std::fs::create_dir(&fixed).is_ok() { fixed } else { lab.path(&name) }
 }
 
 /// Runs `work` where everything is done by one thread, so that it is the same every time.
@@ -213,7 +238,7 @@ pub fn run(world: &Arc<World>, number: u64, weakness: Option<Weakness>) -> Resul
     let mut seed = Seed::of(number);
     // SplitMix64 of neighbouring seeds is not alike, but its first numbers are spent here anyway.
     let _first = seed.next();
-    let folder = world.lab.path(&format!("sources-{number}-{:?}", std::thread::current().id()));
+    let folder = sources_folder(&world.lab, number, weakness);
     let scene = Arc::new(Scene {
         world: Arc::clone(world),
         store: copy_of(&world.store),

@@ -48,6 +48,11 @@ impl Marks {
         self.packs.get(&pack).is_some_and(|words| words.iter().any(|bits| *bits != 0))
     }
 
+    /// The packs that have bits, in no order.
+    pub fn packs(&self) -> impl Iterator<Item = PackNumber> + '_ {
+        self.packs.keys().copied()
+    }
+
     /// Bits set in all packs.
     #[must_use]
     pub fn count(&self) -> u64 {

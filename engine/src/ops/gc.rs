@@ -383,6 +383,11 @@ impl Collection<'_> {
         marked: &Marked<'_>,
         report: &mut GcReport,
     ) -> Result<(), Error> {
+        for number in marked.live.packs() {
+            // A pack that was deleted since it was marked: what was read from it is elsewhere, and
+            // has to be found there before the other copies go.
+            self.catalog.pack(number)?;
+        }
         let condemned = self.catalog.condemned_here();
         let mut packs = Vec::new();
         self.catalog.index().for_each_pack(&mut |number, record, _| {
