@@ -2,6 +2,8 @@
 //! condemned before they could be acknowledged. Every chunk is checked against its id on the way:
 //! damage is not copied, nor a false chunk that a stolen writer's key stored.
 
+use std::collections::HashSet;
+
 use cairn_format::envelope::{HEADER_BYTES, Kind};
 use cairn_format::ids::{ChunkId, PackId, SessionId};
 use cairn_format::limits::FRAME_CHUNKS_MAX;
@@ -42,6 +44,8 @@ pub struct Copier<'a> {
     data: Lane,
     tree: Lane,
     sections: Vec<PackSection>,
+    /// Chunks out of packs of writers that were copied to packs that are open.
+    open: HashSet<ChunkId>,
     /// Bytes of packs put.
     pub bytes_written: u64,
     /// Packs put.
@@ -66,6 +70,7 @@ impl<'a> Copier<'a> {
             data: Lane::default(),
             tree: Lane::default(),
             sections: Vec::new(),
+            open: HashSet::new(),
             bytes_written: 0,
             packs_written: 0,
         })
@@ -158,6 +163,9 @@ impl<'a> Copier<'a> {
         vault.monitor().count(Counter::PacksStored, 1);
         vault.monitor().count(Counter::BytesStored, pack.bytes.len() as u64);
         self.catalog.add_pending(&pack.section)?;
+        for chunk in pack.section.frames.iter().flat_map(|frame| &frame.chunks) {
+            self.open.remove(&chunk.id);
+        }
         self.sections.push(pack.section);
         Ok(())
     }
@@ -189,7 +197,7 @@ impl<'a> Copier<'a> {
         &mut self,
         number: PackNumber,
         record: &PackRecord,
-        marked: &Marked<'_>,
+        marked: &mut Marked<'_>,
     ) -> Result<u64, Error> {
         let reader = self.repository.chunk_reader(record.writer)?;
         let frames = self.catalog.frames(number)?;
@@ -200,7 +208,10 @@ impl<'a> Copier<'a> {
             let end = offset + u64::from(frame.sealed_bytes);
             let positions = position..position + frame.chunks.len();
             position = positions.end;
-            let live = positions.map(|at| marked.live.get(number, at)).collect::<Vec<_>>();
+            let mut live = positions.map(|at| marked.live.get(number, at)).collect::<Vec<_>>();
+            if record.writer != NAMESPACE_TRUSTED {
+                self.leave_out_trusted(frame, &mut live, marked)?;
+            }
             let count = live.iter().filter(|live| **live).count();
             if count > 0 {
                 self.repository.check_cancelled()?;
@@ -221,6 +232,32 @@ impl<'a> Copier<'a> {
             offset = end;
         }
         Ok(copied)
+    }
+
+    /// What is copied is trusted from then on: of a writer's chunks only those are copied that no
+    /// trusted pack holds, so that none is held twice.
+    fn leave_out_trusted(
+        &mut self,
+        frame: &FrameDescription,
+        live: &mut [bool],
+        marked: &mut Marked<'_>,
+    ) -> Result<(), Error> {
+        for (chunk, live) in frame.chunks.iter().zip(live).filter(|(_, live)| **live) {
+            *live = !marked.has_trusted(chunk.id)?
+                && !self.is_copied(chunk.id)?
+                && self.open.insert(chunk.id);
+        }
+        Ok(())
+    }
+
+    /// Whether this copier has put a chunk already.
+    fn is_copied(&self, id: ChunkId) -> Result<bool, Error> {
+        for place in self.catalog.places_of(id, NAMESPACE_TRUSTED)? {
+            if self.catalog.pack(place.pack)?.session == self.session {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn copy_chunks(

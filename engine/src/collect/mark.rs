@@ -117,11 +117,18 @@ impl Walk<'_, '_> {
         id: ChunkId,
         place: Option<ChunkPlace>,
     ) -> Result<Option<(ChunkPlace, usize)>, Error> {
-        let mut place = place;
+        let (mut place, mut refreshed) = (place, self.tolerant);
         for _ in 0..LOOKUPS_MAX {
             let Some(found) = place else {
-                let missing = Error::ChunkMissing { chunk: id };
-                return if self.tolerant { Ok(None) } else { Err(self.unknown(&missing)) };
+                if refreshed {
+                    let missing = Error::ChunkMissing { chunk: id };
+                    return if self.tolerant { Ok(None) } else { Err(self.unknown(&missing)) };
+                }
+                // The index may be older than what its writer did to acknowledge it.
+                refreshed = true;
+                self.repository.refresh_catalog()?;
+                place = self.marked.catalog.places(&[id], self.namespace)?.pop().flatten();
+                continue;
             };
             match self.marked.set(id, &found, self.namespace) {
                 Ok(position) => return Ok(Some((found, position))),
@@ -187,6 +194,14 @@ impl Marked<'_> {
             }
         }
         Ok(position)
+    }
+
+    /// Whether a trusted copy of a chunk is kept, or copied, because it is marked.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn has_trusted(&mut self, id: ChunkId) -> Result<bool, Error> {
+        self.is_needed(id, NAMESPACE_TRUSTED)
     }
 
     /// Follows live frames to their bases. Those that snapshots need are kept where they can be

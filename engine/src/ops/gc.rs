@@ -151,12 +151,12 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
     let started_ms = repository.context.clock.now_ms();
     let catalog = repository.catalog()?;
     let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
-    let found = find(repository, catalog, session, options)?;
+    let mut found = find(repository, catalog, session, options)?;
     refuse_unlikely(&found, options)?;
     let lease = HeldLease::take(repository.vault(), session, "gc");
     let collection = Collection { repository, catalog, session, options, lease: &lease };
     let mut report = GcReport { plan: found.plan, ..GcReport::default() };
-    let own = collection.condemn(&found, &mut report)?;
+    let own = collection.condemn(&mut found, &mut report)?;
     collection.sweep(&found, &own, &mut report)?;
     lease.end();
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
@@ -231,15 +231,14 @@ struct Collection<'a> {
 
 impl Collection<'_> {
     /// Copies what is live of packs that go, and condemns them.
-    fn condemn(&self, found: &Found<'_>, report: &mut GcReport) -> Result<Condemned, Error> {
-        let Found { survey, marked, chosen, .. } = found;
+    fn condemn(&self, found: &mut Found<'_>, report: &mut GcReport) -> Result<Condemned, Error> {
         let bytes = found.plan.bytes_copied;
         self.repository.monitor().stage("gc: copying", Some((Counter::BytesFetched, bytes)));
         let mut copier = Copier::new(self.repository, self.catalog, self.session)?;
         let mut repacked = BTreeSet::new();
-        for candidate in &chosen.repack {
+        for candidate in &found.chosen.repack {
             self.lease.renew();
-            match copier.copy_live(candidate.number, &candidate.record, marked) {
+            match copier.copy_live(candidate.number, &candidate.record, &mut found.marked) {
                 Ok(_) => {
                     repacked.insert((candidate.record.kind, candidate.record.id));
                 }
@@ -251,7 +250,7 @@ impl Collection<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let dead = chosen.dead.iter().map(|pack| (pack.record.kind, pack.record.id));
+        let dead = found.chosen.dead.iter().map(|pack| (pack.record.kind, pack.record.id));
         let dead = dead.collect::<BTreeSet<_>>();
         let going = dead.iter().chain(&repacked).map(|(_, id)| *id).collect::<HashSet<_>>();
         let replacements = copier.finish(self.to_be_named(found, &going)?)?;
@@ -261,8 +260,8 @@ impl Collection<'_> {
         condemn(vault, self.session, TombReason::Repacked, &repacked, &replacements)?;
         // What cannot be read may be what a session at work is storing.
         let mut junk = BTreeSet::new();
-        if survey.sessions.is_empty() {
-            junk.extend(survey.junk.iter().filter(|(_, id)| !found.condemned.contains_key(id)));
+        if found.survey.sessions.is_empty() {
+            junk.extend(found.survey.junk.iter().filter(|(_, id)| !found.condemned.contains_key(id)));
         }
         condemn(vault, self.session, TombReason::Damaged, &junk, &[])?;
         Ok([dead, repacked, junk].into_iter().flatten().map(|(kind, id)| (id, kind)).collect())
@@ -367,7 +366,7 @@ impl Collection<'_> {
             let doubtful = &found.survey.doubtful;
             let mut marked = mark(self.repository, self.catalog, &seen.snapshots, doubtful)?;
             marked.follow_bases(true)?;
-            match self.copy_condemned(&seen, &marked, report) {
+            match self.copy_condemned(&seen, &mut marked, report) {
                 Ok(()) => return Ok(()),
                 // Another collection deleted it: it has copied what is needed before.
                 Err(error) if error.has_vanished() => {}
@@ -380,7 +379,7 @@ impl Collection<'_> {
     fn copy_condemned(
         &self,
         seen: &Survey,
-        marked: &Marked<'_>,
+        marked: &mut Marked<'_>,
         report: &mut GcReport,
     ) -> Result<(), Error> {
         for number in marked.live.packs() {
