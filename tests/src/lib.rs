@@ -1,6 +1,8 @@
 //! Test kit: surroundings that depend on nothing of this machine, trees to back up, a comparison
 //! that overlooks nothing a restore promises, damage, and the real `cairn` program as a process.
 //!
+//! `simulate` lets writers and collections work on one store under a seed.
+//!
 //! The tests are in `tests/engine` (through the library) and `tests/command` (through the
 //! program). What is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
 //! repeats it.

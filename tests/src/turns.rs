@@ -46,10 +46,14 @@ struct State {
     stay: u64,
 }
 
+/// The variable that has every call told, for whoever looks into a violation.
+const TRACE_VARIABLE: &str = "CAIRN_TRACE";
+
 /// Hands out turns.
 pub struct Turns {
     state: Mutex<State>,
     changed: Condvar,
+    trace: bool,
 }
 
 impl fmt::Debug for Turns {
@@ -75,7 +79,8 @@ impl Turns {
         let stay = seed.below(4);
         let actors = (0..actors).map(|_| Actor::default()).collect();
         let state = State { seed, actors, current, busy: false, calls: 0, stay };
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
+        let trace = std::env::var_os(TRACE_VARIABLE).is_some();
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), trace })
     }
 
     /// Lets an actor die at a call of its own.
@@ -202,11 +207,14 @@ impl fmt::Debug for TurnStore {
 impl TurnStore {
     fn turn<T>(
         &self,
-        what: String, changed: Option<(&ObjectName, Change)>,
+        what: fmt::Arguments<'_>,
+        changed: Option<(&ObjectName, Change)>,
         call: impl FnOnce() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let order = self.turns.enter(self.actor);
-        if std::env::var_os("CAIRN_TRACE").is_some() { crate::say(&format!("A{} {:?} {}", self.actor, order, what)); }
+        if self.turns.trace {
+            crate::say(&format!("actor {} {order:?}: {what}", self.actor));
+        }
         let outcome = match order {
             Order::Die(number) => Err(crashed(number)),
             Order::Go | Order::GoAndDie(_) => {
@@ -235,26 +243,32 @@ impl Store for TurnStore {
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
-        self.turn(format!("get {:?}", name), None, || self.inner.get(name, bytes_max))
+        self.turn(format_args!("get {name}"), None, || self.inner.get(name, bytes_max))
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        self.turn(format!("get_range {:?}", name), None, || self.inner.get_range(name, offset, len))
+        self.turn(format_args!("get_range {name}"), None, || {
+            self.inner.get_range(name, offset, len)
+        })
     }
 
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.turn(format!("put {:?}", name), Some((name, Change::Put)), || self.inner.put(name, data))
+        self.turn(format_args!("put {name}"), Some((name, Change::Put)), || {
+            self.inner.put(name, data)
+        })
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.turn(format!("size {:?}", name), None, || self.inner.size(name))
+        self.turn(format_args!("size {name}"), None, || self.inner.size(name))
     }
 
     fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        self.turn(format!("list {:?}", folder), None, || self.inner.list(folder, each))
+        self.turn(format_args!("list {folder:?}"), None, || self.inner.list(folder, each))
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.turn(format!("delete {:?}", name), Some((name, Change::Delete)), || self.inner.delete(name))
+        self.turn(format_args!("delete {name}"), Some((name, Change::Delete)), || {
+            self.inner.delete(name)
+        })
     }
 }

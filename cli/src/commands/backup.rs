@@ -181,6 +181,8 @@ fn show(app: &App, report: &BackupReport, job: &str) -> Result<Finished, Failure
         "bytes_stored": statistics.bytes_stored,
         "unread": report.unread_count,
         "resumed_packs": report.packs_resumed,
+        "repaired_chunks": report.chunks_repaired,
+        "repeats": report.repeats,
         "elapsed_ms": elapsed_ms,
     }));
     if report.unread_count == 0 {

@@ -17,6 +17,7 @@ mod completions;
 mod diff;
 mod dump;
 mod find;
+mod gc;
 mod init;
 mod key;
 mod ls;
@@ -87,6 +88,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Key(Key::Add(_)) => "key add",
         Command::Key(Key::Remove(_)) => "key remove",
         Command::Key(Key::NewRecipient(_)) => "key new-recipient",
+        Command::Gc(_) => "gc",
         Command::Repair(Repair::Index(_)) => "repair index",
         Command::Cache(_) => "cache",
         Command::Completions(_) => "completions",
@@ -112,6 +114,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Verify(arguments) => verify::run(app, arguments),
         Command::Stats => stats::run(app),
         Command::Key(command) => key::run(app, command),
+        Command::Gc(arguments) => gc::run(app, arguments),
         Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),
         Command::Cache(command) => cache::run(app, command),
         Command::Completions(arguments) => completions::run(app, arguments),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::env::TestEnv;
 
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: [&[&str]; 23] = [
     &[],
     &["init"],
     &["backup"],
@@ -16,6 +16,7 @@ const COMMANDS: [&[&str]; 22] = [
     &["dump"],
     &["restore"],
     &["verify"],
+    &["gc"],
     &["stats"],
     &["key"],
     &["key", "list"],
@@ -66,8 +67,7 @@ fn help_names_variables_and_exit_codes() {
 #[test]
 fn commands_that_do_not_exist_yet_are_not_offered() {
     let env = TestEnv::bare();
-    for command in ["forget", "gc", "erase", "replicate", "mount", "wal", "drill", "run", "status"]
-    {
+    for command in ["forget", "erase", "replicate", "mount", "wal", "drill", "run", "status"] {
         let run = env.run([command]);
         assert_eq!(run.code, 2, "{command}");
         assert!(run.stdout.is_empty());

@@ -301,6 +301,24 @@ impl Catalog {
         self.find_condemned()
     }
 
+    /// Brings the index up to date after a pack was found missing, and forgets the pack if it was
+    /// collected: its chunks are then found where they were copied to.
+    ///
+    /// # Errors
+    /// Failures of the store and the cache.
+    pub fn look_again(&self, vault: &Vault, missing: PackNumber) -> Result<(), Error> {
+        self.sync_keeping(vault)?;
+        if let Some(pack) = self.index.pack(missing)?
+            && self.is_condemned(&pack.id)
+            && let Err(StoreError::NotFound { .. }) =
+                vault.store.size(&ObjectName::Pack(pack.kind, pack.id))
+        {
+            self.index.remove_pack(&pack.id)?;
+            self.find_condemned()?;
+        }
+        Ok(())
+    }
+
     /// Refuses to go on where a tomb could not be read: to pass it over could be to rely on what
     /// is being deleted.
     ///
@@ -364,9 +382,8 @@ impl Catalog {
     pub fn known(&self, ids: &[ChunkId], namespace: WriterId) -> Result<Vec<bool>, Error> {
         let places = self.places(ids, namespace)?;
         let (condemned, unnamed) = (self.condemned_here(), Arc::clone(&self.unnamed.read()));
-        let lasts = |place: &ChunkPlace| {
-            !condemned.contains(&place.pack) && !unnamed.contains(&place.pack)
-        };
+        let lasts =
+            |place: &ChunkPlace| !condemned.contains(&place.pack) && !unnamed.contains(&place.pack);
         Ok(places.into_iter().map(|place| place.as_ref().is_some_and(lasts)).collect())
     }
 

@@ -261,7 +261,9 @@ impl Collection<'_> {
         // What cannot be read may be what a session at work is storing.
         let mut junk = BTreeSet::new();
         if found.survey.sessions.is_empty() {
-            junk.extend(found.survey.junk.iter().filter(|(_, id)| !found.condemned.contains_key(id)));
+            junk.extend(
+                found.survey.junk.iter().filter(|(_, id)| !found.condemned.contains_key(id)),
+            );
         }
         condemn(vault, self.session, TombReason::Damaged, &junk, &[])?;
         Ok([dead, repacked, junk].into_iter().flatten().map(|(kind, id)| (id, kind)).collect())

@@ -1,7 +1,7 @@
 //! Chunks out of a repository: places are looked up, frames read in pack order and in parallel,
 //! decoded, and every chunk is checked against its id.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 use cairn_format::ids::{ChunkId, WriterId};
@@ -212,7 +212,10 @@ impl ChunkReader<'_> {
         if vanished.is_empty() {
             return Ok(vanished);
         }
-        self.repository.refresh_catalog()?;
+        let packs = vanished.iter().map(|wanted| wanted.place.pack).collect::<BTreeSet<_>>();
+        for pack in packs {
+            self.catalog.look_again(self.repository.vault(), pack)?;
+        }
         let ids = vanished.iter().map(|wanted| wanted.id).collect::<Vec<_>>();
         let mut found = Vec::with_capacity(ids.len());
         for (wanted, place) in vanished.into_iter().zip(self.locate(&ids)?) {
@@ -504,7 +507,7 @@ impl ChunkReader<'_> {
                 Ok((pack, frame)) => return Ok((pack, place, frame)),
                 Err(error) if error.has_vanished() && tried != Some(place.pack) => {
                     tried = Some(place.pack);
-                    self.repository.refresh_catalog()?;
+                    self.catalog.look_again(self.repository.vault(), place.pack)?;
                 }
                 Err(error) => return Err(error),
             }

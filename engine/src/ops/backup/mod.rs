@@ -179,6 +179,8 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
                 break (session, written, snapshot, copied);
             }
             Published::Open { name, packs } => {
+                // Nobody relies on what was not acknowledged; a key that may not delete leaves it.
+                let _left = repository.store().delete(&name);
                 let next = again.as_ref().filter(|_| repeats < REPEATS_MAX);
                 let Some(next) = next.and_then(BackupOptions::again) else {
                     return Err(Error::Condemned { packs });
@@ -190,8 +192,6 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
                         "packs it relies on were collected while it ran: the sources are read again"
                             .to_owned(),
                 });
-                // Nobody relies on what was not acknowledged; a key that may not delete leaves it.
-                let _left = repository.store().delete(&name);
                 repeats += 1;
                 prepared = prepare(next)?;
             }

@@ -300,6 +300,9 @@ fn check_contents(
             .collect::<Result<Vec<_>, Error>>()?;
         let mut ledger = Vec::with_capacity(outcomes.len());
         for (pack, found) in outcomes {
+            if !found.findings.is_empty() && was_collected(repository, catalog, &pack.record)? {
+                continue;
+            }
             report.packs_checked += 1;
             report.bytes_checked += u64::from(pack.record.bytes);
             let ok = found.findings.is_empty();
@@ -314,6 +317,18 @@ fn check_contents(
         catalog.index().ledger_put(&ledger)?;
     }
     Ok(())
+}
+
+/// Whether a pack is gone because it was collected meanwhile.
+fn was_collected(
+    repository: &Repository,
+    catalog: &Catalog,
+    pack: &PackRecord,
+) -> Result<bool, Error> {
+    catalog.sync_tombs(repository.vault())?;
+    let name = ObjectName::Pack(pack.kind, pack.id);
+    Ok(catalog.is_condemned(&pack.id)
+        && matches!(repository.store().size(&name), Err(StoreError::NotFound { .. })))
 }
 
 /// Packs after which the ledger is written: a verify that is interrupted has not been in vain.
