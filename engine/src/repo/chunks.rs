@@ -2,6 +2,7 @@
 //! decoded, and every chunk is checked against its id.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use cairn_format::ids::{ChunkId, WriterId};
@@ -95,6 +96,8 @@ pub struct ChunkReader<'a> {
     packs: PackReader<'a>,
     tree_cache: Mutex<FrameCache>,
     base_cache: Mutex<FrameCache>,
+    /// The index was brought up to date because a chunk was not found: once is enough.
+    looked_again: AtomicBool,
 }
 
 thread_local! {
@@ -125,6 +128,7 @@ impl Repository {
             packs: PackReader::new(self.store(), &self.vault().keys),
             tree_cache: Mutex::new(FrameCache::new(TREE_CACHE_BYTES)),
             base_cache: Mutex::new(FrameCache::new(BASE_CACHE_BYTES)),
+            looked_again: AtomicBool::new(false),
         })
     }
 
@@ -170,11 +174,17 @@ pub type Deliver<'a, T> =
     &'a (dyn Fn(&Wanted<T>, Result<&[u8], Error>) -> Result<(), Error> + Sync);
 
 impl ChunkReader<'_> {
-    /// Where chunks lie.
+    /// Where chunks lie. When one is not found the index is brought up to date, once: a writer whose
+    /// packs were collected stores chunks anew before it acknowledges.
     ///
     /// # Errors
-    /// Failures of the cache.
+    /// Failures of the store or the cache.
     pub fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkPlace>>, Error> {
+        let places = self.catalog.places(ids, self.namespace)?;
+        if places.iter().all(Option::is_some) || self.looked_again.swap(true, Ordering::AcqRel) {
+            return Ok(places);
+        }
+        self.catalog.sync_keeping(self.repository.vault())?;
         self.catalog.places(ids, self.namespace)
     }
 

@@ -165,38 +165,8 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
     }
     let catalog = repository.current_catalog()?;
     catalog.require_sound_tombs()?;
-    let (mut prepared, mut repeats) = (prepared, 0);
-    let (session, written, snapshot, chunks_repaired) = loop {
-        let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
-        let lease = HeldLease::take(repository.vault(), session, "backup");
-        prepared.distrust = repeats > 0;
-        let written = write(repository, catalog, session, prepared, &lease)?;
-        let record = describe(repository, catalog, session, started_ms, &written)?;
-        lease.renew();
-        match publish(repository, catalog, session, record, &written)? {
-            Published::Acknowledged(snapshot, copied) => {
-                lease.end();
-                break (session, written, snapshot, copied);
-            }
-            Published::Open { name, packs } => {
-                // Nobody relies on what was not acknowledged; a key that may not delete leaves it.
-                let _left = repository.store().delete(&name);
-                let next = again.as_ref().filter(|_| repeats < REPEATS_MAX);
-                let Some(next) = next.and_then(BackupOptions::again) else {
-                    return Err(Error::Condemned { packs });
-                };
-                repository.monitor().warn(Remark {
-                    code: "backup.repeated",
-                    subject: name.to_string(),
-                    message:
-                        "packs it relies on were collected while it ran: the sources are read again"
-                            .to_owned(),
-                });
-                repeats += 1;
-                prepared = prepare(next)?;
-            }
-        }
-    };
+    let done = write_until_proven(repository, catalog, prepared, again.as_ref(), started_ms)?;
+    let Done { session, written, snapshot, chunks_repaired, repeats } = done;
     cache::protect(catalog, session, snapshot.id)?;
     remember_latest(catalog, &snapshot)?;
     // After the acknowledgement: tidying must not delay it, nor undo it when it fails.
@@ -218,6 +188,61 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
         repeats,
         elapsed_ms: repository.context.clock.now_ms() - started_ms,
     })
+}
+
+/// A backup whose snapshot is acknowledged.
+struct Done {
+    session: SessionId,
+    written: Written,
+    snapshot: SnapshotInfo,
+    chunks_repaired: u64,
+    repeats: u64,
+}
+
+/// Writes and publishes, and does so `again` where what it relies on was collected meanwhile.
+fn write_until_proven(
+    repository: &Repository,
+    catalog: &Catalog,
+    mut prepared: Prepared,
+    again: Option<&BackupOptions>,
+    started_ms: i64,
+) -> Result<Done, Error> {
+    let mut repeats = 0;
+    loop {
+        let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
+        let lease = HeldLease::take(repository.vault(), session, "backup");
+        prepared.distrust = repeats > 0;
+        let written = write(repository, catalog, session, prepared, &lease)?;
+        let record = describe(repository, catalog, session, started_ms, &written)?;
+        lease.renew();
+        match publish(repository, catalog, session, record, &written)? {
+            Published::Acknowledged(snapshot, chunks_repaired) => {
+                lease.end();
+                return Ok(Done {
+                    session,
+                    written,
+                    snapshot: *snapshot,
+                    chunks_repaired,
+                    repeats,
+                });
+            }
+            Published::Open { name, packs } => {
+                // Nobody relies on what was not acknowledged; a key that may not delete leaves it.
+                let _left = repository.store().delete(&name);
+                let next = again.filter(|_| repeats < REPEATS_MAX).and_then(BackupOptions::again);
+                let Some(next) = next else { return Err(Error::Condemned { packs }) };
+                repository.monitor().warn(Remark {
+                    code: "backup.repeated",
+                    subject: name.to_string(),
+                    message:
+                        "packs it relies on were collected while it ran: the sources are read again"
+                            .to_owned(),
+                });
+                repeats += 1;
+                prepared = prepare(next)?;
+            }
+        }
+    }
 }
 
 fn dry_run(

@@ -107,7 +107,7 @@ pub fn describe(
 /// What came of publishing.
 pub enum Published {
     /// The snapshot is acknowledged; so many chunks were stored anew for it.
-    Acknowledged(SnapshotInfo, u64),
+    Acknowledged(Box<SnapshotInfo>, u64),
     /// Packs that it may rely on were condemned meanwhile, so many of them: it is not acknowledged.
     Open {
         /// The snapshot.
@@ -174,5 +174,5 @@ pub fn publish(
         namespace: vault.own_namespace()?,
         acknowledged: true,
     };
-    Ok(Published::Acknowledged(snapshot, copied))
+    Ok(Published::Acknowledged(Box::new(snapshot), copied))
 }

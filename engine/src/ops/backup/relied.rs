@@ -80,8 +80,9 @@ mod tests {
 
     #[test]
     fn too_many_chunks_are_not_taken_for_few() {
-        let id =
-            |number: usize| ChunkId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
+        let id = |number: usize| {
+            ChunkId::from_bytes(*blake3::hash(&(number as u64).to_le_bytes()).as_bytes())
+        };
         let relied = Relied::default();
         relied.note((0..CHUNKS_MAX).map(id));
         relied.note((0..CHUNKS_MAX).map(id));

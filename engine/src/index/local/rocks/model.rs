@@ -192,6 +192,10 @@ fn a_load_larger_than_memory_behaves_like_its_twin() {
         let [mut one, mut other] = [Vec::new(), Vec::new()];
         indexes[0].lookup_many(&ids, &mut one).unwrap();
         indexes[1].lookup_many(&ids, &mut other).unwrap();
+        for id in &ids {
+            let places = |index: usize| indexes[index].places_of(id).unwrap();
+            assert_eq!(places(0), places(1));
+        }
         assert!(one == other, "{when}");
         assert_eq!(indexes[0].counts().unwrap(), indexes[1].counts().unwrap(), "{when}");
         one.iter().flatten().count()
