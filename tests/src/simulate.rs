@@ -37,7 +37,7 @@ const CRASH_CALLS_MAX: u64 = 90;
 
 /// What a file of the simulation holds.
 fn blob(number: u64) -> Vec<u8> {
-    let bytes = if number % LONG_ONE_IN == 0 { 24_000 } else { 700 + 300 * number };
+    let bytes = if number.is_multiple_of(LONG_ONE_IN) { 24_000 } else { 700 + 300 * number };
     noise(usize::try_from(bytes).unwrap_or_default(), number)
 }
 
