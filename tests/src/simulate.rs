@@ -100,6 +100,8 @@ pub struct Course {
     pub repaired: u64,
     /// Chunks that were stored against others.
     pub deltas: u64,
+    /// Chunks that collections stored against others than before.
+    pub rebased: u64,
     /// Sources that were read again.
     pub repeats: u64,
     /// Chunks that collections copied for snapshots that appeared meanwhile.
@@ -118,6 +120,7 @@ impl Course {
         self.turned_away += other.turned_away;
         self.repaired += other.repaired;
         self.deltas += other.deltas;
+        self.rebased += other.rebased;
         self.repeats += other.repeats;
         self.rescued += other.rescued;
         self.deleted += other.deleted;
@@ -390,6 +393,7 @@ impl Scene {
                 )?;
                 let mut course = self.course.lock();
                 course.rescued += report.chunks_rescued;
+                course.rebased += report.chunks_rebased;
                 course.deleted += report.packs_deleted;
                 if !report.still_there.is_empty() || !report.damaged.is_empty() {
                     drop(course);

@@ -120,6 +120,8 @@ pub fn choose(
         kept = kept.saturating_sub(candidate.bytes_dead);
         chosen.repack.push(candidate);
     }
+    // The oldest first: what they hold takes the place of bases that go.
+    chosen.repack.sort_by_key(|candidate| candidate.number);
     Ok(chosen)
 }
 

@@ -6,14 +6,16 @@ use std::collections::HashSet;
 
 use cairn_format::envelope::{HEADER_BYTES, Kind};
 use cairn_format::ids::{ChunkId, PackId, SessionId};
-use cairn_format::limits::FRAME_CHUNKS_MAX;
+use cairn_format::limits::{FRAME_BASES_MAX, FRAME_CHUNKS_MAX};
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
 
 use super::mark::Marked;
 use super::marks::Marks;
+use super::successors::Successors;
 use crate::context::Counter;
+use crate::delta::{LISTING_BYTES, PREFIX_BYTES_MAX};
 use crate::error::Error;
 use crate::frame::{COMPRESSION_LEVEL_DEFAULT, FrameCodec};
 use crate::index::catalog::Catalog;
@@ -49,17 +51,21 @@ pub struct Copier<'a> {
     open: HashSet<ChunkId>,
     /// What was copied, by where it was.
     copied: Marks,
+    successors: Successors,
+    reader: ChunkReader<'a>,
     /// Bytes of packs put.
     pub bytes_written: u64,
     /// Packs put.
     pub packs_written: u64,
+    /// Chunks that were stored against others than before.
+    pub chunks_rebased: u64,
 }
 
 impl<'a> Copier<'a> {
     /// A copier that has copied nothing.
     ///
     /// # Errors
-    /// When there is no memory for compression.
+    /// When there is no memory for compression; when the key cannot read.
     pub fn new(
         repository: &'a Repository,
         catalog: &'a Catalog,
@@ -75,8 +81,11 @@ impl<'a> Copier<'a> {
             sections: Vec::new(),
             open: HashSet::new(),
             copied: Marks::default(),
+            successors: Successors::default(),
+            reader: repository.chunk_reader(NAMESPACE_TRUSTED)?,
             bytes_written: 0,
             packs_written: 0,
+            chunks_rebased: 0,
         })
     }
 
@@ -231,7 +240,8 @@ impl<'a> Copier<'a> {
                     let (chunks, bases) = (frame.chunks.clone(), frame.bases.clone());
                     self.add_frame(record.kind, frame.codec, &stored, chunks, bases)?;
                 } else {
-                    self.copy_chunks(record.kind, frame, &live, &plain)?;
+                    let frame = only(frame, &live, &mut plain)?;
+                    self.encode_anew(record.kind, &frame, &plain, marked)?;
                 }
                 copied += count as u64;
                 for (at, _) in positions.zip(&live).filter(|(_, live)| **live) {
@@ -269,24 +279,99 @@ impl<'a> Copier<'a> {
         Ok(false)
     }
 
-    fn copy_chunks(
+    /// Stores the chunks of a frame: against those of its bases that stay, and what follows the
+    /// others, where that pays, else whole.
+    fn encode_anew(
         &mut self,
         kind: PackKind,
         frame: &FrameDescription,
-        live: &[bool],
         plain: &[u8],
+        marked: &mut Marked<'_>,
     ) -> Result<(), Error> {
+        if !frame.bases.is_empty() {
+            let (bases, prefix) = self.bases_for(kind, frame, marked)?;
+            let listing_bytes = bases.len() * LISTING_BYTES;
+            let stored = match bases.is_empty() {
+                true => None,
+                false => self.codec.encode_based(plain, &prefix, listing_bytes)?,
+            };
+            if let Some(stored) = stored {
+                let stored = stored.to_vec();
+                self.chunks_rebased += frame.chunks.len() as u64;
+                return self.add_frame(kind, Codec::Zstd, &stored, frame.chunks.clone(), bases);
+            }
+            self.successors.note(frame);
+        }
         let mut rest = plain;
-        for (chunk, live) in frame.chunks.iter().zip(live) {
+        for chunk in &frame.chunks {
             let (bytes, tail) = rest
                 .split_at_checked(chunk.bytes as usize)
                 .ok_or(Error::Internal { part: "copying chunks" })?;
             rest = tail;
-            if *live {
-                self.add_chunk(kind, chunk.id, bytes)?;
-            }
+            self.add_chunk(kind, chunk.id, bytes)?;
         }
         Ok(())
+    }
+
+    /// What a frame may be stored against, with its content.
+    fn bases_for(
+        &mut self,
+        kind: PackKind,
+        frame: &FrameDescription,
+        marked: &mut Marked<'_>,
+    ) -> Result<(Vec<ChunkRef>, Vec<u8>), Error> {
+        let mut wanted: Vec<ChunkRef> = Vec::new();
+        for base in &frame.bases {
+            let stays = self.place_of_base(kind, base, marked)?.is_some();
+            let followers =
+                if stays { std::slice::from_ref(base) } else { self.successors.of(&base.id) };
+            for chunk in followers {
+                if !wanted.contains(chunk) && !frame.chunks.contains(chunk) {
+                    wanted.push(*chunk);
+                }
+            }
+        }
+        let (mut bases, mut prefix) = (Vec::new(), Vec::new());
+        for chunk in wanted {
+            if bases.len() >= FRAME_BASES_MAX as usize
+                || prefix.len() + chunk.bytes as usize > PREFIX_BYTES_MAX
+            {
+                break;
+            }
+            let mut place = self.place_of_base(kind, &chunk, marked)?;
+            if place.is_none() {
+                // It is in a pack that is still being filled.
+                self.end_frame(kind)?;
+                self.put(kind)?;
+                place = self.place_of_base(kind, &chunk, marked)?;
+            }
+            let Some(place) = place else { continue };
+            match self.reader.base(chunk.id, &place) {
+                Ok(content) => {
+                    prefix.extend_from_slice(&content);
+                    bases.push(chunk);
+                }
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((bases, prefix))
+    }
+
+    /// Where a base stands that stays: because it is needed, or because this copier put it there.
+    fn place_of_base(
+        &self,
+        kind: PackKind,
+        base: &ChunkRef,
+        marked: &mut Marked<'_>,
+    ) -> Result<Option<ChunkPlace>, Error> {
+        for place in self.catalog.base_copies(base, kind, NAMESPACE_TRUSTED)? {
+            let own = self.catalog.pack(place.pack)?.session == self.session;
+            if own || marked.is_live(&place)? {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a frame can be read in a trusted pack as it is stored: its bases are found there.
@@ -333,6 +418,29 @@ impl Source<'_, '_> {
         (self.start, self.bytes) = self.reader.range(self.record, offset, to.max(end))?;
         Ok(())
     }
+}
+
+/// A frame with only those of its chunks that are live, whose content `plain` then is.
+fn only(
+    frame: &FrameDescription,
+    live: &[bool],
+    plain: &mut Vec<u8>,
+) -> Result<FrameDescription, Error> {
+    let (mut chunks, mut from, mut to) = (Vec::new(), 0, 0);
+    for (chunk, live) in frame.chunks.iter().zip(live) {
+        let end = from + chunk.bytes as usize;
+        if *live {
+            if end > plain.len() {
+                return Err(Error::Internal { part: "copying chunks" });
+            }
+            plain.copy_within(from..end, to);
+            to += chunk.bytes as usize;
+            chunks.push(*chunk);
+        }
+        from = end;
+    }
+    plain.truncate(to);
+    Ok(FrameDescription { chunks, ..frame.clone() })
 }
 
 fn place_of(

@@ -18,6 +18,7 @@ pub mod mark;
 pub mod marks;
 pub mod reach;
 pub mod receipt;
+pub mod successors;
 pub mod survey;
 pub mod sweep;
 

@@ -110,6 +110,8 @@ pub struct GcReport {
     pub bytes_written: u64,
     /// Chunks copied because a snapshot came to need them after their packs were condemned.
     pub chunks_rescued: u64,
+    /// Chunks stored against others than before, because what they were stored against went.
+    pub chunks_rebased: u64,
     /// Segments written.
     pub segments_written: u64,
     /// Segments deleted.
@@ -264,6 +266,7 @@ impl Collection<'_> {
         let going = dead.iter().chain(&repacked).map(|(_, id)| *id).collect::<HashSet<_>>();
         let replacements = copier.finish(self.to_be_named(found, &going)?)?;
         (report.packs_written, report.bytes_written) = (copier.packs_written, copier.bytes_written);
+        report.chunks_rebased = copier.chunks_rebased;
         let vault = self.repository.vault();
         condemn(vault, self.session, TombReason::Unreferenced, &dead, &[])?;
         condemn(vault, self.session, TombReason::Repacked, &repacked, &replacements)?;

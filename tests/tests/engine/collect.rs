@@ -29,6 +29,7 @@ use cairn_tests::lab::{
 use cairn_tests::seed::noise;
 use cairn_tests::simulate::{Course, World, run};
 use cairn_tests::tree;
+use parking_lot::Mutex;
 
 /// Seeds that every run of the tests takes; `make simulate` takes as many as one likes.
 const SEEDS: u64 = 400;
@@ -48,7 +49,7 @@ fn simulations_lose_nothing_and_leave_nothing() {
     // What the protocol is for must have happened, or nothing was tested.
     cairn_tests::say(&format!("{SEEDS} seeds: {all:?}"));
     assert!(all.deleted > 0 && all.rescued > 0 && all.repaired + all.repeats > 0);
-    assert!(all.deaths > 0 && all.deltas > 0);
+    assert!(all.deaths > 0 && all.deltas > 0 && all.rebased > 0);
 }
 
 fn is_caught(weakness: Weakness) {
@@ -574,4 +575,72 @@ fn a_pack_that_verify_found_missing_and_that_was_healed_stops_no_collection() {
         let (target, _) = scene.lab.restore(&other, &stays, false).expect("it restores");
         assert_same_tree(&scene.tree, &inside(&target, &scene.source));
     }
+}
+
+/// A store that does something before the first pack is deleted.
+#[derive(Clone)]
+struct BeforeDelete {
+    inner: MemoryStore,
+    act: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+}
+
+impl std::fmt::Debug for BeforeDelete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BeforeDelete")
+    }
+}
+
+impl Store for BeforeDelete {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+        self.inner.get_range(name, offset, len)
+    }
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+        self.inner.put(name, data)
+    }
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.inner.size(name)
+    }
+    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
+        self.inner.list(folder, each)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let is_pack = matches!(name, ObjectName::Pack(..));
+        if let Some(act) = is_pack.then(|| self.act.lock().take()).flatten() {
+            // In a thread of its own: a worker that waits takes up other work meanwhile.
+            std::thread::spawn(act).join().expect("it acts");
+        }
+        self.inner.delete(name)
+    }
+}
+
+/// What a backup finds condemned when it begins was condemned by somebody who may have looked for
+/// snapshots already: what changed is not stored against it.
+#[test]
+fn nothing_is_stored_against_what_is_condemned() {
+    let scene = Scene::new(69);
+    let mut content = noise(900_000, 69 ^ 1);
+    content.iter_mut().step_by(50_000).for_each(|byte| *byte ^= 1);
+    std::fs::write(scene.source.join("like-what-goes"), content).expect("a file");
+    tree::settle(&scene.source);
+    // The host that stored what goes knows what resembles it.
+    let (maker, source) = (scene.lab.open(&scene.store, "maker"), scene.source.clone());
+    let newest = Arc::new(Mutex::new(None));
+    let made = Arc::clone(&newest);
+    let act: Box<dyn FnOnce() + Send> = Box::new(move || {
+        let report = back_up(&maker, &source).expect("a backup");
+        *made.lock() = report.snapshot;
+    });
+    let act = Arc::new(Mutex::new(Some(act)));
+    let store = BeforeDelete { inner: scene.store.clone(), act };
+    scene.collect(&store, "collector").expect("it collects");
+    let newest = newest.lock().take().expect("a backup was made meanwhile");
+    let reader = scene.lab.open(&scene.store, "reader");
+    let (target, _) = scene.lab.restore(&reader, &newest, false).expect("it restores");
+    assert_same_tree(&look(&scene.source), &inside(&target, &scene.source));
 }

@@ -81,6 +81,12 @@ impl Catalog {
         Ok(known)
     }
 
+    /// Whether a snapshot may rely on what stands in a place: see [`Self::known`].
+    #[must_use]
+    pub fn lasts(&self, place: &ChunkPlace) -> bool {
+        self.avoided().lasts(place)
+    }
+
     fn has_sound_copy(
         &self,
         id: ChunkId,
