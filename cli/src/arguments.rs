@@ -349,9 +349,14 @@ pub struct Verify {
 /// `gc`
 #[derive(Args, Debug)]
 pub struct Gc {
-    /// How many percent of what stays may be data that no snapshot needs; 0 erases all of it
-    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = parse_share)]
+    /// How many percent of what stays may be data that no snapshot needs, and whether what others
+    /// are stored against may stay for their sake; 0 leaves none of it
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = parse_share)]
     pub max_dead: f64,
+    /// Leave no expired data for longer than this, whatever --max-dead says: `72h`, `7d`, or `never`.
+    /// Needs a collection at least as often
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
+    pub erase_within: Within,
     /// Refuse to free more than this share of the repository
     #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
     pub max_delete: f64,
@@ -595,6 +600,30 @@ fn parse_percent(text: &str) -> Result<f64, String> {
 }
 
 /// Reads a share: 0 to 100.
+/// How long expired data may stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// As long as it likes.
+    Never,
+    /// So long, milliseconds.
+    Milliseconds(u64),
+}
+
+fn parse_within(text: &str) -> Result<Within, String> {
+    const HOUR_MS: u64 = 60 * 60 * 1000;
+    if text == "never" {
+        return Ok(Within::Never);
+    }
+    let units = [("h", HOUR_MS), ("d", 24 * HOUR_MS), ("w", 7 * 24 * HOUR_MS)];
+    let parsed = units.into_iter().find_map(|(unit, unit_ms)| {
+        let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
+        number.checked_mul(unit_ms).filter(|_| number > 0)
+    });
+    parsed
+        .map(Within::Milliseconds)
+        .ok_or_else(|| "expected a time such as 72h, 7d, or never".to_owned())
+}
+
 fn parse_share(text: &str) -> Result<f64, String> {
     let percent: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     let usable = (0.0..=100.0).contains(&percent);

@@ -386,6 +386,7 @@ impl Scene {
                     repository,
                     &GcOptions {
                         max_dead_percent: *max_dead,
+                        erase_within_ms: None,
                         max_delete_percent: 100.0,
                         honour_leases: *leases,
                         weakness: self.weakness,

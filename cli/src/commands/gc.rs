@@ -4,7 +4,7 @@ use cairn_engine::ops::gc::{self, GcOptions, GcPlan, GcReport};
 use serde_json::json;
 
 use super::{App, Finished};
-use crate::arguments::Gc;
+use crate::arguments::{Gc, Within};
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
 use crate::ui::errors::Failure;
@@ -14,6 +14,10 @@ pub(super) fn run(app: &App, arguments: &Gc) -> Result<Finished, Failure> {
     let session = session::open(app, Show::Progress)?;
     let options = GcOptions {
         max_dead_percent: arguments.max_dead,
+        erase_within_ms: match arguments.erase_within {
+            Within::Never => None,
+            Within::Milliseconds(within_ms) => Some(within_ms),
+        },
         max_delete_percent: arguments.max_delete,
         honour_leases: !arguments.ignore_leases,
         ..GcOptions::default()
@@ -48,11 +52,21 @@ fn show(app: &App, report: &GcReport, dry_run: bool) -> Result<Finished, Failure
             format::plural(report.receipts.len() as u64, "receipt", "receipts"),
         ))?;
     }
-    notes(app, plan)?;
+    notes(app, plan);
     finish(report, dry_run)
 }
 
-fn notes(app: &App, plan: &GcPlan) -> Result<(), Failure> {
+fn notes(app: &App, plan: &GcPlan) {
+    if plan.erases {
+        app.printer.note("erased: of what expired nothing is meant to stay");
+    } else if plan.bytes_left + plan.bytes_held > 0 {
+        app.printer.note(&format!(
+            "{} that no snapshot needs stay until they are due: {} beside what is needed, {} because other data is stored against them",
+            format::bytes(plan.bytes_left + plan.bytes_held),
+            format::bytes(plan.bytes_left),
+            format::bytes(plan.bytes_held),
+        ));
+    }
     if plan.packs_spared > 0 {
         app.printer.note(&format!(
             "{} of sessions at work were spared",
@@ -65,7 +79,6 @@ fn notes(app: &App, plan: &GcPlan) -> Result<(), Failure> {
             format::plural(plan.unacknowledged, "snapshot is", "snapshots are")
         ));
     }
-    Ok(())
 }
 
 fn finish(report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
@@ -86,11 +99,15 @@ fn finish(report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
         "bytes_freed": plan.bytes_freed,
         "bytes_copied": plan.bytes_copied,
         "bytes_left": plan.bytes_left,
+        "bytes_held": plan.bytes_held,
+        "erases": plan.erases,
+        "dead_since_ms": plan.dead_since_ms,
         "packs_deleted": report.packs_deleted,
         "bytes_deleted": report.bytes_deleted,
         "packs_written": report.packs_written,
         "bytes_written": report.bytes_written,
         "chunks_rescued": report.chunks_rescued,
+        "chunks_rebased": report.chunks_rebased,
         "segments_written": report.segments_written,
         "segments_removed": report.segments_removed,
         "receipts": names(&report.receipts),

@@ -24,6 +24,8 @@ pub struct Marked<'a> {
     layouts: Layouts<'a>,
     /// Chunks that snapshots need, each in the place it is read from.
     pub live: Marks,
+    /// Bytes of chunks that no snapshot needs, and that are kept as bases.
+    pub bytes_held: u64,
     /// Frames with bases that no snapshot needs: they are stored anew when bases must go.
     pub orphans: HashSet<(PackNumber, u32)>,
     /// Packs that were found damaged: they stay while anything in them is needed, and every copy of
@@ -49,6 +51,7 @@ pub fn mark<'a>(
         catalog,
         layouts: Layouts::new(catalog),
         live: Marks::default(),
+        bytes_held: 0,
         orphans: HashSet::new(),
         doubtful: doubtful.clone(),
     };
@@ -306,6 +309,9 @@ impl Marked<'_> {
             };
             let needed = self.is_needed(id, namespace)?;
             if needed || keep {
+                if !needed {
+                    self.bytes_held += u64::from(bytes);
+                }
                 self.set(id, place, namespace)?;
             } else {
                 self.orphans.insert((pack, frame));

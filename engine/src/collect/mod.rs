@@ -13,6 +13,7 @@
 pub mod choose;
 pub mod confirm;
 pub mod copy;
+pub mod due;
 pub mod lease;
 pub mod mark;
 pub mod marks;

@@ -17,6 +17,7 @@ use crate::collect::Weakness;
 use crate::collect::choose::{Candidate, Chosen, choose};
 use crate::collect::confirm::Confirmer;
 use crate::collect::copy::Copier;
+use crate::collect::due::{Past, after, is_due};
 use crate::collect::lease::HeldLease;
 use crate::collect::mark::{Marked, mark};
 use crate::collect::receipt::read_chain;
@@ -40,6 +41,9 @@ pub struct GcOptions {
     /// How much of what stays may be dead, percent of its bytes. 0: nothing that no snapshot needs
     /// is left anywhere.
     pub max_dead_percent: f64,
+    /// How long after it expired data may stay because of [`Self::max_dead_percent`], milliseconds:
+    /// a collection after which it would be late leaves nothing dead. `None`: as long as it likes.
+    pub erase_within_ms: Option<u64>,
     /// Refuse to free more than this share of all bytes in packs, percent. With 100, and only then,
     /// a repository without any snapshot is emptied.
     pub max_delete_percent: f64,
@@ -54,6 +58,7 @@ impl Default for GcOptions {
     fn default() -> Self {
         Self {
             max_dead_percent: 0.0,
+            erase_within_ms: None,
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             honour_leases: true,
             weakness: None,
@@ -65,6 +70,12 @@ impl GcOptions {
     /// Whether chunks that only deltas need stay for their sake.
     fn keeps_bases(&self) -> bool {
         self.max_dead_percent > 0.0
+    }
+
+    /// The options of a collection that leaves nothing dead, where that is due.
+    fn when_due(&self, past: Option<Past>, now_ms: i64) -> Self {
+        let due = self.erase_within_ms.is_some_and(|within| is_due(past, now_ms, within));
+        Self { max_dead_percent: if due { 0.0 } else { self.max_dead_percent }, ..self.clone() }
     }
 }
 
@@ -93,6 +104,12 @@ pub struct GcPlan {
     pub bytes_copied: u64,
     /// Dead bytes that stay, about.
     pub bytes_left: u64,
+    /// Bytes of chunks that stay because others are stored against them, and for nothing else.
+    pub bytes_held: u64,
+    /// Whether everything dead goes, because it is due or because nothing may stay.
+    pub erases: bool,
+    /// Since when there may be dead data, milliseconds since 1970, as far as this host knows.
+    pub dead_since_ms: Option<i64>,
 }
 
 /// What a collection did.
@@ -126,6 +143,19 @@ pub struct GcReport {
     pub elapsed_ms: i64,
 }
 
+impl GcReport {
+    /// Whether nothing dead is left anywhere, as far as is known.
+    fn left_nothing(&self, found: &Found<'_>) -> bool {
+        let chosen = &found.chosen;
+        self.plan.erases
+            && chosen.bytes_left == 0
+            && chosen.spared == 0
+            && found.marked.bytes_held == 0
+            && self.still_there.is_empty()
+            && self.damaged.is_empty()
+    }
+}
+
 /// What was found out before anything is changed.
 struct Found<'a> {
     survey: Survey,
@@ -146,7 +176,10 @@ type Condemned = HashMap<PackId, PackKind>;
 pub fn plan(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
     repository.require_collect("collect garbage")?;
     let session = SessionId::from_bytes([0; 16]);
-    let found = find(repository, repository.catalog()?, session, options)?;
+    let catalog = repository.catalog()?;
+    let past = Past::read(catalog)?;
+    let options = options.when_due(past, repository.context.clock.now_ms());
+    let found = find(repository, catalog, session, &options, past)?;
     Ok(found.plan)
 }
 
@@ -161,7 +194,9 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
     let started_ms = repository.context.clock.now_ms();
     let catalog = repository.catalog()?;
     let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
-    let mut found = find(repository, catalog, session, options)?;
+    let past = Past::read(catalog)?;
+    let options = &options.when_due(past, started_ms);
+    let mut found = find(repository, catalog, session, options, past)?;
     refuse_unlikely(&found, options)?;
     let lease = HeldLease::take(repository.vault(), session, "gc");
     let collection = Collection { repository, catalog, session, options, lease: &lease };
@@ -169,6 +204,7 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
     let own = collection.condemn(&mut found, &mut report)?;
     collection.sweep(&found, &own, &mut report)?;
     lease.end();
+    after(past, started_ms, report.left_nothing(&found)).write(catalog)?;
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     Ok(report)
 }
@@ -178,6 +214,7 @@ fn find<'a>(
     catalog: &'a Catalog,
     session: SessionId,
     options: &GcOptions,
+    past: Option<Past>,
 ) -> Result<Found<'a>, Error> {
     repository.monitor().stage("gc: looking", None);
     let survey = survey(repository, catalog, session, options.honour_leases)?;
@@ -202,6 +239,9 @@ fn find<'a>(
         bytes_freed: chosen.bytes_freed(),
         bytes_copied: chosen.repack.iter().map(copied).sum(),
         bytes_left: chosen.bytes_left,
+        bytes_held: marked.bytes_held,
+        erases: !options.keeps_bases(),
+        dead_since_ms: past.map(|past| past.dead_since_ms.unwrap_or(past.last_ms)),
     };
     Ok(Found { survey, marked, chosen, condemned, plan })
 }

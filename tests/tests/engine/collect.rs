@@ -577,11 +577,14 @@ fn a_pack_that_verify_found_missing_and_that_was_healed_stops_no_collection() {
     }
 }
 
+/// Something to be done once.
+type Act = Box<dyn FnOnce() + Send>;
+
 /// A store that does something before the first pack is deleted.
 #[derive(Clone)]
 struct BeforeDelete {
     inner: MemoryStore,
-    act: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    act: Arc<Mutex<Option<Act>>>,
 }
 
 impl std::fmt::Debug for BeforeDelete {
@@ -632,7 +635,7 @@ fn nothing_is_stored_against_what_is_condemned() {
     let (maker, source) = (scene.lab.open(&scene.store, "maker"), scene.source.clone());
     let newest = Arc::new(Mutex::new(None));
     let made = Arc::clone(&newest);
-    let act: Box<dyn FnOnce() + Send> = Box::new(move || {
+    let act: Act = Box::new(move || {
         let report = back_up(&maker, &source).expect("a backup");
         *made.lock() = report.snapshot;
     });
@@ -642,5 +645,48 @@ fn nothing_is_stored_against_what_is_condemned() {
     let newest = newest.lock().take().expect("a backup was made meanwhile");
     let reader = scene.lab.open(&scene.store, "reader");
     let (target, _) = scene.lab.restore(&reader, &newest, false).expect("it restores");
+    assert_same_tree(&look(&scene.source), &inside(&target, &scene.source));
+}
+
+/// What is dead may stay for a while where taking it out costs more than it frees, and no longer.
+#[test]
+fn what_expired_is_gone_when_it_is_due() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut scene = Scene::new(70);
+    let clock = Arc::new(TestClock::starting_at(TestClock::START_MS));
+    scene.lab.context.clock = Arc::clone(&clock) as _;
+    let host = scene.lab.open(&scene.store, "host");
+    let options = GcOptions {
+        max_dead_percent: 90.0,
+        erase_within_ms: Some(72 * 60 * 60 * 1000),
+        ..everything()
+    };
+    let first = gc::run(&host, &options).expect("it collects");
+    assert!(first.plan.erases && first.packs_written > 0, "nothing is known: {first:?}");
+    // Part of what was stored together goes.
+    let newest = {
+        let file = scene.source.join("part");
+        std::fs::write(&file, noise(500_000, 1)).expect("a file");
+        std::fs::write(scene.source.join("other"), noise(600_000, 2)).expect("a file");
+        tree::settle(&scene.source);
+        let gone = back_up(&host, &scene.source).expect("a backup").snapshot.expect("a snapshot");
+        std::fs::remove_file(file).expect("removed");
+        tree::settle(&scene.source);
+        let newest = back_up(&host, &scene.source).expect("a backup").snapshot;
+        forget(&scene.store, &gone);
+        newest.expect("a snapshot")
+    };
+    for hours in [1, 30, 36] {
+        clock.set_ms(TestClock::START_MS + hours * HOUR_MS);
+        let report = gc::run(&host, &options).expect("it collects");
+        assert!(!report.plan.erases && report.plan.bytes_left > 400_000, "{report:?}");
+        assert_eq!(report.plan.dead_since_ms, Some(TestClock::START_MS), "{report:?}");
+    }
+    clock.set_ms(TestClock::START_MS + 60 * HOUR_MS);
+    let due = gc::run(&host, &options).expect("it collects");
+    assert!(due.plan.erases && due.plan.bytes_freed > 400_000, "{due:?}");
+    let after = gc::run(&host, &options).expect("it collects");
+    assert!(!after.plan.erases && after.plan.bytes_left == 0, "{after:?}");
+    let (target, _) = scene.lab.restore(&host, &newest, false).expect("it restores");
     assert_same_tree(&look(&scene.source), &inside(&target, &scene.source));
 }
