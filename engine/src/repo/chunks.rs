@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::Repository;
+use super::sweep::FrameTask;
 use crate::context::Counter;
 use crate::error::Error;
 use crate::frame::{COMPRESSION_LEVEL_DEFAULT, FrameCodec};
@@ -154,10 +155,14 @@ impl Repository {
         });
         let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
         let found = Mutex::new(vec![Bytes::new(); ids.len()]);
-        reader.fetch(wanted, &|wanted, bytes| {
-            let copy = Bytes::copy_from_slice(bytes?);
-            if let Some(slot) = found.lock().get_mut(wanted.tag) {
-                *slot = copy;
+        reader.fetch(wanted, &|run, bytes| {
+            let mut rest = Bytes::copy_from_slice(bytes?);
+            let mut found = found.lock();
+            for wanted in run {
+                let chunk = rest.split_to(rest.len().min(wanted.place.bytes as usize));
+                if let Some(slot) = found.get_mut(wanted.tag) {
+                    *slot = chunk;
+                }
             }
             Ok(())
         })?;
@@ -165,9 +170,15 @@ impl Repository {
     }
 }
 
-/// Receives each wanted chunk: its plaintext, or why it cannot be had. An error ends the fetch.
+/// Receives wanted chunks that follow one another in a frame: their plaintext in one piece, or why
+/// they cannot be had. An error ends the fetch.
 pub type Deliver<'a, T> =
-    &'a (dyn Fn(&Wanted<T>, Result<&[u8], Error>) -> Result<(), Error> + Sync);
+    &'a (dyn Fn(&[Wanted<T>], Result<&[u8], Error>) -> Result<(), Error> + Sync);
+
+/// Cuts wanted chunks of one frame into those that follow one another without a gap.
+fn runs<T>(frame: &[Wanted<T>]) -> impl Iterator<Item = &[Wanted<T>]> {
+    frame.chunk_by(|a, b| a.place.offset.checked_add(a.place.bytes) == Some(b.place.offset))
+}
 
 impl ChunkReader<'_> {
     /// Where chunks lie.
@@ -183,6 +194,41 @@ impl ChunkReader<'_> {
     /// # Errors
     /// Whatever `deliver` fails with; failures of the store that are not damage.
     pub fn fetch<T: Send + Sync>(
+        &self,
+        mut wanted: Vec<Wanted<T>>,
+        deliver: Deliver<'_, T>,
+    ) -> Result<(), Error> {
+        wanted.sort_by_key(|w| (w.place.pack, w.place.frame_number, w.place.offset));
+        let mut tasks: Vec<FrameTask<Vec<Wanted<T>>>> = Vec::new();
+        for item in wanted {
+            let place = item.place;
+            match tasks.last_mut() {
+                Some(FrameTask { place: last, job })
+                    if (last.pack, last.frame_number) == (place.pack, place.frame_number) =>
+                {
+                    job.push(item);
+                }
+                _ => tasks.push(FrameTask { place, job: vec![item] }),
+            }
+        }
+        let left = self.sweep(tasks, &|task, plain| {
+            let pack = self.catalog.pack(task.place.pack)?;
+            let sound = |wanted: &Wanted<T>| self.slice(&pack, wanted.id, &wanted.place, plain);
+            if task.job.iter().any(|wanted| sound(wanted).is_err()) {
+                return Ok(false);
+            }
+            for run in runs(&task.job) {
+                let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+                let end = last.place.offset as usize + last.place.bytes as usize;
+                deliver(run, Ok(plain.get(first.place.offset as usize..end).unwrap_or_default()))?;
+            }
+            Ok(true)
+        })?;
+        self.fetch_with_care(left.into_iter().flatten().collect(), deliver)
+    }
+
+    /// Fetches what could not be had at once: tells apart why, and looks for copies.
+    fn fetch_with_care<T: Send + Sync>(
         &self,
         wanted: Vec<Wanted<T>>,
         deliver: Deliver<'_, T>,
@@ -276,7 +322,7 @@ impl ChunkReader<'_> {
                     };
                     match chunk {
                         Err(error) => self.deliver_copy(wanted, error, deliver)?,
-                        chunk => deliver(wanted, chunk)?,
+                        chunk => deliver(std::slice::from_ref(wanted), chunk)?,
                     }
                 }
                 Ok(())
@@ -292,8 +338,8 @@ impl ChunkReader<'_> {
         deliver: Deliver<'_, T>,
     ) -> Result<(), Error> {
         match self.copy_of(wanted.id, &wanted.place)? {
-            Some(chunk) => deliver(wanted, Ok(&chunk)),
-            None => deliver(wanted, Err(damage)),
+            Some(chunk) => deliver(std::slice::from_ref(wanted), Ok(&chunk)),
+            None => deliver(std::slice::from_ref(wanted), Err(damage)),
         }
     }
 
@@ -336,6 +382,22 @@ impl ChunkReader<'_> {
         scratch: &mut Vec<u8>,
         plain: &mut Vec<u8>,
     ) -> Result<(), Error> {
+        let prefix = if place.based { self.base_prefix(pack, place)? } else { Vec::new() };
+        self.decode_against(pack, place, opener, (offset, sealed), &prefix, scratch, plain)
+    }
+
+    /// The same with its bases at hand, concatenated; empty for a frame without.
+    #[expect(clippy::too_many_arguments, reason = "buffers are passed in to be reused")]
+    pub(super) fn decode_against(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        opener: &crate::seal::PartOpener,
+        (offset, sealed): (u64, &[u8]),
+        prefix: &[u8],
+        scratch: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         let damaged = |message: String| Error::FrameDamaged {
             pack: pack.id,
             frame: place.frame_number,
@@ -352,12 +414,33 @@ impl ChunkReader<'_> {
             .open_in_place(Part::Frame(u64::from(place.frame_number)), scratch)
             .map_err(|error| damaged(error.to_string()))?;
         let codec = Codec::from_byte(place.codec).map_err(|error| damaged(error.to_string()))?;
-        let prefix = if place.based { self.base_prefix(pack, place)? } else { Vec::new() };
         with_codec(|decoder| {
             decoder
-                .decode(codec, stored, place.plain_bytes, &prefix, plain)
+                .decode(codec, stored, place.plain_bytes, prefix, plain)
                 .map_err(|error| damaged(error.to_string()))
         })
+    }
+
+    /// The index.
+    pub(super) fn catalog(&self) -> &Catalog {
+        self.catalog
+    }
+
+    /// The repository.
+    pub(super) fn repository(&self) -> &Repository {
+        self.repository
+    }
+
+    /// Part of a pack, as [`PackReader::range`].
+    pub(super) fn read_range(
+        &self,
+        pack: &PackRecord,
+        start: u64,
+        end: u64,
+    ) -> Result<(u64, Bytes), Error> {
+        let read = self.packs.range(pack.kind, pack.id, u64::from(pack.bytes), start, end)?;
+        self.repository.monitor().count(Counter::BytesFetched, read.1.len() as u64);
+        Ok(read)
     }
 
     /// What opens the parts of a pack.
@@ -395,16 +478,27 @@ impl ChunkReader<'_> {
     ) -> Result<Vec<ChunkId>, Error> {
         let (mut scratch, mut plain) = (Vec::new(), Vec::new());
         self.decode_frame(pack, place, opener, range.0, range.1, &mut scratch, &mut plain)?;
+        Ok(self.wrong_chunks(pack, place, frame, &plain))
+    }
+
+    /// The chunks of a decoded frame that are not what their ids say.
+    pub fn wrong_chunks(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        frame: &FrameDescription,
+        plain: &[u8],
+    ) -> Vec<ChunkId> {
         let mut wrong = Vec::new();
         let mut offset = 0;
         for chunk in &frame.chunks {
             let place = ChunkPlace { offset, bytes: chunk.bytes, ..*place };
-            if self.slice(pack, chunk.id, &place, &plain).is_err() {
+            if self.slice(pack, chunk.id, &place, plain).is_err() {
                 wrong.push(chunk.id);
             }
             offset += chunk.bytes;
         }
-        Ok(wrong)
+        wrong
     }
 
     /// The concatenated bases of a frame.

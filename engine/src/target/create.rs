@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cairn_format::tree::{LinkGroup, Meta, Node};
 use parking_lot::Mutex;
@@ -117,6 +117,10 @@ pub struct Target {
     pub(super) root: Root,
     pub(super) options: TargetOptions,
     pub(super) open: OpenFiles,
+    /// Of these, some a second time, to be written past the page cache.
+    pub(super) open_direct: OpenFiles,
+    /// The file system does not do that.
+    pub(super) direct_refused: AtomicBool,
     pub(super) owner_ids: OwnerIds,
     links: Mutex<HashMap<LinkGroup, LinkHome>>,
     /// A directory of each other file system mounted beneath the target, to be synced as well.
@@ -173,6 +177,8 @@ impl Target {
             root,
             options,
             open: OpenFiles::new(options.open_files_max),
+            open_direct: OpenFiles::new(options.open_files_max),
+            direct_refused: AtomicBool::new(false),
             owner_ids: OwnerIds::default(),
             links: Mutex::default(),
             mounted: Mutex::default(),

@@ -14,11 +14,13 @@
 
 pub mod contain;
 pub mod create;
+pub mod direct;
 pub mod error;
 pub mod file;
 pub mod finish;
 
 mod open_files;
+mod small;
 #[cfg(test)]
 mod tests;
 
