@@ -22,6 +22,7 @@ use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
 use crate::ops::snapshots::SnapshotInfo;
 use crate::pack::reader::PackReader;
 use crate::seal::Part;
+use crate::timings::{Stage, Timings};
 use crate::tree::reader::NodeSource;
 
 /// Sealed bytes fetched with one request, at most.
@@ -213,10 +214,13 @@ impl ChunkReader<'_> {
         }
         let left = self.sweep(tasks, &|task, plain| {
             let pack = self.catalog.pack(task.place.pack)?;
+            let bytes = task.job.iter().map(|wanted| u64::from(wanted.place.bytes)).sum();
+            let checking = self.timings().span(Stage::Check, bytes);
             let sound = |wanted: &Wanted<T>| self.slice(&pack, wanted.id, &wanted.place, plain);
             if task.job.iter().any(|wanted| sound(wanted).is_err()) {
                 return Ok(false);
             }
+            drop(checking);
             for run in runs(&task.job) {
                 let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
                 let end = last.place.offset as usize + last.place.bytes as usize;
@@ -408,11 +412,14 @@ impl ChunkReader<'_> {
             .get(start..)
             .and_then(|rest| rest.get(..place.frame_bytes as usize))
             .ok_or_else(|| damaged("it lies outside of what was read".to_owned()))?;
+        let opening = self.timings().span(Stage::Open, frame.len() as u64);
         scratch.clear();
         scratch.extend_from_slice(frame);
         let stored = opener
             .open_in_place(Part::Frame(u64::from(place.frame_number)), scratch)
             .map_err(|error| damaged(error.to_string()))?;
+        drop(opening);
+        let _decoding = self.timings().span(Stage::Decode, u64::from(place.plain_bytes));
         let codec = Codec::from_byte(place.codec).map_err(|error| damaged(error.to_string()))?;
         with_codec(|decoder| {
             decoder
@@ -424,6 +431,10 @@ impl ChunkReader<'_> {
     /// The index.
     pub(super) fn catalog(&self) -> &Catalog {
         self.catalog
+    }
+
+    pub(super) fn timings(&self) -> &Timings {
+        &self.repository.context.timings
     }
 
     /// The repository.
@@ -438,7 +449,9 @@ impl ChunkReader<'_> {
         start: u64,
         end: u64,
     ) -> Result<(u64, Bytes), Error> {
+        let mut span = self.timings().span(Stage::Fetch, 0);
         let read = self.packs.range(pack.kind, pack.id, u64::from(pack.bytes), start, end)?;
+        span.bytes(read.1.len() as u64);
         self.repository.monitor().count(Counter::BytesFetched, read.1.len() as u64);
         Ok(read)
     }

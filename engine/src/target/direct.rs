@@ -3,9 +3,9 @@
 //! What is restored must reach the medium before the restore says so, and is rarely read again at
 //! once: copying it into the page cache costs more than half of the processor time of such a
 //! restore, drives out what others use, and leaves all writing to the end. So whole blocks are
-//! copied to aligned buffers and written by threads of their own while others decode; what is less
-//! than a block at either end of a run goes through the page cache. No block is written both ways.
-//! Where the file system does not do this, everything goes through the page cache.
+//! copied to aligned buffers and written by threads of their own while others decode. Blocks that
+//! come in pieces are put together first; those that stay incomplete go through the page cache, and
+//! no block goes both ways. Where the file system does not do this, everything goes through it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,21 +17,22 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::create::{Target, proc_path};
+use super::edges::{Edge, Edges, OutOfBlock};
 use super::error::TargetError;
 use super::file::TargetFile;
+use crate::timings::Stage;
 
 /// What offsets, lengths and memory are multiples of: no common device has larger blocks.
 const ALIGN_BYTES: usize = 4096;
 /// Written at once.
-const BLOCK_BYTES: usize = 1 << 20;
+const BLOCK_BYTES: usize = 512 << 10;
 /// Blocks under way; the memory this takes.
-const BLOCKS: usize = 8;
-/// Threads that write.
-const WRITERS: usize = 4;
+const BLOCKS: usize = 16;
+/// Threads that write: each waits for the device most of the time, and devices are fast only when
+/// they are given much at once.
+const WRITERS: usize = 8;
 /// Files from this length on are written so; smaller ones are read soon or cost little.
 const FILE_BYTES_MIN: u64 = 4 << 20;
-/// Runs from this length on; smaller ones would be many small writes.
-const RUN_BYTES_MIN: usize = 64 << 10;
 
 /// Memory to be written, at an aligned address.
 #[derive(Default)]
@@ -71,6 +72,7 @@ pub struct Sink<'t> {
     target: &'t Target,
     jobs: SyncSender<Job>,
     free: Mutex<Receiver<Block>>,
+    edges: Mutex<Edges>,
     failure: &'t Failure,
 }
 
@@ -88,13 +90,13 @@ impl Failure {
     }
 }
 
-/// The part of a run that fills whole blocks: where it begins and ends in the run.
-fn whole_blocks(offset: u64, bytes: usize) -> Option<(usize, usize)> {
-    let align = ALIGN_BYTES as u64;
-    let head = usize::try_from(offset.next_multiple_of(align) - offset).ok()?;
-    let tail = usize::try_from((offset + bytes as u64) % align).ok()?;
-    let end = bytes.checked_sub(tail)?;
-    (head + RUN_BYTES_MIN <= end).then_some((head, end))
+/// Cuts a run into the end of a block, whole blocks, and the beginning of a block.
+fn split(offset: u64, bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let in_block = usize::try_from(offset % ALIGN_BYTES as u64).unwrap_or_default();
+    let head = (ALIGN_BYTES - in_block) % ALIGN_BYTES;
+    let (head, rest) = bytes.split_at(head.min(bytes.len()));
+    let (blocks, tail) = rest.split_at(rest.len() - rest.len() % ALIGN_BYTES);
+    (head, blocks, tail)
 }
 
 impl Target {
@@ -121,8 +123,14 @@ impl Target {
                 threads.spawn(|| self.write_jobs(&waiting, freed, &failure));
             }
             drop(freed);
-            let sink = Sink { target: self, jobs, free: Mutex::new(free), failure: &failure };
-            work(&sink)
+            let (free, edges) = (Mutex::new(free), Mutex::default());
+            let sink = Sink { target: self, jobs, free, edges, failure: &failure };
+            let outcome = work(&sink);
+            let rest = sink.edges.lock().drain(true);
+            match sink.write_edges(rest) {
+                Err(error) if outcome.is_ok() => Err(error.into()),
+                _ => outcome,
+            }
         });
         match failure.first.into_inner() {
             Some(error) => outcome.and(Err(error.into())),
@@ -150,6 +158,7 @@ impl Target {
 
     fn write_direct(&self, job: &Job) -> Result<(), TargetError> {
         let content = job.block.content();
+        let _writing = self.timings.span(Stage::Write, content.len() as u64);
         let mut done = 0;
         while let Some(rest) = content.get(done..).filter(|rest| !rest.is_empty()) {
             match rustix::io::pwrite(&*job.direct, rest, job.offset + done as u64) {
@@ -192,13 +201,13 @@ impl Target {
 }
 
 impl Sink<'_> {
-    /// The threads that write have ended before their time.
+    /// What cannot be: the threads that write have ended, or a piece lies where it was not cut.
     fn gone(&self, file: &TargetFile) -> TargetError {
         TargetError::io("write", &file.path.below(self.target.path()), Errno::IO)
     }
 
     /// Writes bytes at an offset unless they are there already; says whether it did. What comes of
-    /// large files may still be under way.
+    /// large files may still be under way. No byte of a file may be written twice.
     ///
     /// # Errors
     /// As [`Target::write_if_different`]; a failure may be of what was written before.
@@ -213,28 +222,74 @@ impl Sink<'_> {
         {
             return Err(error);
         }
-        let Some((head, end)) = whole_blocks(offset, bytes.len()) else {
-            return self.target.write_if_different(file, offset, bytes);
-        };
         let Some(direct) = self.target.opened_direct(file) else {
+            let _writing = self.target.timings.span(Stage::Write, bytes.len() as u64);
             return self.target.write_if_different(file, offset, bytes);
         };
         self.target.check_bounds(file, offset, bytes.len() as u64)?;
-        let blocks = bytes.get(head..end).unwrap_or_default();
-        let mut at = offset + head as u64;
+        let (head, blocks, tail) = split(offset, bytes);
+        self.gather(file, &direct, offset, head)?;
+        let mut at = offset + head.len() as u64;
         for part in blocks.chunks(BLOCK_BYTES) {
-            let Ok(mut block) = self.free.lock().recv() else { return Err(self.gone(file)) };
-            block.fill(part);
-            let job = Job { file: file.clone(), direct: Arc::clone(&direct), offset: at, block };
+            self.send(file, &direct, at, part)?;
             at += part.len() as u64;
-            self.jobs.send(job).map_err(|_| self.gone(file))?;
         }
-        for (at, part) in [(0, bytes.get(..head)), (end, bytes.get(end..))] {
-            if let Some(part) = part.filter(|part| !part.is_empty()) {
-                self.target.write_at(file, offset + at as u64, part)?;
+        self.gather(file, &direct, at, tail)?;
+        Ok(true)
+    }
+
+    /// Adds part of a block; writes the block when it is complete.
+    fn gather(
+        &self,
+        file: &TargetFile,
+        direct: &Arc<OwnedFd>,
+        offset: u64,
+        piece: &[u8],
+    ) -> Result<(), TargetError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let mut edges = self.edges.lock();
+        let complete =
+            edges.add(file, offset, piece, ALIGN_BYTES).map_err(|OutOfBlock| self.gone(file))?;
+        let too_many = edges.drain(false);
+        drop(edges);
+        self.write_edges(too_many)?;
+        match complete {
+            Some(edge) if edge.block.len() == ALIGN_BYTES => {
+                self.send(file, direct, edge.offset, &edge.block)
+            }
+            // The last block of a file is shorter.
+            Some(edge) => self.write_edges(vec![edge]),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes parts of blocks through the page cache.
+    fn write_edges(&self, edges: Vec<Edge>) -> Result<(), TargetError> {
+        for edge in edges {
+            for (offset, piece) in edge.pieces() {
+                let _writing = self.target.timings.span(Stage::Write, piece.len() as u64);
+                self.target.write_at(&edge.file, offset, piece)?;
             }
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Hands whole blocks to the writers.
+    fn send(
+        &self,
+        file: &TargetFile,
+        direct: &Arc<OwnedFd>,
+        offset: u64,
+        content: &[u8],
+    ) -> Result<(), TargetError> {
+        let waiting = self.target.timings.waiting(Stage::Write);
+        let Ok(mut block) = self.free.lock().recv() else { return Err(self.gone(file)) };
+        drop(waiting);
+        block.fill(content);
+        let job = Job { file: file.clone(), direct: Arc::clone(direct), offset, block };
+        self.jobs.send(job).map_err(|_| self.gone(file))
     }
 }
 
@@ -243,14 +298,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_blocks_are_what_lies_between_the_multiples() {
-        let blocks = |offset, bytes| whole_blocks(offset, bytes);
-        assert_eq!(blocks(0, 65_536), Some((0, 65_536)));
-        assert_eq!(blocks(1, 65_536 + 4095), Some((4095, 65_536 + 4095)));
-        assert_eq!(blocks(4095, 65_538), Some((1, 65_537)));
-        assert_eq!(blocks(0, 65_535), None);
-        assert_eq!(blocks(1, 65_536), None);
-        assert_eq!(blocks(4097, 10), None);
-        assert_eq!(blocks(8192, 200_000), Some((0, 196_608)));
+    fn runs_are_split_where_blocks_begin_and_end() {
+        let run = vec![7; 20_000];
+        let lengths = |offset, bytes: usize| {
+            let (head, blocks, tail) = split(offset, &run[..bytes]);
+            (head.len(), blocks.len(), tail.len())
+        };
+        assert_eq!(lengths(0, 8192), (0, 8192, 0));
+        assert_eq!(lengths(1, 8192), (4095, 4096, 1));
+        assert_eq!(lengths(4095, 4098), (1, 4096, 1));
+        assert_eq!(lengths(10, 20), (20, 0, 0));
+        assert_eq!(lengths(4090, 20), (6, 0, 14));
+        assert_eq!(lengths(8192, 20_000), (0, 16_384, 3616));
     }
 }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::contain::{SafePath, Slot};
 use super::create::{Owners, Target, kind_of, look, proc_path};
 use super::error::TargetError;
+use crate::timings::Stage;
 
 /// Room for a list of attribute names; the kernel gives no more.
 const NAMES_BYTES: usize = 64 << 10;
@@ -65,6 +66,7 @@ impl Target {
     /// attribute the file system cannot hold, is no reason to lose the others.
     #[must_use]
     pub fn finish(&self, path: &SafePath, node: &Node, meta: &Meta) -> Vec<TargetError> {
+        let _finishing = self.timings.span(Stage::Finish, 0);
         match self.finishing(path, node, meta) {
             Ok(mut entry) => {
                 self.apply(&mut entry);
@@ -82,6 +84,7 @@ impl Target {
         path: &SafePath,
         meta: &Meta,
     ) -> Vec<TargetError> {
+        let _finishing = self.timings.span(Stage::Finish, 0);
         let (kind, shown) = (FileType::RegularFile, path.below(self.path()));
         let mut entry =
             Finishing { handle: file, open: true, kind, shown, meta, problems: Vec::new() };
@@ -105,6 +108,7 @@ impl Target {
     /// # Errors
     /// Fails if anything written since the target was opened could not be made durable.
     pub fn sync(&self) -> Result<(), TargetError> {
+        let _syncing = self.timings.span(Stage::Sync, 0);
         let failed = |error| TargetError::io("make durable what is in", self.path(), error);
         rustix::fs::syncfs(self.root.directory()).map_err(failed)?;
         for directory in self.mounted.lock().values() {

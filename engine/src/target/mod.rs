@@ -19,6 +19,7 @@ pub mod error;
 pub mod file;
 pub mod finish;
 
+mod edges;
 mod open_files;
 mod small;
 #[cfg(test)]

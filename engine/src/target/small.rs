@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::contain::SafePath;
 use super::create::{Overwrite, Target};
 use super::error::TargetError;
+use crate::timings::Stage;
 
 impl Target {
     /// Whether [`Self::create_whole`] is worth a try: nothing is expected where files are made.
@@ -28,6 +29,7 @@ impl Target {
         meta: &Meta,
         content: &[u8],
     ) -> Result<Option<Vec<TargetError>>, TargetError> {
+        let writing = self.timings.span(Stage::Write, content.len() as u64);
         let Ok(slot) = self.root.slot(path) else { return Ok(None) };
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -43,6 +45,7 @@ impl Target {
                 Err(error) => return Err(slot.failed("write", error)),
             }
         }
+        drop(writing);
         Ok(Some(self.finish_open(file, path, meta)))
     }
 }

@@ -20,6 +20,7 @@ use crate::repo::chunks::ChunkReader;
 use crate::repo::sweep::FrameTask;
 use crate::seal::PartOpener;
 use crate::store::StoreError;
+use crate::timings::Stage;
 
 /// Bytes of a pack read with one request.
 const READ_BYTES: u64 = 4 << 20;
@@ -96,6 +97,8 @@ impl<'a> PackCheck<'a> {
         let (left, hashes) = reader.sweep_packs(tasks, &numbers, &|task, plain| {
             let (pack, frame) = task.job;
             let found = packs.get(pack).zip(frames.get(pack).and_then(|all| all.get(frame)));
+            let bytes = u64::from(task.place.plain_bytes);
+            let _checking = self.repository.context.timings.span(Stage::Check, bytes);
             Ok(found.is_some_and(|(pack, frame)| {
                 reader.wrong_chunks(&pack.record, &task.place, frame, plain).is_empty()
             }))

@@ -19,6 +19,7 @@ use super::chunks::ChunkReader;
 use crate::context::Counter;
 use crate::error::Error;
 use crate::index::local::{ChunkPlace, PackNumber};
+use crate::timings::Stage;
 
 mod plan;
 mod whole;
@@ -211,7 +212,9 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
         while !self.stop.load(Ordering::Relaxed)
             && let Some(batch) = self.plan.batches.get(self.next.fetch_add(1, Ordering::Relaxed))
         {
-            if sender.send(self.read(batch)).is_err() {
+            let read = self.read(batch);
+            let _waiting = self.reader.timings().waiting(Stage::Fetch);
+            if sender.send(read).is_err() {
                 return;
             }
         }
@@ -225,7 +228,10 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
             && let Some(piece) = self.piece(part)
         {
             if let Some(hash) = self.hashes.get(&part.pack) {
+                let mut span = self.reader.timings().span(Stage::Hash, 0);
                 let new = hash.lock().add(piece.offset, &piece.sealed);
+                span.bytes(new);
+                drop(span);
                 self.reader.repository().monitor().count(Counter::BytesVerified, new);
             }
             pieces.push(piece);
@@ -264,7 +270,9 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
     fn work(&self, receiver: &Mutex<Receiver<ReadBatch<'s>>>) -> Result<(), Error> {
         let mut buffers = Buffers::default();
         loop {
+            let waiting = self.reader.timings().waiting(Stage::Decode);
             let Ok(read) = receiver.lock().recv() else { return Ok(()) };
+            drop(waiting);
             // Also after a failure everything is received: nobody may wait for ever to send.
             if self.stop.load(Ordering::Relaxed) {
                 continue;

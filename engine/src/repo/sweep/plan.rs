@@ -273,3 +273,116 @@ fn read_only(batches: &mut Vec<Batch>, mut rest: Part) {
         rest.start = end;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cairn_format::ids::{PackId, SessionId, WriterId};
+    use cairn_format::names::PackKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place(pack: PackNumber, frame_number: u32, offset: u32, bytes: u32) -> ChunkPlace {
+        ChunkPlace {
+            pack,
+            frame_number,
+            frame_offset: offset,
+            frame_bytes: bytes,
+            plain_bytes: bytes,
+            codec: 0,
+            based: false,
+            offset: 0,
+            bytes,
+        }
+    }
+
+    fn pack(bytes: u32) -> PackRecord {
+        PackRecord {
+            id: PackId::from_bytes([0; 32]),
+            kind: PackKind::Data,
+            bytes,
+            writer: WriterId::from_bytes([0; 16]),
+            session: SessionId::from_bytes([0; 16]),
+            frames: 0,
+            chunks: 0,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn everything_is_planned_once_and_bases_come_first(
+            // Of each frame: whether it is wanted, its length, the gap before it.
+            frames in prop::collection::vec(
+                prop::collection::vec((any::<bool>(), 1..3_000_000_u32, 0..200_000_u32), 0..12), 1..5),
+            needs in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 1..4), 0..600),
+            whole in any::<bool>(),
+        ) {
+            let (mut found, mut packs) = (Vec::new(), HashMap::new());
+            for (number, frames) in frames.iter().enumerate() {
+                let number = PackNumber(number as u32);
+                let mut offset = 128;
+                for (frame, (wanted, bytes, gap)) in frames.iter().enumerate() {
+                    offset += gap;
+                    let place = place(number, frame as u32, offset, *bytes);
+                    found.push((place, wanted.then_some(found.len())));
+                    found.push((place, None));
+                    offset += bytes;
+                }
+                packs.insert(number, pack(offset + 70_000));
+            }
+            let nodes = nodes_of(found);
+            prop_assert_eq!(nodes.len(), frames.iter().map(Vec::len).sum::<usize>());
+            let part = |index: &prop::sample::Index| {
+                let node = index.index(nodes.len()) as u32;
+                BasePart { node, offset: 0, bytes: 1 }
+            };
+            let mut based = if nodes.is_empty() { Vec::new() } else {
+                needs.iter().enumerate()
+                    .map(|(task, parts)| Based { task, parts: parts.iter().map(part).collect() })
+                    .collect::<Vec<_>>()
+            };
+            let last = |based: &Based| based.parts.iter().map(|part| part.node as usize).max();
+            based.sort_by_key(last);
+            let mut batches = batches_of(&nodes, &based);
+            let all = packs.keys().copied().collect::<Vec<_>>();
+            if whole {
+                batches = cover(batches, &all, &packs);
+            }
+            let (mut next_node, mut next_based) = (0, 0);
+            for batch in &batches {
+                if !batch.nodes.is_empty() {
+                    prop_assert_eq!(batch.nodes.start, next_node);
+                    next_node = batch.nodes.end;
+                    let part = batch.part.unwrap();
+                    for node in &nodes[batch.nodes.clone()] {
+                        let start = u64::from(node.place.frame_offset);
+                        let end = start + u64::from(node.place.frame_bytes);
+                        prop_assert!(part.pack == node.place.pack);
+                        prop_assert!(part.start <= start && end <= part.end);
+                    }
+                }
+                if !batch.based.is_empty() {
+                    prop_assert!(batch.based.start == next_based);
+                    prop_assert!(batch.based.len() <= BATCH_BASED_MAX + 1);
+                    next_based = batch.based.end;
+                    for based in &based[batch.based.clone()] {
+                        prop_assert!(last(based) < Some(next_node));
+                    }
+                }
+            }
+            prop_assert_eq!((next_node, next_based), (nodes.len(), based.len()));
+            if whole {
+                for (number, record) in &packs {
+                    let mut done = 0;
+                    for part in batches.iter().filter_map(|batch| batch.part) {
+                        if part.pack == *number {
+                            prop_assert!(part.start <= done, "a gap at {done}");
+                            done = done.max(part.end);
+                        }
+                    }
+                    prop_assert_eq!(done, u64::from(record.bytes));
+                }
+            }
+        }
+    }
+}
