@@ -237,6 +237,11 @@ fn check_presence(
     }
     let mut ledger = Vec::new();
     catalog.index().for_each_pack(&mut |number, pack, _| {
+        if catalog.is_condemned(&pack.id) && !sizes.contains_key(&(pack.kind, pack.id)) {
+            // It was collected since the index was brought up to date.
+            bad.packs.insert(number);
+            return ControlFlow::Continue(());
+        }
         report.packs_total += 1;
         let name = ObjectName::Pack(pack.kind, pack.id).to_string();
         let problem = match sizes.get(&(pack.kind, pack.id)) {
@@ -300,6 +305,9 @@ fn check_contents(
         let outcomes = checker.check_all(&group)?;
         let mut ledger = Vec::with_capacity(outcomes.len());
         for (pack, found) in group.drain(..).zip(outcomes) {
+            if !found.findings.is_empty() && was_collected(repository, catalog, &pack.record)? {
+                continue;
+            }
             report.packs_checked += 1;
             report.bytes_checked += u64::from(pack.record.bytes);
             let ok = found.findings.is_empty();
@@ -329,6 +337,18 @@ fn note_verified(catalog: &Catalog, ledger: &[(PackId, LedgerEntry)]) -> Result<
 const GROUP_PACKS_MAX: usize = 64;
 /// Chunks of these packs; with their frames and bases about 100 bytes each.
 const GROUP_CHUNKS: usize = 200_000;
+
+/// Whether a pack is gone because it was collected meanwhile.
+fn was_collected(
+    repository: &Repository,
+    catalog: &Catalog,
+    pack: &PackRecord,
+) -> Result<bool, Error> {
+    catalog.sync_tombs(repository.vault())?;
+    let name = ObjectName::Pack(pack.kind, pack.id);
+    Ok(catalog.is_condemned(&pack.id)
+        && matches!(repository.store().size(&name), Err(StoreError::NotFound { .. })))
+}
 
 fn ledger_entry(repository: &Repository, ok: bool) -> LedgerEntry {
     let verified_ms = u64::try_from(repository.context.clock.now_ms()).unwrap_or_default();

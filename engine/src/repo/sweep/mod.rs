@@ -190,10 +190,15 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
         let readers =
             if self.reader.repository().store().is_near() { READERS_NEAR } else { READERS_FAR };
         let (sender, receiver) = sync_channel(BATCHES_READ_MAX);
-        let receiver = Mutex::new(receiver);
+        // Of the workers only: when all of them are gone, nobody waits for ever to send.
+        let receiver = Arc::new(Mutex::new(receiver));
         std::thread::scope(|threads| {
-            let workers =
-                (0..workers).map(|_| threads.spawn(|| self.work(&receiver))).collect::<Vec<_>>();
+            let spawn = |_| {
+                let receiver = Arc::clone(&receiver);
+                threads.spawn(move || self.work(&receiver))
+            };
+            let workers = (0..workers).map(spawn).collect::<Vec<_>>();
+            drop(receiver);
             for _ in 0..readers.min(self.plan.batches.len()) {
                 let sender = sender.clone();
                 threads.spawn(move || self.read_ahead(&sender));
@@ -263,7 +268,7 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
 
     fn piece(&self, part: Part) -> Option<Piece> {
         let pack = self.plan.packs.get(&part.pack)?;
-        let (offset, sealed) = self.reader.read_range(pack, part.start, part.end).ok()?;
+        let (offset, sealed) = self.reader.range(pack, part.start, part.end).ok()?;
         Some(Piece { pack: part.pack, offset, sealed })
     }
 
