@@ -199,6 +199,7 @@ impl<'a> TreeWriter<'a> {
         self.files.push(file.clone());
         self.names.push(shown(path));
         let nodes = self.nodes;
+        let mut dense = true;
         reader::extents(nodes, content, &mut |offset, extent| {
             match extent {
                 Extent::Chunk { id, bytes } => {
@@ -208,6 +209,7 @@ impl<'a> TreeWriter<'a> {
                     }
                 }
                 Extent::Hole { bytes } => {
+                    dense = false;
                     self.report.bytes_kept += bytes;
                     self.target.clear(&file, offset, bytes)?;
                     self.repository.monitor().count(Counter::BytesRestored, bytes);
@@ -215,6 +217,9 @@ impl<'a> TreeWriter<'a> {
             }
             Ok(())
         })?;
+        if dense {
+            self.target.reserve(&file);
+        }
         Ok(number)
     }
 

@@ -54,6 +54,23 @@ fn pieces_of_any_length_make_up_the_file() {
 }
 
 #[test]
+fn a_reserved_file_has_room_and_its_length() {
+    let (_dir, place) = scratch();
+    let target = target(&place, TargetOptions::default());
+    let file = large(&target, 6 << 20);
+    target.reserve(&file);
+    let seen = std::fs::metadata(place.join("large")).unwrap();
+    assert_eq!(seen.len(), 6 << 20);
+    // Not every file system can reserve.
+    assert!(seen.blocks() == 0 || seen.blocks() * 512 >= 6 << 20);
+    let content = noise(6 << 20);
+    target
+        .writing::<_, TargetError>(|sink| sink.write_if_different(&file, 0, &content).map(|_| ()))
+        .unwrap();
+    assert!(std::fs::read(place.join("large")).unwrap() == content);
+}
+
+#[test]
 fn an_existing_file_keeps_what_is_right() {
     let (_dir, place) = scratch();
     let mut content = noise(6 << 20);
