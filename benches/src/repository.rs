@@ -39,6 +39,7 @@ impl InMemory {
             program: "cairn-benches".into(),
             cache_dir: cache.path().to_owned(),
             index_memory_bytes: INDEX_MEMORY_BYTES_DEFAULT,
+            timings: cairn_engine::timings::Timings::default(),
         };
         let store = MemoryStore::new();
         let secret = || SecretBytes::new(KEY.to_vec());

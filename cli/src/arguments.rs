@@ -228,6 +228,9 @@ pub struct Backup {
     /// Say what would be backed up
     #[arg(long, help_heading = "Reading and storing")]
     pub dry_run: bool,
+    /// Say at the end where the time went, and what limited it
+    #[arg(long)]
+    pub timings: bool,
 }
 
 /// How content is cut into chunks.
@@ -330,6 +333,9 @@ pub struct Restore {
     /// Owners by number, not by name
     #[arg(long)]
     pub numeric_owner: bool,
+    /// Say at the end where the time went, and what limited it
+    #[arg(long)]
+    pub timings: bool,
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
@@ -344,6 +350,9 @@ pub struct Verify {
     /// How many percent of the packs a sample reads, those first that were verified longest ago
     #[arg(long, value_name = "N", default_value = "10", value_parser = parse_percent)]
     pub sample_percent: f64,
+    /// Say at the end where the time went, and what limited it
+    #[arg(long)]
+    pub timings: bool,
 }
 
 /// `gc`

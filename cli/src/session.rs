@@ -9,6 +9,7 @@ use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::Repository;
 use cairn_engine::seal::{Identity, Lock, OsRandom, SecretBytes, Unlock};
 use cairn_engine::store::location::Location;
+use cairn_engine::timings::Timings;
 
 use cairn_format::slot::Argon2Costs;
 
@@ -31,8 +32,18 @@ pub struct Session {
 pub enum Show {
     /// It may take long, and prints little on its way.
     Progress,
+    /// The same, and at the end where its time went.
+    Timings,
     /// It is quick, or its output is itself the progress.
     Nothing,
+}
+
+impl Show {
+    /// Progress, and timings if they are asked for.
+    #[must_use]
+    pub fn progress(timings: bool) -> Self {
+        if timings { Self::Timings } else { Self::Progress }
+    }
 }
 
 /// Opens the repository that the options name.
@@ -50,7 +61,10 @@ pub fn open(app: &App, show: Show) -> Result<Session, Failure> {
 pub fn open_as(app: &App, show: Show, host: String) -> Result<Session, Failure> {
     let choice = secrets::choose(&app.global, &app.environment)?;
     let progress = progress(app, show);
-    let context = context(app, &progress, host)?;
+    let mut context = context(app, &progress, host)?;
+    if show == Show::Timings {
+        context.timings = Timings::on();
+    }
     app.printer.detail(&format!("cache in {}", context.cache_dir.display()));
     // Before the passphrase is asked for: nobody likes to type one for nothing.
     let store = location(app)?.open().map_err(engine)?;
@@ -73,7 +87,7 @@ pub fn location(app: &App) -> Result<Location, Failure> {
 /// Progress of one operation.
 #[must_use]
 pub fn progress(app: &App, show: Show) -> Arc<Progress> {
-    Progress::new(Arc::clone(&app.printer), show == Show::Progress, app.interrupt.flag())
+    Progress::new(Arc::clone(&app.printer), show != Show::Nothing, app.interrupt.flag())
 }
 
 /// The surroundings of an operation.
@@ -90,6 +104,7 @@ pub fn context(app: &App, progress: &Arc<Progress>, host: String) -> Result<Cont
         program: concat!("cairn ", env!("CARGO_PKG_VERSION")).to_owned(),
         cache_dir: settings::cache_dir(&app.global, &app.environment)?,
         index_memory_bytes: settings::index_memory_bytes(&app.global, &app.environment)?,
+        timings: Timings::default(),
     })
 }
 

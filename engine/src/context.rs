@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::timings::Timings;
+
 /// The wall clock. Never trusted for safety; retention and display only.
 pub trait Clock: Send + Sync {
     /// Milliseconds since 1970.
@@ -116,6 +118,8 @@ pub struct Context {
     pub cache_dir: PathBuf,
     /// Memory the local index may use, bytes.
     pub index_memory_bytes: u64,
+    /// Where the time goes, for those who ask.
+    pub timings: Timings,
 }
 
 /// Memory the local index may use unless told otherwise, bytes.

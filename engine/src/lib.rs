@@ -21,4 +21,5 @@ pub mod seal;
 pub mod source;
 pub mod store;
 pub mod target;
+pub mod timings;
 pub mod tree;

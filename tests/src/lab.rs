@@ -152,6 +152,7 @@ impl Lab {
             program: "cairn-tests".to_owned(),
             cache_dir: folder.path().join("cache"),
             index_memory_bytes: 16 << 20,
+            timings: cairn_engine::timings::Timings::default(),
         };
         Self { folder, context, clock }
     }

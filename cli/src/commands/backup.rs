@@ -17,7 +17,7 @@ use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
 use crate::settings;
 use crate::ui::errors::{CliError, Failure};
-use crate::ui::{format, json};
+use crate::ui::{format, json, timings};
 
 /// Longest list of paths that `--files-from` reads, bytes.
 const LIST_BYTES_MAX: u64 = 1 << 30;
@@ -26,9 +26,10 @@ pub(super) fn run(app: &App, arguments: &Backup) -> Result<Finished, Failure> {
     let host = arguments.host.clone().unwrap_or_else(settings::host);
     let options = options(app, arguments, &host)?;
     let job = options.job.clone();
-    let session = session::open_as(app, Show::Progress, host)?;
+    let session = session::open_as(app, Show::progress(arguments.timings), host)?;
     let report = backup::run(&session.repository, options)?;
     drop(session.shown);
+    timings::show(&app.printer, &session.repository.context.timings)?;
     show(app, &report, &job)
 }
 

@@ -8,10 +8,10 @@ use crate::arguments::Restore;
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
 use crate::ui::errors::Failure;
-use crate::ui::format;
+use crate::ui::{format, timings};
 
 pub(super) fn run(app: &App, arguments: &Restore) -> Result<Finished, Failure> {
-    let session = session::open(app, Show::Progress)?;
+    let session = session::open(app, Show::progress(arguments.timings))?;
     let (snapshot, path) = session::select_path(&session, &arguments.source)?;
     let id = snapshot.id;
     let mut options = RestoreOptions::new(snapshot, arguments.target.clone());
@@ -43,6 +43,7 @@ pub(super) fn run(app: &App, arguments: &Restore) -> Result<Finished, Failure> {
     }
     let report = restore::run(&session.repository, &options)?;
     drop(session.shown);
+    timings::show(&app.printer, &session.repository.context.timings)?;
     // The clock may have been set back meanwhile.
     let elapsed_ms = report.elapsed_ms.max(0).cast_unsigned();
     app.printer.summary(&format!(

@@ -8,10 +8,10 @@ use crate::arguments::{self, Verify};
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
 use crate::ui::errors::Failure;
-use crate::ui::{format, json as objects};
+use crate::ui::{format, json as objects, timings};
 
 pub(super) fn run(app: &App, arguments: &Verify) -> Result<Finished, Failure> {
-    let session = session::open(app, Show::Progress)?;
+    let session = session::open(app, Show::progress(arguments.timings))?;
     let options = VerifyOptions {
         level: match arguments.level {
             arguments::Level::Structure => Level::Structure,
@@ -21,6 +21,7 @@ pub(super) fn run(app: &App, arguments: &Verify) -> Result<Finished, Failure> {
     };
     let report = verify::run(&session.repository, &options)?;
     drop(session.shown);
+    timings::show(&app.printer, &session.repository.context.timings)?;
     show(app, &report)
 }
 

@@ -7,3 +7,4 @@ pub mod printer;
 pub mod progress;
 pub mod prompt;
 pub mod table;
+pub mod timings;

@@ -129,6 +129,13 @@ impl Printer {
         }
     }
 
+    /// A line that was asked for by an option, on standard error, for people.
+    pub fn asked(&self, line: &str) {
+        if !self.json {
+            self.stderr(line);
+        }
+    }
+
     /// A detail, on standard error; only with `--verbose`.
     pub fn detail(&self, line: &str) {
         if self.verbosity >= Verbosity::Verbose {

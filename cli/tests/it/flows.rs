@@ -296,3 +296,28 @@ fn a_reader_that_goes_away_ends_a_listing_quietly() {
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
     }
 }
+
+#[test]
+fn timings_name_the_stages_and_the_limit_only_when_asked() {
+    let env = TestEnv::new();
+    env.ok(["init"]);
+    env.write("data/text.txt", &"the same again, ".repeat(20_000));
+    let commands: [(&[&str], &[&str]); 3] = [
+        (&["backup", "data"], &["read", "hash", "compress", "check", "seal", "upload"]),
+        (&["restore", "latest", "--target", "out"], &["fetch", "open", "decode", "check", "write"]),
+        (&["verify", "--level", "full"], &["hash", "fetch", "open", "decode", "check"]),
+    ];
+    for (command, stages) in commands {
+        let (objects, result) = env.json(command.iter().chain(&["--timings"]));
+        assert_eq!(result["exit_code"], 0, "{result}");
+        let timings = objects.iter().find(|object| object["type"] == "timings").unwrap();
+        let seen = timings["stages"].as_array().unwrap();
+        for stage in stages {
+            assert!(seen.iter().any(|time| time["stage"] == *stage), "{stage}: {timings}");
+        }
+    }
+    let run = env.run(["verify", "--level", "full", "--timings", "--quiet"]);
+    assert!(run.stderr.contains("the limit: ") && run.stderr.contains("decode"), "{run:?}");
+    let (objects, _) = env.json(["verify", "--level", "full"]);
+    assert!(objects.iter().all(|object| object["type"] != "timings"));
+}

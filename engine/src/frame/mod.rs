@@ -6,6 +6,7 @@ use cairn_format::pack::Codec;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, DParameter};
 
 use crate::error::{Class, Explain};
+use crate::timings::{Stage, Timings};
 
 /// zstd level unless told otherwise: higher ones cost far more time than they save.
 pub const COMPRESSION_LEVEL_DEFAULT: i32 = 3;
@@ -96,6 +97,8 @@ pub struct FrameCodec {
     decompressor: DCtx<'static>,
     compressed: Vec<u8>,
     decoded: Vec<u8>,
+    /// Takes the time of compressing and of checking what was compressed.
+    pub timings: Timings,
 }
 
 impl FrameCodec {
@@ -121,7 +124,8 @@ impl FrameCodec {
             .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
             .map_err(failed)?;
         let (compressed, decoded) = (Vec::new(), Vec::new());
-        Ok(Self { level, compressor, decompressor, compressed, decoded })
+        let timings = Timings::default();
+        Ok(Self { level, compressor, decompressor, compressed, decoded, timings })
     }
 
     /// The bytes to seal for `plain`, and their codec: compressed where that pays. What was
@@ -130,13 +134,17 @@ impl FrameCodec {
     /// # Errors
     /// [`FrameError::Mismatch`] when decompression does not give `plain` back.
     pub fn encode<'a>(&'a mut self, plain: &'a [u8]) -> Result<(Codec, &'a [u8]), FrameError> {
+        let timings = self.timings.clone();
+        let compressing = timings.span(Stage::Compress, plain.len() as u64);
         if plain.len() >= PROBE_FROM_BYTES && !self.probe(plain)? {
             return Ok((Codec::Stored, plain));
         }
         self.compress(plain)?;
+        drop(compressing);
         if self.compressed.len() + plain.len() / SAVING_MIN_DIVISOR >= plain.len() {
             return Ok((Codec::Stored, plain));
         }
+        let _checking = timings.span(Stage::Check, plain.len() as u64);
         self.decoded.clear();
         self.decoded.reserve(plain.len());
         self.decompressor
@@ -164,6 +172,8 @@ impl FrameCodec {
         if bytes > FRAME_PLAIN_BYTES_MAX as usize || prefix.len() > FRAME_BASE_BYTES_MAX as usize {
             return Ok(None);
         }
+        let timings = self.timings.clone();
+        let compressing = timings.span(Stage::Compress, bytes as u64);
         compress_with_prefix(self.level, plain, prefix, &mut self.compressed)
             .map_err(|code| FrameError::Compress { message: error_name(code) })?;
         let cost = self.compressed.len() + listing_bytes;
@@ -175,6 +185,8 @@ impl FrameCodec {
         {
             return Ok(None);
         }
+        drop(compressing);
+        let _checking = timings.span(Stage::Check, bytes as u64);
         self.decoded.clear();
         self.decoded.reserve(bytes);
         decompress_with_prefix(&self.compressed, prefix, &mut self.decoded)

@@ -51,6 +51,7 @@ impl Fixture {
             program: "test".into(),
             cache_dir: folder.path().join("cache"),
             index_memory_bytes: 16 << 20,
+            timings: crate::timings::Timings::default(),
         };
         let store = MemoryStore::new();
         let key = NewKey { label: "first".into(), role: Role::Owner, lock: lock("secret") };

@@ -23,6 +23,7 @@ use crate::index::catalog::Catalog;
 use crate::ops::backup::Relied;
 use crate::pack::builder::PackBuilder;
 use crate::repo::Vault;
+use crate::timings::{Stage, Timings};
 
 /// Plaintext of a full batch, and so of a full frame, bytes. On the demo's dump frames of 2 MiB take
 /// 8 % less than frames of 1 MiB at the same speed; larger ones cost more to read one chunk of.
@@ -76,6 +77,7 @@ thread_local! {
 /// Runs `work` with this thread's codec for the level.
 fn with_codec<R>(
     level: i32,
+    timings: &Timings,
     work: impl FnOnce(&mut FrameCodec) -> Result<R, Error>,
 ) -> Result<R, Error> {
     CODEC.with(|cell| {
@@ -84,6 +86,7 @@ fn with_codec<R>(
             Some((known, codec)) if *known == level => codec,
             other => &mut other.insert((level, FrameCodec::new(level)?)).1,
         };
+        codec.timings = timings.clone();
         work(codec)
     })
 }
@@ -149,6 +152,8 @@ impl<'a> Ingest<'a> {
     /// # Errors
     /// Failures of the store or the cache; a frame that does not decode to what went in.
     pub fn store(&self, kind: PackKind, batch: &Batch) -> Result<Vec<ChunkId>, Error> {
+        let timings = &self.vault.context.timings;
+        let span = timings.span(Stage::Hash, batch.data.len() as u64);
         let mut rest = batch.data.as_slice();
         let mut ids = Vec::with_capacity(batch.chunks.len());
         let mut slices = Vec::with_capacity(batch.chunks.len());
@@ -164,7 +169,10 @@ impl<'a> Ingest<'a> {
             });
             slices.push(chunk);
         }
+        drop(span);
+        let span = timings.span(Stage::Index, 0);
         let new = self.claim_new(&ids)?;
+        drop(span);
         let hint = |index| batch.hints.get(index).copied().unwrap_or_default();
         let new = new
             .into_iter()
@@ -198,13 +206,21 @@ impl<'a> Ingest<'a> {
     fn store_deltas(&self, kind: PackKind, new: &[NewChunk<'_>]) -> Result<HashSet<usize>, Error> {
         let mut based = HashSet::new();
         let Some(deltas) = &self.deltas else { return Ok(based) };
+        let timings = &self.vault.context.timings;
+        let bytes = new.iter().map(|chunk| chunk.data.len() as u64).sum();
+        let span = timings.span(Stage::Search, bytes);
         let found = deltas.find(kind, new)?;
+        drop(span);
         let mut from = 0;
-        while let Some(attempt) = deltas.next_attempt(new, &found, &mut from)? {
+        loop {
+            let span = timings.span(Stage::Search, 0);
+            let attempt = deltas.next_attempt(new, &found, &mut from)?;
+            drop(span);
+            let Some(attempt) = attempt else { break };
             let chosen = attempt.chunks.iter().filter_map(|&index| new.get(index));
             let chosen = chosen.copied().collect::<Vec<_>>();
             let plain = concat(&chosen);
-            let stored = with_codec(self.level, |codec| {
+            let stored = with_codec(self.level, timings, |codec| {
                 let stored =
                     codec.encode_based(&plain, &attempt.prefix, attempt.listing_bytes())?;
                 let Some(stored) = stored else { return Ok(None) };
@@ -245,7 +261,7 @@ impl<'a> Ingest<'a> {
         plain: &[u8],
         chunks: Vec<ChunkRef>,
     ) -> Result<(), Error> {
-        with_codec(self.level, |codec| {
+        with_codec(self.level, &self.vault.context.timings, |codec| {
             let (how, stored) = codec.encode(plain)?;
             self.add_frame(kind, how, stored, chunks, Vec::new())
         })
@@ -270,6 +286,8 @@ impl<'a> Ingest<'a> {
             let mut open = slot.lock();
             match open.as_mut() {
                 Some(builder) if builder.fits(stored.len(), chunks.len() + bases.len()) => {
+                    let bytes = stored.len() as u64;
+                    let _sealing = self.vault.context.timings.span(Stage::Seal, bytes);
                     return builder.add(codec, stored, chunks, bases);
                 }
                 Some(_) => {
@@ -279,7 +297,9 @@ impl<'a> Ingest<'a> {
                 }
                 None => {
                     let envelope = self.vault.envelope(object)?;
+                    let waiting = self.vault.context.timings.waiting(Stage::Seal);
                     let buffer = self.uploader.buffer();
+                    drop(waiting);
                     *open = Some(PackBuilder::new(kind, envelope, buffer, bytes_max));
                 }
             }
@@ -290,7 +310,10 @@ impl<'a> Ingest<'a> {
         let Some(builder) = builder.filter(|builder| !builder.is_empty()) else { return Ok(()) };
         let signer = self.vault.keys.signer()?;
         match builder.finish(signer, self.session, self.namespace) {
-            Ok(pack) => self.uploader.put(pack),
+            Ok(pack) => {
+                let _waiting = self.vault.context.timings.waiting(Stage::Seal);
+                self.uploader.put(pack)
+            }
             Err(error) => {
                 // The buffer is gone with the pack, and others may wait for one.
                 self.uploader.free(Vec::new());

@@ -18,6 +18,7 @@ use crate::index::catalog::Catalog;
 use crate::index::segments;
 use crate::pack::builder::BuiltPack;
 use crate::repo::Vault;
+use crate::timings::Stage;
 
 /// Packs waiting or being uploaded at once. Each holds its bytes in memory.
 const PACKS_UNDER_WAY_MAX: usize = 2;
@@ -163,6 +164,7 @@ impl<'a> Uploader<'a> {
                 if queue.closed {
                     return;
                 }
+                let _waiting = self.vault.context.timings.waiting(Stage::Upload);
                 self.changed.wait(&mut queue);
             };
             let skip = queue.failed;
@@ -181,7 +183,9 @@ impl<'a> Uploader<'a> {
     }
 
     fn upload(&self, section: PackSection, bytes: &[u8]) -> Result<(), Error> {
+        let span = self.vault.context.timings.span(Stage::Upload, bytes.len() as u64);
         self.vault.store.put(&ObjectName::Pack(section.kind, section.id), bytes)?;
+        drop(span);
         let stored = bytes.len() as u64;
         self.bytes_stored.fetch_add(stored, Ordering::Relaxed);
         self.vault.monitor().count(Counter::PacksStored, 1);

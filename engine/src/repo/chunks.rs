@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::Repository;
+use super::sweep::FrameTask;
 use crate::context::Counter;
 use crate::error::Error;
 use crate::frame::{COMPRESSION_LEVEL_DEFAULT, FrameCodec};
@@ -22,6 +23,7 @@ use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
 use crate::ops::snapshots::SnapshotInfo;
 use crate::pack::reader::PackReader;
 use crate::seal::Part;
+use crate::timings::{Stage, Timings};
 use crate::tree::reader::NodeSource;
 
 /// Sealed bytes fetched with one request, at most.
@@ -160,10 +162,12 @@ impl Repository {
         });
         let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
         let found = Mutex::new(vec![Bytes::new(); ids.len()]);
-        reader.fetch(wanted, &|wanted, bytes| {
-            let copy = Bytes::copy_from_slice(bytes?);
-            if let Some(slot) = found.lock().get_mut(wanted.tag) {
-                *slot = copy;
+        reader.fetch(wanted, &|run, bytes| {
+            for (wanted, chunk) in single(run, bytes?) {
+                let chunk = Bytes::copy_from_slice(chunk);
+                if let Some(slot) = found.lock().get_mut(wanted.tag) {
+                    *slot = chunk;
+                }
             }
             Ok(())
         })?;
@@ -171,9 +175,28 @@ impl Repository {
     }
 }
 
-/// Receives each wanted chunk: its plaintext, or why it cannot be had. An error ends the fetch.
+/// Receives wanted chunks that follow one another in a frame: their plaintext in one piece, or why
+/// they cannot be had. An error ends the fetch.
 pub type Deliver<'a, T> =
-    &'a (dyn Fn(&Wanted<T>, Result<&[u8], Error>) -> Result<(), Error> + Sync);
+    &'a (dyn Fn(&[Wanted<T>], Result<&[u8], Error>) -> Result<(), Error> + Sync);
+
+/// Cuts wanted chunks of one frame into those that follow one another without a gap.
+fn runs<T>(frame: &[Wanted<T>]) -> impl Iterator<Item = &[Wanted<T>]> {
+    frame.chunk_by(|a, b| a.place.offset.checked_add(a.place.bytes) == Some(b.place.offset))
+}
+
+/// The single chunks of what was delivered.
+pub fn single<'r, T>(
+    run: &'r [Wanted<T>],
+    content: &'r [u8],
+) -> impl Iterator<Item = (&'r Wanted<T>, &'r [u8])> {
+    let mut rest = content;
+    run.iter().map(move |wanted| {
+        let (chunk, after) = rest.split_at(rest.len().min(wanted.place.bytes as usize));
+        rest = after;
+        (wanted, chunk)
+    })
+}
 
 impl ChunkReader<'_> {
     /// Where chunks lie. When one is not found the index is brought up to date, once: a writer whose
@@ -200,6 +223,48 @@ impl ChunkReader<'_> {
         mut wanted: Vec<Wanted<T>>,
         deliver: Deliver<'_, T>,
     ) -> Result<(), Error> {
+        wanted.sort_by_key(|w| (w.place.pack, w.place.frame_number, w.place.offset));
+        let mut tasks: Vec<FrameTask<Vec<Wanted<T>>>> = Vec::new();
+        for item in wanted {
+            let place = item.place;
+            match tasks.last_mut() {
+                Some(FrameTask { place: last, job })
+                    if (last.pack, last.frame_number) == (place.pack, place.frame_number) =>
+                {
+                    job.push(item);
+                }
+                _ => tasks.push(FrameTask { place, job: vec![item] }),
+            }
+        }
+        let left = self.sweep(tasks, &|task, plain| {
+            let Ok(pack) = self.catalog.pack(task.place.pack) else { return Ok(false) };
+            let bytes = task.job.iter().map(|wanted| u64::from(wanted.place.bytes)).sum();
+            let checking = self.timings().span(Stage::Check, bytes);
+            // One chunk may be wanted in many places.
+            let chunks = task.job.chunk_by(|a, b| a.id == b.id && a.place == b.place);
+            for wanted in chunks.filter_map(<[Wanted<T>]>::first) {
+                if self.slice(&pack, wanted.id, &wanted.place, plain).is_err() {
+                    return Ok(false);
+                }
+            }
+            drop(checking);
+            for run in runs(&task.job) {
+                let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+                let end = last.place.offset as usize + last.place.bytes as usize;
+                deliver(run, Ok(plain.get(first.place.offset as usize..end).unwrap_or_default()))?;
+            }
+            Ok(true)
+        })?;
+        self.fetch_with_care(left.into_iter().flatten().collect(), deliver)
+    }
+
+    /// Fetches what could not be had at once: tells apart why, looks for copies, and again for chunks
+    /// whose pack a collection deletes meanwhile.
+    fn fetch_with_care<T: Send + Sync>(
+        &self,
+        mut wanted: Vec<Wanted<T>>,
+        deliver: Deliver<'_, T>,
+    ) -> Result<(), Error> {
         for _ in 0..ROUNDS_MAX {
             let vanished = Mutex::new(Vec::new());
             let fetches = self.plan(wanted, &vanished)?;
@@ -212,7 +277,7 @@ impl ChunkReader<'_> {
                 return Ok(());
             }
         }
-        wanted.iter().try_for_each(|wanted| deliver(wanted, Err(Error::PlaceStale)))
+        wanted.chunks(1).try_for_each(|wanted| deliver(wanted, Err(Error::PlaceStale)))
     }
 
     /// Looks up chunks again whose pack is gone; says so of those that are nowhere else.
@@ -242,7 +307,10 @@ impl ChunkReader<'_> {
                     };
                     self.deliver_copy(&wanted, missing, deliver)?;
                 }
-                None => deliver(&wanted, Err(Error::ChunkMissing { chunk: wanted.id }))?,
+                None => deliver(
+                    std::slice::from_ref(&wanted),
+                    Err(Error::ChunkMissing { chunk: wanted.id }),
+                )?,
             }
         }
         Ok(found)
@@ -352,7 +420,7 @@ impl ChunkReader<'_> {
                     };
                     match chunk {
                         Err(error) => self.deliver_copy(wanted, error, deliver)?,
-                        chunk => deliver(wanted, chunk)?,
+                        chunk => deliver(std::slice::from_ref(wanted), chunk)?,
                     }
                 }
                 Ok(())
@@ -368,8 +436,8 @@ impl ChunkReader<'_> {
         deliver: Deliver<'_, T>,
     ) -> Result<(), Error> {
         match self.copy_of(wanted.id, &wanted.place)? {
-            Some(chunk) => deliver(wanted, Ok(&chunk)),
-            None => deliver(wanted, Err(damage)),
+            Some(chunk) => deliver(std::slice::from_ref(wanted), Ok(&chunk)),
+            None => deliver(std::slice::from_ref(wanted), Err(damage)),
         }
     }
 
@@ -420,6 +488,22 @@ impl ChunkReader<'_> {
         scratch: &mut Vec<u8>,
         plain: &mut Vec<u8>,
     ) -> Result<(), Error> {
+        let prefix = if place.based { self.base_prefix(pack, place)? } else { Vec::new() };
+        self.decode_against(pack, place, opener, (offset, sealed), &prefix, scratch, plain)
+    }
+
+    /// The same with its bases at hand, concatenated; empty for a frame without.
+    #[expect(clippy::too_many_arguments, reason = "buffers are passed in to be reused")]
+    pub(super) fn decode_against(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        opener: &crate::seal::PartOpener,
+        (offset, sealed): (u64, &[u8]),
+        prefix: &[u8],
+        scratch: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         let damaged = |message: String| Error::FrameDamaged {
             pack: pack.id,
             frame: place.frame_number,
@@ -430,18 +514,34 @@ impl ChunkReader<'_> {
             .get(start..)
             .and_then(|rest| rest.get(..place.frame_bytes as usize))
             .ok_or_else(|| damaged("it lies outside of what was read".to_owned()))?;
+        let opening = self.timings().span(Stage::Open, frame.len() as u64);
         scratch.clear();
         scratch.extend_from_slice(frame);
         let stored = opener
             .open_in_place(Part::Frame(u64::from(place.frame_number)), scratch)
             .map_err(|error| damaged(error.to_string()))?;
+        drop(opening);
+        let _decoding = self.timings().span(Stage::Decode, u64::from(place.plain_bytes));
         let codec = Codec::from_byte(place.codec).map_err(|error| damaged(error.to_string()))?;
-        let prefix = if place.based { self.base_prefix(pack, place)? } else { Vec::new() };
         with_codec(|decoder| {
             decoder
-                .decode(codec, stored, place.plain_bytes, &prefix, plain)
+                .decode(codec, stored, place.plain_bytes, prefix, plain)
                 .map_err(|error| damaged(error.to_string()))
         })
+    }
+
+    /// The index.
+    pub(super) fn catalog(&self) -> &Catalog {
+        self.catalog
+    }
+
+    pub(super) fn timings(&self) -> &Timings {
+        &self.repository.context.timings
+    }
+
+    /// The repository.
+    pub(super) fn repository(&self) -> &Repository {
+        self.repository
     }
 
     /// What opens the parts of a pack.
@@ -495,7 +595,9 @@ impl ChunkReader<'_> {
     /// # Errors
     /// As there.
     pub fn range(&self, pack: &PackRecord, start: u64, end: u64) -> Result<(u64, Bytes), Error> {
+        let mut span = self.timings().span(Stage::Fetch, 0);
         let read = self.packs.range(pack.kind, pack.id, u64::from(pack.bytes), start, end)?;
+        span.bytes(read.1.len() as u64);
         self.repository.monitor().count(Counter::BytesFetched, read.1.len() as u64);
         Ok(read)
     }
@@ -515,16 +617,27 @@ impl ChunkReader<'_> {
     ) -> Result<Vec<ChunkId>, Error> {
         let (mut scratch, mut plain) = (Vec::new(), Vec::new());
         self.decode_frame(pack, place, opener, range.0, range.1, &mut scratch, &mut plain)?;
+        Ok(self.wrong_chunks(pack, place, frame, &plain))
+    }
+
+    /// The chunks of a decoded frame that are not what their ids say.
+    pub fn wrong_chunks(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        frame: &FrameDescription,
+        plain: &[u8],
+    ) -> Vec<ChunkId> {
         let mut wrong = Vec::new();
         let mut offset = 0;
         for chunk in &frame.chunks {
             let place = ChunkPlace { offset, bytes: chunk.bytes, ..*place };
-            if self.slice(pack, chunk.id, &place, &plain).is_err() {
+            if self.slice(pack, chunk.id, &place, plain).is_err() {
                 wrong.push(chunk.id);
             }
             offset += chunk.bytes;
         }
-        Ok(wrong)
+        wrong
     }
 
     /// The concatenated bases of a frame.

@@ -18,6 +18,7 @@ use crate::store::{Store, StoreError};
 
 pub mod chunks;
 pub mod keys;
+pub mod sweep;
 pub mod vault;
 
 pub use keys::NewKey;

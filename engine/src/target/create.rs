@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cairn_format::tree::{LinkGroup, Meta, Node};
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use super::error::TargetError;
 use super::file::TargetFile;
 use super::finish::OwnerIds;
 use super::open_files::OpenFiles;
+use crate::timings::{Stage, Timings};
 
 /// Where open files are reachable by path.
 pub(super) const PROC_FD: &str = "/proc/self/fd";
@@ -117,7 +118,12 @@ pub struct Target {
     pub(super) root: Root,
     pub(super) options: TargetOptions,
     pub(super) open: OpenFiles,
+    /// Of these, some a second time, to be written past the page cache.
+    pub(super) open_direct: OpenFiles,
+    /// The file system does not do that.
+    pub(super) direct_refused: AtomicBool,
     pub(super) owner_ids: OwnerIds,
+    pub(super) timings: Timings,
     links: Mutex<HashMap<LinkGroup, LinkHome>>,
     /// A directory of each other file system mounted beneath the target, to be synced as well.
     pub(super) mounted: Mutex<BTreeMap<u64, OwnedFd>>,
@@ -173,12 +179,21 @@ impl Target {
             root,
             options,
             open: OpenFiles::new(options.open_files_max),
+            open_direct: OpenFiles::new(options.open_files_max),
+            direct_refused: AtomicBool::new(false),
             owner_ids: OwnerIds::default(),
+            timings: Timings::default(),
             links: Mutex::default(),
             mounted: Mutex::default(),
             device: stat.st_dev,
             files: AtomicU64::new(0),
         })
+    }
+
+    /// The same, with its times taken.
+    #[must_use]
+    pub fn timed(self, timings: Timings) -> Self {
+        Self { timings, ..self }
     }
 
     /// Where it is, for messages.
@@ -201,6 +216,7 @@ impl Target {
         node: &Node,
         meta: &Meta,
     ) -> Result<Created, TargetError> {
+        let _writing = self.timings.span(Stage::Write, 0);
         let directory = matches!(node, Node::Directory(_));
         if directory && path.names().is_empty() {
             return Ok(Created::Directory { existed: true });

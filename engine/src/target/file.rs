@@ -143,10 +143,11 @@ impl Target {
     /// number of open files is bounded.
     pub fn close(&self, file: &TargetFile) {
         self.open.close(file.id);
+        self.open_direct.close(file.id);
     }
 
     /// The open file, opened anew where it was closed to stay within the bound.
-    fn opened(&self, file: &TargetFile) -> Result<Arc<OwnedFd>, TargetError> {
+    pub(super) fn opened(&self, file: &TargetFile) -> Result<Arc<OwnedFd>, TargetError> {
         if let Some(open) = self.open.get(file.id) {
             return Ok(open);
         }
@@ -183,7 +184,12 @@ impl Target {
         Ok(())
     }
 
-    fn check_bounds(&self, file: &TargetFile, offset: u64, bytes: u64) -> Result<(), TargetError> {
+    pub(super) fn check_bounds(
+        &self,
+        file: &TargetFile,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<(), TargetError> {
         if offset.checked_add(bytes).is_some_and(|end| end <= file.bytes) {
             return Ok(());
         }

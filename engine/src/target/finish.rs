@@ -12,9 +12,12 @@ use rustix::io::Errno;
 use super::contain::{SafePath, Slot};
 use super::create::{Owners, Target, kind_of, look, proc_path};
 use super::error::TargetError;
+use crate::timings::Stage;
 
 /// Room for a list of attribute names; the kernel gives no more.
 const NAMES_BYTES: usize = 64 << 10;
+/// Room that is tried first.
+const NAMES_BYTES_USUAL: usize = 1 << 10;
 
 /// Numbers of users and groups by name, looked up once each.
 #[derive(Default)]
@@ -46,6 +49,8 @@ impl OwnerIds {
 /// The entry that gets its metadata, and what went wrong so far.
 struct Finishing<'a> {
     handle: OwnedFd,
+    /// The handle is good for content too: the kernel takes it for everything, without a path.
+    open: bool,
     kind: FileType,
     shown: std::path::PathBuf,
     meta: &'a Meta,
@@ -61,20 +66,41 @@ impl Target {
     /// attribute the file system cannot hold, is no reason to lose the others.
     #[must_use]
     pub fn finish(&self, path: &SafePath, node: &Node, meta: &Meta) -> Vec<TargetError> {
+        let _finishing = self.timings.span(Stage::Finish, 0);
         match self.finishing(path, node, meta) {
             Ok(mut entry) => {
-                let owner = self.owner_ids.of(meta, self.options.owners);
-                if self.options.owners != Owners::Ignore {
-                    entry.set_owner(owner);
-                }
-                // After the owner, whose change drops capabilities and set-id bits.
-                entry.set_xattrs();
-                entry.set_mode(owner);
-                entry.set_times();
+                self.apply(&mut entry);
                 entry.problems
             }
             Err(error) => vec![error],
         }
+    }
+
+    /// Gives a file that was just made here, and that is still open, what was recorded of it, as
+    /// [`Self::finish`] does; its content is to be written before.
+    pub(super) fn finish_open(
+        &self,
+        file: OwnedFd,
+        path: &SafePath,
+        meta: &Meta,
+    ) -> Vec<TargetError> {
+        let _finishing = self.timings.span(Stage::Finish, 0);
+        let (kind, shown) = (FileType::RegularFile, path.below(self.path()));
+        let mut entry =
+            Finishing { handle: file, open: true, kind, shown, meta, problems: Vec::new() };
+        self.apply(&mut entry);
+        entry.problems
+    }
+
+    fn apply(&self, entry: &mut Finishing<'_>) {
+        let owner = self.owner_ids.of(entry.meta, self.options.owners);
+        if self.options.owners != Owners::Ignore {
+            entry.set_owner(owner);
+        }
+        // After the owner, whose change drops capabilities and set-id bits.
+        entry.set_xattrs();
+        entry.set_mode(owner);
+        entry.set_times();
     }
 
     /// Makes everything written durable, on every file system beneath the target.
@@ -82,6 +108,7 @@ impl Target {
     /// # Errors
     /// Fails if anything written since the target was opened could not be made durable.
     pub fn sync(&self) -> Result<(), TargetError> {
+        let _syncing = self.timings.span(Stage::Sync, 0);
         let failed = |error| TargetError::io("make durable what is in", self.path(), error);
         rustix::fs::syncfs(self.root.directory()).map_err(failed)?;
         for directory in self.mounted.lock().values() {
@@ -116,7 +143,7 @@ impl Target {
         {
             return Err(TargetError::Replaced { path: shown });
         }
-        Ok(Finishing { handle, kind, shown, meta, problems: Vec::new() })
+        Ok(Finishing { handle, open: false, kind, shown, meta, problems: Vec::new() })
     }
 
     /// Whether the inode has names that the restore did not give it: what is changed here would
@@ -154,14 +181,22 @@ impl Finishing<'_> {
     fn set_xattrs(&mut self) {
         let path = proc_path(&self.handle);
         for name in self.surplus_xattrs(&path) {
-            match rustix::fs::removexattr(&path, name.as_slice()) {
+            let name = name.as_slice();
+            let removed = match self.open {
+                true => rustix::fs::fremovexattr(&self.handle, name),
+                false => rustix::fs::removexattr(&path, name),
+            };
+            match removed {
                 Ok(()) | Err(Errno::NODATA) => {}
                 Err(error) => self.check("remove an attribute of", Err(error)),
             }
         }
         for Xattr { name, value } in &self.meta.xattrs {
-            let flags = XattrFlags::empty();
-            let set = rustix::fs::setxattr(&path, name.as_slice(), value, flags);
+            let (name, flags) = (name.as_slice(), XattrFlags::empty());
+            let set = match self.open {
+                true => rustix::fs::fsetxattr(&self.handle, name, value, flags),
+                false => rustix::fs::setxattr(&path, name, value, flags),
+            };
             self.check("set an attribute of", set);
         }
     }
@@ -169,8 +204,19 @@ impl Finishing<'_> {
     /// Attributes that are there but not recorded: inherited from a directory's default ACL, or
     /// left of a former file. Labels that the system gives by itself are left alone.
     fn surplus_xattrs(&self, path: &str) -> Vec<Vec<u8>> {
-        let mut names = vec![0; NAMES_BYTES];
-        let bytes = rustix::fs::listxattr(path, names.as_mut_slice()).unwrap_or(0);
+        let list = |names: &mut [u8]| match self.open {
+            true => rustix::fs::flistxattr(&self.handle, names),
+            false => rustix::fs::listxattr(path, names),
+        };
+        // Most have none, or few.
+        let mut names = vec![0; NAMES_BYTES_USUAL];
+        let bytes = match list(&mut names) {
+            Err(Errno::RANGE) => {
+                names.resize(NAMES_BYTES, 0);
+                list(&mut names).unwrap_or(0)
+            }
+            answer => answer.unwrap_or(0),
+        };
         let ours: [&[u8]; 4] =
             [b"user.", b"trusted.", b"system.posix_acl_", b"security.capability"];
         names
@@ -203,7 +249,11 @@ impl Finishing<'_> {
         if mode != recorded {
             self.problems.push(TargetError::SetIdLeftOut { path: self.shown.clone() });
         }
-        self.check("set the permissions of", rustix::fs::chmod(proc_path(&self.handle), mode));
+        let set = match self.open {
+            true => rustix::fs::fchmod(&self.handle, mode),
+            false => rustix::fs::chmod(proc_path(&self.handle), mode),
+        };
+        self.check("set the permissions of", set);
     }
 
     fn set_times(&mut self) {
@@ -215,6 +265,9 @@ impl Finishing<'_> {
             },
         };
         let handle = self.handle.as_fd();
+        if self.open {
+            return self.check("set the times of", rustix::fs::futimens(handle, &times));
+        }
         let set = match rustix::fs::utimensat(handle, "", &times, AtFlags::EMPTY_PATH) {
             // Before Linux 5.8; the link to the handle leads to the entry itself.
             Err(Errno::INVAL | Errno::NOENT) if self.kind != FileType::Symlink => {

@@ -14,11 +14,14 @@
 
 pub mod contain;
 pub mod create;
+pub mod direct;
 pub mod error;
 pub mod file;
 pub mod finish;
 
+mod edges;
 mod open_files;
+mod small;
 #[cfg(test)]
 mod tests;
 

@@ -162,6 +162,7 @@ fn many_snapshots_are_listed() {
         program: "cairn-tests".to_owned(),
         cache_dir: cairn.path("cache"),
         index_memory_bytes: 16 << 20,
+        timings: cairn_engine::timings::Timings::default(),
     };
     let passphrase = SecretBytes::new(cairn_tests::process::PASSPHRASE.as_bytes().to_vec());
     let unlock = Unlock::Passphrase(passphrase);

@@ -24,6 +24,7 @@ use crate::source::file::{FileReader, Place, Segment, Stillness};
 use crate::source::profile::{self, ContentKind, HEAD_BYTES, Profile};
 use crate::source::stream::StreamSource;
 use crate::source::walk::{Event, Leaf, LeafKind, Walk};
+use crate::timings::Stage;
 
 /// Batches under way to and in the workers, bytes.
 const BATCHES_BYTES_MAX: usize = 24 << 20;
@@ -533,8 +534,11 @@ where
             self.next_batch(cutting)?;
         }
         let end = self.batch.data.len();
+        let mut span = self.shared.vault.context.timings.span(Stage::Read, 0);
         let outcome = read(self.batch.data.room(wanted.min(limit - end)));
         let got = *outcome.as_ref().unwrap_or(&0);
+        span.bytes(got as u64);
+        drop(span);
         self.batch.data.advance(got);
         outcome?;
         self.fed.bytes_read += got as u64;
@@ -545,13 +549,20 @@ where
 
     /// Cuts the bytes that are in no chunk yet; at the end of a run (`end`) all of them.
     fn cut(&mut self, cutting: &mut Cutting<'_>, end: bool) -> Result<(), Error> {
+        let vault = self.shared.vault;
+        let mut span = vault.context.timings.span(Stage::Cut, 0);
+        let mut cut_bytes = 0;
         loop {
+            span.bytes(cut_bytes);
             let uncut = self.batch.data.get(cutting.uncut..).unwrap_or_default();
             if uncut.is_empty() || (!end && uncut.len() < cutting.cutter.bytes_max()) {
                 return Ok(());
             }
             if self.batch.chunks.len() >= cairn_format::limits::FRAME_CHUNKS_MAX as usize {
+                drop(span);
                 self.next_batch(cutting)?;
+                span = vault.context.timings.span(Stage::Cut, 0);
+                cut_bytes = 0;
                 continue;
             }
             let moves = matches!(cutting.cutter, Cutter::Content(_));
@@ -571,6 +582,7 @@ where
             };
             self.batch.chunks.push(bytes);
             self.batch.hints.push(hint);
+            cut_bytes += u64::from(bytes);
             cutting.offset += u64::from(bytes);
             cutting.uncut += bytes as usize;
             cutting.chunks += 1;
@@ -631,7 +643,9 @@ where
         }
         // Before the parts, which must not come before the file they belong to.
         self.send()?;
+        let waiting = self.shared.vault.context.timings.waiting(Stage::Read);
         self.shared.batches.take(batch.data.len());
+        drop(waiting);
         let (shared, messages) = (self.shared, self.messages.clone());
         self.scope.spawn(move |_| shared.work(Filled { batch, parts }, &messages));
         Ok(())

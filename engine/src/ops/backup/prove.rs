@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::ops::snapshots;
 use crate::repo::Repository;
-use crate::repo::chunks::Wanted;
+use crate::repo::chunks::{Wanted, single};
 
 /// How often it is looked again after chunks were stored anew.
 const ROUNDS_MAX: usize = 3;
@@ -153,10 +153,12 @@ impl Claim<'_> {
         let count = wanted.len() as u64;
         let copier = Copier::new(self.repository, self.catalog, self.session)?;
         let copier = Mutex::new((copier, false));
-        reader.fetch(wanted, &|wanted, chunk| {
+        reader.fetch(wanted, &|run, content| {
             let (copier, lost) = &mut *copier.lock();
-            match chunk {
-                Ok(chunk) => copier.add_chunk(wanted.tag, wanted.id, chunk)?,
+            match content {
+                Ok(content) => single(run, content).try_for_each(|(wanted, chunk)| {
+                    copier.add_chunk(wanted.tag, wanted.id, chunk)
+                })?,
                 Err(error) if error.is_damage() => *lost = true,
                 Err(error) => return Err(error),
             }

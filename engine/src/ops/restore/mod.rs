@@ -184,7 +184,8 @@ fn visit(
 pub fn run(repository: &Repository, options: &RestoreOptions) -> Result<RestoreReport, Error> {
     let started_ms = repository.context.clock.now_ms();
     let resumed = journal::find(options)?;
-    let target = Target::open(&options.target, target_options(options, resumed))?;
+    let target = Target::open(&options.target, target_options(options, resumed))?
+        .timed(repository.context.timings.clone());
     let journal = Journal::begin(options)?;
     // Of a part of a snapshot nobody knows the size before it is walked.
     let total = options.snapshot.record.statistics.bytes_total;

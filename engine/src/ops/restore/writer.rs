@@ -2,18 +2,20 @@
 //! order.
 
 use cairn_format::ids::ChunkId;
-use cairn_format::tree::{Entry, Extent, LinkGroup, Meta, Node};
+use cairn_format::tree::{Content, Entry, Extent, Extents, LinkGroup, Meta, Node};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::RestoreReport;
-use crate::context::{Counter, Remark};
+use crate::context::{Counter, Monitor, Remark};
 use crate::error::{Error, Explain};
 use crate::repo::Repository;
 use crate::repo::chunks::{ChunkReader, Wanted};
 use crate::target::contain::SafePath;
 use crate::target::create::{Created, Target};
+use crate::target::direct::Sink;
 use crate::target::error::TargetError;
 use crate::target::file::TargetFile;
 use crate::tree::reader::{self, Visit, Visitor};
@@ -22,6 +24,8 @@ use crate::tree::reader::{self, Visit, Visitor};
 const WINDOW_CHUNKS: usize = 200_000;
 /// Entries of one window.
 const WINDOW_ENTRIES: usize = 20_000;
+/// Entries that one thread finishes one after another.
+const FINISH_MIN: usize = 64;
 /// Remarks kept in the report.
 const REMARKS_KEPT_MAX: usize = 1_000;
 
@@ -36,9 +40,33 @@ struct Unfinished {
 
 /// Where a chunk goes.
 #[derive(Clone, Copy)]
-struct Destination {
-    file: usize,
-    offset: u64,
+enum Destination {
+    /// Into a file that is made.
+    Part {
+        /// Its index in the window.
+        file: usize,
+        /// Where in it, bytes.
+        offset: u64,
+    },
+    /// Into a file of its own, that is made when its content is there: its index among these.
+    Whole(usize),
+}
+
+/// A file that is one chunk, made when its content is there.
+struct Whole {
+    path: SafePath,
+    /// The path in the snapshot.
+    name: Vec<u8>,
+    entry: Entry,
+}
+
+/// What became of the files of a window that are one chunk.
+#[derive(Default)]
+struct WholeOutcome {
+    /// What could not be applied to files that are made.
+    problems: Vec<TargetError>,
+    /// To be made the ordinary way, which tells what is wrong.
+    left: Vec<usize>,
 }
 
 /// Restores what it is shown.
@@ -54,11 +82,22 @@ pub struct TreeWriter<'a> {
     /// Paths of these files in the snapshot.
     names: Vec<String>,
     wanted: Vec<(ChunkId, u32, Destination)>,
+    wholes: Vec<Whole>,
     unfinished: Vec<Unfinished>,
     /// Files of the window whose content cannot be had, with the reason.
     broken: HashMap<usize, String>,
     /// The same of all windows so far, for files with further names.
     broken_links: HashMap<LinkGroup, String>,
+}
+
+/// Whether one chunk comes right after another in the same file.
+fn follows(one: &Wanted<Destination>, next: &Wanted<Destination>) -> bool {
+    match (one.tag, next.tag) {
+        (Destination::Part { file, offset }, Destination::Part { file: same, offset: end }) => {
+            file == same && offset + u64::from(one.place.bytes) == end
+        }
+        _ => false,
+    }
 }
 
 fn shown(path: &[u8]) -> String {
@@ -83,6 +122,7 @@ impl<'a> TreeWriter<'a> {
             files: Vec::new(),
             names: Vec::new(),
             wanted: Vec::new(),
+            wholes: Vec::new(),
             unfinished: Vec::new(),
             broken: HashMap::new(),
             broken_links: HashMap::new(),
@@ -159,15 +199,17 @@ impl<'a> TreeWriter<'a> {
         self.files.push(file.clone());
         self.names.push(shown(path));
         let nodes = self.nodes;
+        let mut dense = true;
         reader::extents(nodes, content, &mut |offset, extent| {
             match extent {
                 Extent::Chunk { id, bytes } => {
-                    self.wanted.push((id, bytes, Destination { file: number, offset }));
+                    self.wanted.push((id, bytes, Destination::Part { file: number, offset }));
                     if self.wanted.len() >= WINDOW_CHUNKS {
                         self.write_content()?;
                     }
                 }
                 Extent::Hole { bytes } => {
+                    dense = false;
                     self.report.bytes_kept += bytes;
                     self.target.clear(&file, offset, bytes)?;
                     self.repository.monitor().count(Counter::BytesRestored, bytes);
@@ -175,13 +217,20 @@ impl<'a> TreeWriter<'a> {
             }
             Ok(())
         })?;
+        if dense {
+            self.target.reserve(&file);
+        }
         Ok(number)
     }
 
-    /// Fetches and writes the content of the window, then finishes its entries in order.
+    /// Fetches and writes the content of the window, then finishes its entries: directories last, since
+    /// one may not let its owner in any more.
     fn write_window(&mut self) -> Result<(), Error> {
-        self.write_content()?;
+        while !self.wanted.is_empty() {
+            self.write_content()?;
+        }
         let broken = std::mem::take(&mut self.broken);
+        let mut sound = Vec::with_capacity(self.unfinished.len());
         for entry in std::mem::take(&mut self.unfinished) {
             let message = match (entry.file, entry.meta.link) {
                 (Some(file), group) => {
@@ -194,13 +243,24 @@ impl<'a> TreeWriter<'a> {
                 (None, Some(group)) => self.broken_links.get(&group).cloned(),
                 (None, None) => None,
             };
-            if let Some(message) = message {
-                let path = entry.path.below(self.target.path()).display().to_string();
-                let error = Error::ContentDamaged { path: path.clone(), message };
-                self.damage(&path, error)?;
+            let Some(message) = message else {
+                sound.push(entry);
                 continue;
-            }
-            for problem in self.target.finish(&entry.path, &entry.node, &entry.meta) {
+            };
+            let path = entry.path.below(self.target.path()).display().to_string();
+            let error = Error::ContentDamaged { path: path.clone(), message };
+            self.damage(&path, error)?;
+        }
+        let is_directory = |entry: &Unfinished| matches!(entry.node, Node::Directory(_));
+        let (directories, others): (Vec<_>, Vec<_>) = sound.into_iter().partition(is_directory);
+        let target = self.target;
+        let finish = |entry: &Unfinished| target.finish(&entry.path, &entry.node, &entry.meta);
+        let problems = others.par_iter().with_min_len(FINISH_MIN).flat_map_iter(finish);
+        for problem in problems.collect::<Vec<_>>() {
+            self.failed(problem)?;
+        }
+        for entry in directories {
+            for problem in finish(&entry) {
                 self.failed(problem)?;
             }
         }
@@ -214,55 +274,186 @@ impl<'a> TreeWriter<'a> {
     /// Fetches and writes the chunks listed so far. Notes the files whose content cannot be had.
     fn write_content(&mut self) -> Result<(), Error> {
         let asked = std::mem::take(&mut self.wanted);
+        let wholes = std::mem::take(&mut self.wholes);
         let ids = asked.iter().map(|(id, _, _)| *id).collect::<Vec<_>>();
         let places = self.nodes.locate(&ids)?;
-        let mut broken = std::mem::take(&mut self.broken);
+        let writing = Writing {
+            target: self.target,
+            monitor: self.repository.monitor(),
+            keep_going: self.keep_going,
+            files: &self.files,
+            names: &self.names,
+            wholes: &wholes,
+            broken: Mutex::new(std::mem::take(&mut self.broken)),
+            outcome: Mutex::default(),
+            bytes_written: AtomicU64::new(0),
+            bytes_kept: AtomicU64::new(0),
+        };
         let mut wanted = Vec::with_capacity(asked.len());
         for ((id, bytes, tag), place) in asked.into_iter().zip(places) {
             match place {
                 Some(place) if place.bytes == bytes => wanted.push(Wanted { id, place, tag }),
-                _ => {
-                    let message = Error::ChunkMissing { chunk: id }.to_string();
-                    if !self.keep_going {
-                        let path = self.names.get(tag.file).cloned().unwrap_or_default();
-                        return Err(Error::ContentDamaged { path, message });
+                _ => writing.cannot_be_had([tag], Error::ChunkMissing { chunk: id })?,
+            }
+        }
+        let nodes = self.nodes;
+        self.target.writing(|sink| {
+            nodes.fetch(wanted, &|run, content| match content {
+                Ok(content) => writing.write(sink, run, content),
+                Err(error) => writing.cannot_be_had(run.iter().map(|wanted| wanted.tag), error),
+            })
+        })?;
+        self.report.bytes_written += writing.bytes_written.into_inner();
+        self.report.bytes_kept += writing.bytes_kept.into_inner();
+        self.broken = writing.broken.into_inner();
+        let outcome = writing.outcome.into_inner();
+        for problem in outcome.problems {
+            self.failed(problem)?;
+        }
+        let left = outcome.left.into_iter().collect::<HashSet<_>>();
+        for (number, Whole { path, name, entry }) in wholes.into_iter().enumerate() {
+            if left.contains(&number) {
+                self.make(path, &name, &entry)?;
+            } else {
+                self.count(&entry.node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes anything but a directory, and lists its content.
+    fn make(&mut self, place: SafePath, path: &[u8], entry: &Entry) -> Result<(), Error> {
+        let created = match self.target.create(&place, &entry.node, &entry.meta) {
+            Ok(created) => created,
+            Err(error) => return self.failed(error),
+        };
+        self.count(&entry.node);
+        let mut file = None;
+        match created {
+            Created::File(made) => match self.list_content(path, made, entry) {
+                Ok(number) => file = Some(number),
+                Err(error) => {
+                    if let Some(group) = entry.meta.link {
+                        self.broken_links.insert(group, error.to_string());
                     }
-                    broken.entry(tag.file).or_insert(message);
+                    return self.damage(&shown(path), error);
+                }
+            },
+            Created::Kept => {
+                self.report.files_kept += 1;
+                if let Node::File(content) = &entry.node {
+                    self.report.bytes_kept += content.bytes;
+                    self.repository.monitor().count(Counter::BytesRestored, content.bytes);
+                }
+            }
+            Created::Linked | Created::Node | Created::Directory { .. } => {}
+        }
+        let (node, meta) = (entry.node.clone(), entry.meta.clone());
+        self.unfinished.push(Unfinished { path: place, node, meta, file });
+        Ok(())
+    }
+}
+
+/// The content of a window while it is written, from many threads.
+struct Writing<'w> {
+    target: &'w Target,
+    monitor: &'w dyn Monitor,
+    keep_going: bool,
+    files: &'w [TargetFile],
+    names: &'w [String],
+    wholes: &'w [Whole],
+    broken: Mutex<HashMap<usize, String>>,
+    outcome: Mutex<WholeOutcome>,
+    bytes_written: AtomicU64,
+    bytes_kept: AtomicU64,
+}
+
+impl Writing<'_> {
+    /// Writes chunks that follow one another in `content` to where they belong.
+    fn write(
+        &self,
+        sink: &Sink<'_>,
+        run: &[Wanted<Destination>],
+        mut content: &[u8],
+    ) -> Result<(), Error> {
+        // What follows one another in a frame mostly does so in a file too. Of a file that was
+        // there before each chunk is compared by itself.
+        let joined = |one: &Wanted<Destination>, next: &Wanted<Destination>| {
+            follows(one, next) && self.is_new(one.tag)
+        };
+        for run in run.chunk_by(joined) {
+            let bytes = run.iter().map(|wanted| wanted.place.bytes as usize).sum::<usize>();
+            let (Some((part, rest)), Some(first)) = (content.split_at_checked(bytes), run.first())
+            else {
+                return Err(Error::Internal { part: "the restore" });
+            };
+            content = rest;
+            let wrote = match first.tag {
+                Destination::Part { file, offset } => {
+                    let file =
+                        self.files.get(file).ok_or(Error::Internal { part: "the restore" })?;
+                    sink.write_if_different(file, offset, part)?
+                }
+                Destination::Whole(number) => {
+                    if !self.write_whole(number, part)? {
+                        continue;
+                    }
+                    true
+                }
+            };
+            let counter = if wrote { &self.bytes_written } else { &self.bytes_kept };
+            counter.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.monitor.count(Counter::BytesRestored, bytes as u64);
+        }
+        Ok(())
+    }
+
+    fn is_new(&self, tag: Destination) -> bool {
+        match tag {
+            Destination::Part { file, .. } => {
+                self.files.get(file).is_some_and(|file| file.existing_bytes() == 0)
+            }
+            Destination::Whole(_) => false,
+        }
+    }
+
+    /// Makes a file that is one chunk; false when that is left to the ordinary way.
+    fn write_whole(&self, number: usize, content: &[u8]) -> Result<bool, Error> {
+        let Some(Whole { path, entry, .. }) = self.wholes.get(number) else {
+            return Err(Error::Internal { part: "the restore" });
+        };
+        let made = self.target.create_whole(path, &entry.meta, content)?;
+        let done = made.is_some();
+        match made {
+            Some(problems) if problems.is_empty() => {}
+            Some(problems) => self.outcome.lock().problems.extend(problems),
+            None => self.outcome.lock().left.push(number),
+        }
+        Ok(done)
+    }
+
+    /// Notes files of which chunks cannot be had because of damage, or ends the restore.
+    fn cannot_be_had(
+        &self,
+        tags: impl IntoIterator<Item = Destination>,
+        error: Error,
+    ) -> Result<(), Error> {
+        if !error.is_damage() {
+            return Err(error);
+        }
+        for tag in tags {
+            match tag {
+                // Made the ordinary way it is told like any other.
+                Destination::Whole(number) => self.outcome.lock().left.push(number),
+                Destination::Part { file, .. } if self.keep_going => {
+                    self.broken.lock().entry(file).or_insert_with(|| error.to_string());
+                }
+                Destination::Part { file, .. } => {
+                    let path = self.names.get(file).cloned().unwrap_or_default();
+                    return Err(Error::ContentDamaged { path, message: error.to_string() });
                 }
             }
         }
-        let broken = Mutex::new(broken);
-        let (written, kept) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (target, monitor, keep_going) =
-            (self.target, self.repository.monitor(), self.keep_going);
-        let (files, names) = (&self.files, &self.names);
-        self.nodes.fetch(wanted, &|wanted, chunk| {
-            let Destination { file: number, offset } = wanted.tag;
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                Err(error) if keep_going && error.is_damage() => {
-                    broken.lock().entry(number).or_insert_with(|| error.to_string());
-                    return Ok(());
-                }
-                Err(error) if error.is_damage() => {
-                    let path = names.get(number).cloned().unwrap_or_default();
-                    return Err(Error::ContentDamaged { path, message: error.to_string() });
-                }
-                Err(error) => return Err(error),
-            };
-            let Some(file) = files.get(number) else {
-                return Err(Error::Internal { part: "the restore" });
-            };
-            let bytes = chunk.len() as u64;
-            let counter =
-                if target.write_if_different(file, offset, chunk)? { &written } else { &kept };
-            counter.fetch_add(bytes, Ordering::Relaxed);
-            monitor.count(Counter::BytesRestored, bytes);
-            Ok(())
-        })?;
-        self.report.bytes_written += written.into_inner();
-        self.report.bytes_kept += kept.into_inner();
-        self.broken = broken.into_inner();
         Ok(())
     }
 }
@@ -270,7 +461,8 @@ impl<'a> TreeWriter<'a> {
 impl Visitor for TreeWriter<'_> {
     fn entry(&mut self, path: &[u8], entry: &Entry) -> Result<Visit, Error> {
         self.repository.check_cancelled()?;
-        if self.wanted.len() >= WINDOW_CHUNKS || self.unfinished.len() >= WINDOW_ENTRIES {
+        let entries = self.unfinished.len() + self.wholes.len();
+        if self.wanted.len() >= WINDOW_CHUNKS || entries >= WINDOW_ENTRIES {
             self.write_window()?;
         }
         let joined = match self.above.last() {
@@ -284,42 +476,31 @@ impl Visitor for TreeWriter<'_> {
                 return Ok(Visit::Skip);
             }
         };
-        let created = match self.target.create(&place, &entry.node, &entry.meta) {
-            Ok(created) => created,
-            Err(error) => {
-                self.failed(error)?;
-                return Ok(Visit::Skip);
-            }
-        };
-        self.count(&entry.node);
-        let mut file = None;
-        match created {
-            Created::Directory { .. } => {
-                // Its metadata comes when it is left: what is made in it changes its times.
-                self.above.push(place);
-                return Ok(Visit::Descend);
-            }
-            Created::File(made) => match self.list_content(path, made, entry) {
-                Ok(number) => file = Some(number),
-                Err(error) => {
-                    if let Some(group) = entry.meta.link {
-                        self.broken_links.insert(group, error.to_string());
-                    }
-                    self.damage(&shown(path), error)?;
-                    return Ok(Visit::Skip);
+        match (&entry.node, entry.meta.link) {
+            (Node::Directory(_), _) => match self.target.create(&place, &entry.node, &entry.meta) {
+                Ok(_) => {
+                    self.count(&entry.node);
+                    // Its metadata comes when it is left: what is made in it changes its times.
+                    self.above.push(place);
+                    return Ok(Visit::Descend);
                 }
+                Err(error) => self.failed(error)?,
             },
-            Created::Kept => {
-                self.report.files_kept += 1;
-                if let Node::File(content) = &entry.node {
-                    self.report.bytes_kept += content.bytes;
-                    self.repository.monitor().count(Counter::BytesRestored, content.bytes);
+            (Node::File(Content { bytes: all, extents: Extents::Inline(extents) }), None)
+                if self.target.is_fresh() =>
+            {
+                match extents.as_slice() {
+                    [Extent::Chunk { id, bytes }] if u64::from(*bytes) == *all => {
+                        let tag = Destination::Whole(self.wholes.len());
+                        self.wanted.push((*id, *bytes, tag));
+                        let (name, entry) = (path.to_vec(), entry.clone());
+                        self.wholes.push(Whole { path: place, name, entry });
+                    }
+                    _ => self.make(place, path, entry)?,
                 }
             }
-            Created::Linked | Created::Node => {}
+            _ => self.make(place, path, entry)?,
         }
-        let (node, meta) = (entry.node.clone(), entry.meta.clone());
-        self.unfinished.push(Unfinished { path: place, node, meta, file });
         Ok(Visit::Skip)
     }
 

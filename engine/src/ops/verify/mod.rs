@@ -292,18 +292,19 @@ fn check_contents(
     let bytes = chosen.iter().map(|pack| u64::from(pack.record.bytes)).sum();
     repository.monitor().stage("verify: packs", Some((Counter::BytesVerified, bytes)));
     let checker = packs::PackCheck::new(repository, catalog)?;
-    for group in chosen.chunks(LEDGER_WRITE_PACKS) {
-        let outcomes = group
-            .par_iter()
-            .with_max_len(1)
-            .filter(|pack| !bad.packs.contains(&pack.number))
-            .map(|pack| {
-                repository.check_cancelled()?;
-                checker.check(pack.number, &pack.record).map(|found| (pack, found))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
+    let readable = chosen.iter().filter(|pack| !bad.packs.contains(&pack.number));
+    let mut chosen = readable.collect::<Vec<_>>().into_iter().peekable();
+    let (mut group, mut chunks) = (Vec::new(), 0_usize);
+    while let Some(pack) = chosen.next() {
+        group.push(pack);
+        chunks = chunks.saturating_add(pack.record.chunks as usize);
+        if chosen.peek().is_some() && group.len() < GROUP_PACKS_MAX && chunks < GROUP_CHUNKS {
+            continue;
+        }
+        repository.check_cancelled()?;
+        let outcomes = checker.check_all(&group)?;
         let mut ledger = Vec::with_capacity(outcomes.len());
-        for (pack, found) in outcomes {
+        for (pack, found) in group.drain(..).zip(outcomes) {
             if !found.findings.is_empty() && was_collected(repository, catalog, &pack.record)? {
                 continue;
             }
@@ -320,6 +321,7 @@ fn check_contents(
         }
         catalog.index().ledger_put(&ledger)?;
         note_verified(catalog, &ledger)?;
+        chunks = 0;
     }
     Ok(())
 }
@@ -329,6 +331,12 @@ fn note_verified(catalog: &Catalog, ledger: &[(PackId, LedgerEntry)]) -> Result<
     let of = |ok| ledger.iter().filter(move |(_, entry)| entry.ok == ok).map(|(id, _)| *id);
     catalog.note_verified(&of(false).collect::<Vec<_>>(), &of(true).collect::<Vec<_>>())
 }
+
+/// Packs that are checked together, at most. Then the ledger is written: a verify that is
+/// interrupted has not been in vain.
+const GROUP_PACKS_MAX: usize = 64;
+/// Chunks of these packs; with their frames and bases about 100 bytes each.
+const GROUP_CHUNKS: usize = 200_000;
 
 /// Whether a pack is gone because it was collected meanwhile.
 fn was_collected(
@@ -341,9 +349,6 @@ fn was_collected(
     Ok(catalog.is_condemned(&pack.id)
         && matches!(repository.store().size(&name), Err(StoreError::NotFound { .. })))
 }
-
-/// Packs after which the ledger is written: a verify that is interrupted has not been in vain.
-const LEDGER_WRITE_PACKS: usize = 64;
 
 fn ledger_entry(repository: &Repository, ok: bool) -> LedgerEntry {
     let verified_ms = u64::try_from(repository.context.clock.now_ms()).unwrap_or_default();

@@ -1,21 +1,26 @@
-//! Reads one pack from front to back: its hash, every frame, every chunk, its own directory.
+//! Reads packs from front to back: their hash, every frame, every chunk, their own directory. Many at
+//! once, so that a frame that serves others as base is decoded once for all; and one by one where
+//! something is wrong, to tell what.
 
 use cairn_format::error::FormatError;
 use cairn_format::ids::ChunkId;
 use cairn_format::names::ObjectName;
 use cairn_format::pack::FrameDescription;
+use cairn_format::segment::NAMESPACE_TRUSTED;
 use rayon::prelude::*;
 
 use super::{Finding, pack_name};
 use crate::context::Counter;
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
-use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
+use crate::index::local::{ChunkPlace, PackAge, PackNumber, PackRecord};
 use crate::pack::reader::available;
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
+use crate::repo::sweep::FrameTask;
 use crate::seal::PartOpener;
 use crate::store::StoreError;
+use crate::timings::Stage;
 
 /// Bytes of a pack read with one request.
 const READ_BYTES: u64 = 4 << 20;
@@ -70,11 +75,56 @@ impl<'a> PackCheck<'a> {
         Ok(Self { repository, catalog })
     }
 
-    /// Checks one pack.
+    /// Checks packs.
     ///
     /// # Errors
     /// Failures of the store or the cache that are not damage.
-    pub fn check(&self, number: PackNumber, pack: &PackRecord) -> Result<PackFindings, Error> {
+    pub fn check_all(&self, packs: &[&PackAge]) -> Result<Vec<PackFindings>, Error> {
+        let frames = packs
+            .par_iter()
+            .map(|pack| self.catalog.frames(pack.number))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let mut tasks = Vec::new();
+        let mut sound = vec![true; packs.len()];
+        for (index, (pack, frames)) in packs.iter().zip(&frames).enumerate() {
+            match tasks_of(index, pack.number, frames) {
+                Ok(of_pack) => tasks.extend(of_pack),
+                Err(_) => sound.iter_mut().skip(index).take(1).for_each(|sound| *sound = false),
+            }
+        }
+        let reader = self.repository.chunk_reader(NAMESPACE_TRUSTED)?;
+        let numbers = packs.iter().map(|pack| pack.number).collect::<Vec<_>>();
+        let (left, hashes) = reader.sweep_packs(tasks, &numbers, &|task, plain| {
+            let (pack, frame) = task.job;
+            let found = packs.get(pack).zip(frames.get(pack).and_then(|all| all.get(frame)));
+            let bytes = u64::from(task.place.plain_bytes);
+            let _checking = self.repository.context.timings.span(Stage::Check, bytes);
+            Ok(found.is_some_and(|(pack, frame)| {
+                reader.wrong_chunks(&pack.record, &task.place, frame, plain).is_empty()
+            }))
+        })?;
+        for (index, _) in left {
+            sound.iter_mut().skip(index).take(1).for_each(|sound| *sound = false);
+        }
+        let all = packs.par_iter().zip(frames).zip(sound).with_max_len(1);
+        all.map(|((pack, frames), sound)| {
+            self.repository.check_cancelled()?;
+            let mut found = PackFindings::default();
+            if sound && hashes.get(&pack.number) == Some(&true) {
+                self.check_directory(&pack.record, &frames, &reader, &mut found)?;
+                self.repository.monitor().count(Counter::PacksVerified, 1);
+                return Ok(found);
+            }
+            self.check(pack.number, &pack.record)
+        })
+        .collect()
+    }
+
+    /// Checks one pack by itself.
+    ///
+    /// # Errors
+    /// Failures of the store or the cache that are not damage.
+    fn check(&self, number: PackNumber, pack: &PackRecord) -> Result<PackFindings, Error> {
         let mut found = PackFindings::default();
         let chunks = self.repository.chunk_reader(pack.writer)?;
         let opener = match chunks.opener(pack) {
@@ -102,7 +152,7 @@ impl<'a> PackCheck<'a> {
             found.frames.extend(rest);
             return Ok(found);
         }
-        self.check_directory(&cursor, &chunks, &mut found)?;
+        self.check_directory(pack, &cursor.frames, &chunks, &mut found)?;
         self.repository.monitor().count(Counter::PacksVerified, 1);
         Ok(found)
     }
@@ -148,13 +198,13 @@ impl<'a> PackCheck<'a> {
     /// The pack's own directory says what the index says.
     fn check_directory(
         &self,
-        cursor: &Cursor<'_>,
+        pack: &PackRecord,
+        frames: &[FrameDescription],
         chunks: &ChunkReader<'_>,
         found: &mut PackFindings,
     ) -> Result<(), Error> {
-        let pack = cursor.pack;
         match chunks.directory(pack) {
-            Ok(section) if section.frames == cursor.frames && section.namespace == pack.writer => {}
+            Ok(section) if section.frames == frames && section.namespace == pack.writer => {}
             Ok(_) => {
                 let message = "its directory and the index describe it differently".to_owned();
                 found.add(pack, "pack.directory", message);
@@ -230,6 +280,24 @@ impl Cursor<'_> {
         }
         Ok(())
     }
+}
+
+/// A task for each frame of a pack; its job: indices of the pack and the frame.
+fn tasks_of(
+    index: usize,
+    number: PackNumber,
+    frames: &[FrameDescription],
+) -> Result<Vec<FrameTask<(usize, usize)>>, FormatError> {
+    let mut offset = cairn_format::envelope::HEADER_BYTES as u64;
+    let mut tasks = Vec::with_capacity(frames.len());
+    for (in_pack, frame) in frames.iter().enumerate() {
+        let frame_number =
+            u32::try_from(in_pack).map_err(|_| FormatError::Value { what: "number of frames" })?;
+        let place = place_of(number, frame_number, offset, frame)?;
+        offset += u64::from(frame.sealed_bytes);
+        tasks.push(FrameTask { place, job: (index, in_pack) });
+    }
+    Ok(tasks)
 }
 
 fn place_of(

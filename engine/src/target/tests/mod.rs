@@ -1,6 +1,8 @@
 //! Tests of restoring whole trees.
 
+mod direct;
 mod hostile;
+mod small;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -1,0 +1,324 @@
+//! Large new files are written past the page cache.
+//!
+//! What is restored must reach the medium before the restore says so, and is rarely read again at
+//! once: copying it into the page cache costs more than half of the processor time of such a
+//! restore, drives out what others use, and leaves all writing to the end. So whole blocks are
+//! copied to aligned buffers and written by threads of their own while others decode. Blocks that
+//! come in pieces are put together first; those that stay incomplete go through the page cache, and
+//! no block goes both ways. Where the file system does not do this, everything goes through it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use parking_lot::Mutex;
+use rustix::fd::OwnedFd;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::create::{Target, proc_path};
+use super::edges::{Edge, Edges, OutOfBlock};
+use super::error::TargetError;
+use super::file::TargetFile;
+use crate::timings::Stage;
+
+/// What offsets, lengths and memory are multiples of: no common device has larger blocks.
+const ALIGN_BYTES: usize = 4096;
+/// Written at once.
+const BLOCK_BYTES: usize = 512 << 10;
+/// Blocks under way; the memory this takes.
+const BLOCKS: usize = 16;
+/// Threads that write: each waits for the device most of the time, and devices are fast only when
+/// they are given much at once.
+const WRITERS: usize = 8;
+/// Files from this length on are written so; smaller ones are read soon or cost little.
+const FILE_BYTES_MIN: u64 = 4 << 20;
+
+/// Memory to be written, at an aligned address.
+#[derive(Default)]
+struct Block {
+    memory: Vec<u8>,
+    start: usize,
+    bytes: usize,
+}
+
+impl Block {
+    fn fill(&mut self, content: &[u8]) {
+        if self.memory.is_empty() {
+            self.memory = vec![0; BLOCK_BYTES + ALIGN_BYTES];
+            self.start = self.memory.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES);
+        }
+        self.bytes = content.len();
+        if let Some(room) = self.memory.get_mut(self.start..self.start + content.len()) {
+            room.copy_from_slice(content);
+        }
+    }
+
+    fn content(&self) -> &[u8] {
+        self.memory.get(self.start..self.start + self.bytes).unwrap_or_default()
+    }
+}
+
+/// A block on its way into a file.
+struct Job {
+    file: TargetFile,
+    direct: Arc<OwnedFd>,
+    offset: u64,
+    block: Block,
+}
+
+/// Takes content for files; see [`Target::writing`].
+pub struct Sink<'t> {
+    target: &'t Target,
+    jobs: SyncSender<Job>,
+    free: Mutex<Receiver<Block>>,
+    edges: Mutex<Edges>,
+    failure: &'t Failure,
+}
+
+/// The first failure of a writer.
+#[derive(Default)]
+struct Failure {
+    any: AtomicBool,
+    first: Mutex<Option<TargetError>>,
+}
+
+impl Failure {
+    fn note(&self, error: TargetError) {
+        self.any.store(true, Ordering::Release);
+        self.first.lock().get_or_insert(error);
+    }
+}
+
+/// Cuts a run into the end of a block, whole blocks, and the beginning of a block.
+fn split(offset: u64, bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let in_block = usize::try_from(offset % ALIGN_BYTES as u64).unwrap_or_default();
+    let head = (ALIGN_BYTES - in_block) % ALIGN_BYTES;
+    let (head, rest) = bytes.split_at(head.min(bytes.len()));
+    let (blocks, tail) = rest.split_at(rest.len() - rest.len() % ALIGN_BYTES);
+    (head, blocks, tail)
+}
+
+impl Target {
+    /// Lets `work` write content through a [`Sink`]; when this returns it is all written, though
+    /// not durable.
+    ///
+    /// # Errors
+    /// Whatever `work` fails with; else the first failure to write.
+    pub fn writing<R, E: From<TargetError>>(
+        &self,
+        work: impl FnOnce(&Sink<'_>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let failure = Failure::default();
+        let (jobs, waiting) = sync_channel(BLOCKS);
+        let (freed, free) = sync_channel(BLOCKS);
+        for _ in 0..BLOCKS {
+            // There is room for all of them.
+            let _ = freed.try_send(Block::default());
+        }
+        let waiting = Mutex::new(waiting);
+        let outcome = std::thread::scope(|threads| {
+            for _ in 0..WRITERS {
+                let freed = freed.clone();
+                threads.spawn(|| self.write_jobs(&waiting, freed, &failure));
+            }
+            drop(freed);
+            let (free, edges) = (Mutex::new(free), Mutex::default());
+            let sink = Sink { target: self, jobs, free, edges, failure: &failure };
+            let outcome = work(&sink);
+            let rest = sink.edges.lock().drain(true);
+            match sink.write_edges(rest) {
+                Err(error) if outcome.is_ok() => Err(error.into()),
+                _ => outcome,
+            }
+        });
+        match failure.first.into_inner() {
+            Some(error) => outcome.and(Err(error.into())),
+            None => outcome,
+        }
+    }
+
+    fn write_jobs(
+        &self,
+        waiting: &Mutex<Receiver<Job>>,
+        freed: SyncSender<Block>,
+        failure: &Failure,
+    ) {
+        loop {
+            let Ok(job) = waiting.lock().recv() else { return };
+            if !failure.any.load(Ordering::Acquire)
+                && let Err(error) = self.write_direct(&job)
+            {
+                failure.note(error);
+            }
+            // Nobody waits for it any more when this fails.
+            let _ = freed.send(job.block);
+        }
+    }
+
+    fn write_direct(&self, job: &Job) -> Result<(), TargetError> {
+        let content = job.block.content();
+        let _writing = self.timings.span(Stage::Write, content.len() as u64);
+        let mut done = 0;
+        while let Some(rest) = content.get(done..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pwrite(&*job.direct, rest, job.offset + done as u64) {
+                Ok(written) if written > 0 && written % ALIGN_BYTES == 0 => done += written,
+                Err(Errno::INTR) => {}
+                Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
+                    let path = job.file.path.below(self.path());
+                    return Err(TargetError::io("write", &path, error));
+                }
+                // This file system or device wants something else.
+                Ok(_) | Err(_) => {
+                    self.direct_refused.store(true, Ordering::Relaxed);
+                    return self.write_at(&job.file, job.offset + done as u64, rest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the file system lay out a file that will be written wholly, without holes: finding room
+    /// for every block by itself costs twice the time of writing it. Only advice: where it fails,
+    /// writing shows what is wrong.
+    pub fn reserve(&self, file: &TargetFile) {
+        if let (Some(_), Ok(open)) = (self.opened_direct(file), self.opened(file)) {
+            let flags = FallocateFlags::KEEP_SIZE;
+            let _advice = rustix::fs::fallocate(&*open, flags, 0, file.bytes);
+        }
+    }
+
+    /// The file opened to be written past the page cache, if that is to be done and can be.
+    fn opened_direct(&self, file: &TargetFile) -> Option<Arc<OwnedFd>> {
+        let fit = file.existing_bytes == 0 && file.bytes >= FILE_BYTES_MIN;
+        if !fit || self.options.zeros_to_holes || self.direct_refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        if let Some(open) = self.open_direct.get(file.id) {
+            return Some(open);
+        }
+        // The path leads to the very file that is open already.
+        let open = self.opened(file).ok()?;
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        match rustix::fs::open(proc_path(&open), flags, Mode::empty()) {
+            Ok(direct) => Some(self.open_direct.put(file.id, direct)),
+            Err(_) => {
+                self.direct_refused.store(true, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+impl Sink<'_> {
+    /// What cannot be: the threads that write have ended, or a piece lies where it was not cut.
+    fn gone(&self, file: &TargetFile) -> TargetError {
+        TargetError::io("write", &file.path.below(self.target.path()), Errno::IO)
+    }
+
+    /// Writes bytes at an offset unless they are there already; says whether it did. What comes of
+    /// large files may still be under way. No byte of a file may be written twice.
+    ///
+    /// # Errors
+    /// As [`Target::write_if_different`]; a failure may be of what was written before.
+    pub fn write_if_different(
+        &self,
+        file: &TargetFile,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<bool, TargetError> {
+        if self.failure.any.load(Ordering::Acquire)
+            && let Some(error) = self.failure.first.lock().take()
+        {
+            return Err(error);
+        }
+        let Some(direct) = self.target.opened_direct(file) else {
+            let _writing = self.target.timings.span(Stage::Write, bytes.len() as u64);
+            return self.target.write_if_different(file, offset, bytes);
+        };
+        self.target.check_bounds(file, offset, bytes.len() as u64)?;
+        let (head, blocks, tail) = split(offset, bytes);
+        self.gather(file, &direct, offset, head)?;
+        let mut at = offset + head.len() as u64;
+        for part in blocks.chunks(BLOCK_BYTES) {
+            self.send(file, &direct, at, part)?;
+            at += part.len() as u64;
+        }
+        self.gather(file, &direct, at, tail)?;
+        Ok(true)
+    }
+
+    /// Adds part of a block; writes the block when it is complete.
+    fn gather(
+        &self,
+        file: &TargetFile,
+        direct: &Arc<OwnedFd>,
+        offset: u64,
+        piece: &[u8],
+    ) -> Result<(), TargetError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let mut edges = self.edges.lock();
+        let complete =
+            edges.add(file, offset, piece, ALIGN_BYTES).map_err(|OutOfBlock| self.gone(file))?;
+        let too_many = edges.drain(false);
+        drop(edges);
+        self.write_edges(too_many)?;
+        match complete {
+            Some(edge) if edge.block.len() == ALIGN_BYTES => {
+                self.send(file, direct, edge.offset, &edge.block)
+            }
+            // The last block of a file is shorter.
+            Some(edge) => self.write_edges(vec![edge]),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes parts of blocks through the page cache.
+    fn write_edges(&self, edges: Vec<Edge>) -> Result<(), TargetError> {
+        for edge in edges {
+            for (offset, piece) in edge.pieces() {
+                let _writing = self.target.timings.span(Stage::Write, piece.len() as u64);
+                self.target.write_at(&edge.file, offset, piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands whole blocks to the writers.
+    fn send(
+        &self,
+        file: &TargetFile,
+        direct: &Arc<OwnedFd>,
+        offset: u64,
+        content: &[u8],
+    ) -> Result<(), TargetError> {
+        let waiting = self.target.timings.waiting(Stage::Write);
+        let Ok(mut block) = self.free.lock().recv() else { return Err(self.gone(file)) };
+        drop(waiting);
+        block.fill(content);
+        let job = Job { file: file.clone(), direct: Arc::clone(direct), offset, block };
+        self.jobs.send(job).map_err(|_| self.gone(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_split_where_blocks_begin_and_end() {
+        let run = vec![7; 20_000];
+        let lengths = |offset, bytes: usize| {
+            let (head, blocks, tail) = split(offset, &run[..bytes]);
+            (head.len(), blocks.len(), tail.len())
+        };
+        assert_eq!(lengths(0, 8192), (0, 8192, 0));
+        assert_eq!(lengths(1, 8192), (4095, 4096, 1));
+        assert_eq!(lengths(4095, 4098), (1, 4096, 1));
+        assert_eq!(lengths(10, 20), (20, 0, 0));
+        assert_eq!(lengths(4090, 20), (6, 0, 14));
+        assert_eq!(lengths(8192, 20_000), (0, 16_384, 3616));
+    }
+}
