@@ -136,35 +136,50 @@ def update_tree(source, target, left_out=()):
     """Makes `target` equal `source`: what is the same is not touched, inodes stay.
 
     Files of equal length and time are taken for equal. `left_out` names entries of the
-    root; directories of these names stay, empty.
+    root: files that are not copied, and directories that are, empty.
     """
-    for place, folders, names in os.walk(source):
-        relative = os.path.relpath(place, source)
-        there = os.path.normpath(os.path.join(target, relative))
-        os.makedirs(there, exist_ok=True)
-        if relative != "." and relative in left_out:
-            folders.clear()
-            names = []
-        if relative == ".":
-            names = [name for name in names if name not in left_out]
-        for gone in set(os.listdir(there)) - set(names) - set(folders):
-            path = os.path.join(there, gone)
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
-        for name in names:
-            _update_file(os.path.join(place, name), os.path.join(there, name))
+    os.makedirs(target, exist_ok=True)
+    wanted = {entry.name: entry for entry in os.scandir(source)}
+    for there in list(os.scandir(target)):
+        entry = wanted.get(there.name)
+        if entry is None or entry.name in left_out or _kind(entry) != _kind(there):
+            remove(there.path)
+    for name, entry in wanted.items():
+        path = os.path.join(target, name)
+        if entry.is_symlink():
+            if not os.path.islink(path):
+                os.symlink(os.readlink(entry.path), path)
+        elif not entry.is_dir():
+            if name not in left_out:
+                _update_file(entry, path)
+        elif name in left_out:
+            os.makedirs(path, exist_ok=True)
+        else:
+            update_tree(entry.path, path)
+
+
+def remove(path):
+    """Deletes a file, or a folder with all that is in it."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def _kind(entry):
+    return "link" if entry.is_symlink() else "folder" if entry.is_dir() else "file"
 
 
 def _update_file(source, target):
-    new = os.stat(source)
-    if os.path.exists(target):
+    new = source.stat()
+    try:
         old = os.stat(target)
-        if (old.st_size, old.st_mtime_ns) == (new.st_size, new.st_mtime_ns):
-            return
-    shutil.copyfile(source, target)
-    os.utime(target, ns=(new.st_mtime_ns, new.st_mtime_ns))
+    except FileNotFoundError:
+        old = None
+    if old is None or (old.st_size, old.st_mtime_ns) != (new.st_size, new.st_mtime_ns):
+        shutil.copyfile(source.path, target)
+        os.chmod(target, new.st_mode & 0o7777)
+        os.utime(target, ns=(new.st_mtime_ns, new.st_mtime_ns))
 
 
 def print_notes(scale):
