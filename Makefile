@@ -38,8 +38,9 @@ lint-deny: setup ## Check licences and sources of all dependencies.
 	deny=$$(tests/setup/tool.sh cargo-deny $(CARGO_DENY_VERSION) cargo-deny) && \
 	"$$deny" --locked check licenses bans sources
 
-test-python: setup ## Test what judges the demo.
+test-python: setup ## Test what judges the demo and the comparisons.
 	cd tests/demo && /usr/bin/python3 -m unittest --quiet
+	cd benches/compare && /usr/bin/python3 -m unittest --quiet
 
 fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60).
 	tests/setup/fuzz.sh

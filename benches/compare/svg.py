@@ -1,5 +1,6 @@
 """Charts as SVG, written by hand: nothing is needed to make them or to read their source."""
 
+import math
 from html import escape
 
 FONT = "font-family='sans-serif'"
@@ -51,17 +52,13 @@ def legend(x, y, names):
     return parts
 
 
-def _ticks(highest):
-    """Round values from 0 to above `highest`, about five."""
+def ticks(highest):
+    """Round values from 0 to `highest` or a little above, three to six of them."""
     if highest <= 0:
         return [0, 1]
-    step = 10.0 ** (len(str(int(highest))) - 1) if highest >= 1 else 1.0
-    while highest / step < 4:
-        step /= 2
-    while highest / step < 4:
-        step /= 5
-    count = int(highest / step) + 1
-    return [number * step for number in range(count + 1)]
+    step = 10.0 ** math.floor(math.log10(highest))
+    step *= next(part for part in (5, 2, 1, 0.5, 0.2, 0.1) if highest / (step * part) >= 3)
+    return [number * step for number in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
 def curves(x, y, width, height, title, unit, series):
@@ -74,20 +71,20 @@ def curves(x, y, width, height, title, unit, series):
     if not points:
         return [text(x, y + 12, f"{title}: nothing measured", weight="bold")]
     last = max(place for place, _ in points) or 1
-    ticks = _ticks(max(value for _, value in points))
+    levels = ticks(max(value for _, value in points))
     parts = [text(x, y + 12, f"{title}, {unit}", 12, weight="bold")]
-    for tick in ticks:
-        level = bottom - (bottom - top) * tick / ticks[-1]
+    for tick in levels:
+        level = bottom - (bottom - top) * tick / levels[-1]
         parts += [line(left, level, right, level, "#dddddd", 0.7)]
         parts += [text(left - 5, level + 4, f"{tick:g}", 10, "end", GREY)]
-    for part in range(5):
-        place = last * part / 4
-        across = left + (right - left) * place / last
-        parts += [text(across, bottom + 14, f"{place:.0f}", 10, "middle", GREY)]
+    for place in ticks(last):
+        if place <= last:
+            across = left + (right - left) * place / last
+            parts += [text(across, bottom + 14, f"{place:g}", 10, "middle", GREY)]
     for (_, line_points), colour in zip(series, COLOURS):
         steps = " ".join(
             f"{left + (right - left) * place / last:.1f},"
-            f"{bottom - (bottom - top) * value / ticks[-1]:.1f}"
+            f"{bottom - (bottom - top) * value / levels[-1]:.1f}"
             for place, value in line_points
         )
         parts.append(f"<polyline points='{steps}' fill='none' stroke='{colour}' stroke-width='1.3'/>")

@@ -29,10 +29,10 @@ class Verdict:
         return self.value >= bound if self.at_least else self.value <= bound
 
     def word(self):
-        """`aim`, `pass` or `FAIL`."""
+        """`aim`, `pass`, `FAIL`, or `-` where nothing must be reached and the aim is not."""
         if self.reaches(self.aim):
             return "aim"
-        return "pass" if self.reaches(self.must) else "FAIL"
+        return {True: "pass", False: "FAIL", None: "-"}[self.reaches(self.must)]
 
 
 # Phase, how it is called, what must be reached, what is aimed at: time against the fastest peer.
