@@ -93,7 +93,8 @@ def markdown(begin, lines, image):
         "",
         f"A database that changes, given as {' and '.join(begin['sources'])}; kept are {rules}."
         " After each night the rest is forgotten and freed"
-        + (". " if begin["collects"] else " (cairn frees nothing yet: this version has no `gc`). ")
+        + (". " if begin["collects"] else " (cairn frees nothing: this version has no `gc`). ")
+        + (f"cairn's `gc` ran with --max-dead {begin['max_dead']}. " if begin.get("max_dead") is not None else "")
         + begin["condition"]
         + f" The kernel counts the harness's own {human_bytes(begin['rss_bytes_floor'])} as floor"
         " of memory.",

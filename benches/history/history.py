@@ -120,7 +120,12 @@ class History:
 
     def _night(self, step, tool, when):
         for command, env in tool.forget(MISSION_RULES, when):
-            self._measure(step, tool, "gc" if "gc" in command else "forget", command, env)
+            what = "forget"
+            if "gc" in command:
+                what = "gc"
+                if self.arguments.max_dead is not None:
+                    command = [*command, "--max-dead", str(self.arguments.max_dead)]
+            self._measure(step, tool, what, command, env)
 
     def _measure(self, step, tool, what, command, env, **options):
         before, _ = chronicle.contents(tool.repository)
@@ -181,6 +186,7 @@ def parse_arguments():
     parser.add_argument("--scale", type=float, default=0.25, help="1: a dump of 960 MiB")
     parser.add_argument("--tools", help="cairn by hours, all by days")
     parser.add_argument("--sources", help="dump by hours; files,dump by days")
+    parser.add_argument("--max-dead", type=int, help="percent, for cairn's gc (its default)")
     parser.add_argument("--report-only", action="store_true", help="of what was measured before")
     parser.add_argument("--work", default=os.path.join(ROOT, ".work/history"))
     parser.add_argument("--results", default=os.path.join(ROOT, "benches/results"))
@@ -234,6 +240,7 @@ def measure(arguments, programs, work):
         sources=arguments.sources,
         scale=arguments.scale,
         period="day" if arguments.days else "hour",
+        max_dead=arguments.max_dead,
         collects=all(tool.collects() for tool in history.tools.values() if tool.name == "cairn"),
     )
     try:
