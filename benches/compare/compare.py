@@ -264,7 +264,7 @@ def write_results(folder, result):
 def main():
     """Measures as the command line says, writes the results and prints the tables."""
     arguments = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     work = os.path.abspath(arguments.work)
     os.makedirs(work, exist_ok=True)
     path = os.path.join(work, "journal.jsonl")
@@ -281,6 +281,13 @@ def main():
     except (ToolFailed, subprocess.CalledProcessError, RuntimeError) as error:
         print(f"bench-compare: FAILED: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "bench-compare: interrupted: what was measured is kept, and the same command goes on"
+            " with the round that was begun; --report-only makes the report of whole rounds",
+            file=sys.stderr,
+        )
+        return 130
     result = result_of(arguments, journal, versions, skipped, work)
     result["machine"] = host
     if not result["workloads"]:

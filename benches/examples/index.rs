@@ -24,7 +24,7 @@ const CHUNK_BYTES: u32 = 64 << 10;
 const GROWTH_DIVISOR: u64 = 100;
 /// What a worker asks for at once: a batch of 2 MiB; and what a whole look-up of RocksDB takes.
 const BATCHES: [usize; 2] = [32, 512];
-const LOOKUPS: u64 = 2_000_000;
+const LOOKUPS: u64 = 1_000_000;
 const DISK_BYTES_MAX: u64 = 10_000_000_000;
 
 const KNOWN_PER_SECOND: (f64, f64) = (500_000.0, 2_000_000.0);
@@ -238,7 +238,7 @@ impl Report {
             "Chunks of 64 KiB: {:.1} TiB of data. 99 of 100 chunks were loaded at once, the others pack \
              by pack; then the index was closed and opened. {} MiB were given to it; peak memory is \
              the resident set of the whole process while it looked up, the lists of ids among it. \
-             Its files were in the page cache as far as memory allowed. Of each way two million \
+             Its files were in the page cache as far as memory allowed. Of each way {LOOKUPS} \
              chunks were asked for twice, and the second time is told. Known chunks lie anywhere in \
              the index: whatever answers before it (the parent's list of chunks, chunks of the same \
              run) is left out.\n",
