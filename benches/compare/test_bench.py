@@ -188,7 +188,7 @@ class Reports(unittest.TestCase):
             "sources": ["dump"],
             "tools": {"cairn": "cairn 0", "borg": "borg 1", "restic": "restic 2"},
             "scale": 1.0,
-            "period": "day",
+            "period": "hour",
             "collects": False,
             "rss_bytes_floor": 1,
         }

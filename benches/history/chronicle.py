@@ -105,7 +105,8 @@ def markdown(begin, lines, image):
     text += list(_totals(begin, lines))
     if OWN in begin["tools"]:
         for source in begin["sources"]:
-            text += ["", *_late_against_early(lines, source)]
+            if period == "hour":
+                text += ["", *_late_against_early(lines, source)]
             text += ["", *_samples_table(lines, source, backups)]
         text += ["", *_nights(lines)]
     return "\n".join(text) + "\n"
