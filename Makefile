@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CAIRN := $(TARGET)/release/cairn
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help setup build demo test lint lint-deny test-python simulate fuzz bench bench-compare measure clean
+.PHONY: help setup build demo test lint lint-deny test-python simulate fuzz bench bench-compare bench-history bench-index measure clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -38,8 +38,9 @@ lint-deny: setup ## Check licences and sources of all dependencies.
 	deny=$$(tests/setup/tool.sh cargo-deny $(CARGO_DENY_VERSION) cargo-deny) && \
 	"$$deny" --locked check licenses bans sources
 
-test-python: setup ## Test what judges the demo.
+test-python: setup ## Test what judges the demo and the comparisons.
 	cd tests/demo && /usr/bin/python3 -m unittest --quiet
+	cd benches/compare && /usr/bin/python3 -m unittest --quiet
 
 simulate: setup ## Run SEEDS (10000) simulations of backups beside collections, from seed FIRST (0).
 	cargo run --release --locked --package cairn-tests --example simulate -- $(or $(SEEDS),10000) $(or $(FIRST),0)
@@ -50,8 +51,14 @@ fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60).
 bench: setup ## Run the micro-benchmarks, or those named BENCH.
 	cargo bench --locked --package cairn-benches --bench engine -- $(BENCH)
 
-bench-compare: build ## Measure cairn beside restic, Borg and rustic.
+bench-compare: build ## Measure cairn beside restic, Borg and rustic (COMPARE_OPTIONS).
 	/usr/bin/python3 benches/compare/compare.py --cairn "$(CAIRN)" $(COMPARE_OPTIONS)
+
+bench-history: build ## Measure a month of backups each hour, or each day (HISTORY_OPTIONS).
+	/usr/bin/python3 benches/history/history.py --cairn "$(CAIRN)" $(HISTORY_OPTIONS)
+
+bench-index: setup ## Measure an index of 50 million chunks (8 GB of disk; INDEX_OPTIONS).
+	cargo run --release --locked --package cairn-benches --example index -- $(INDEX_OPTIONS)
 
 measure: build ## Measure memory and time at full size (45 GB of disk).
 	/usr/bin/python3 benches/measure/measure.py --cairn "$(CAIRN)" $(MEASURE_OPTIONS)
