@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use cairn_engine::context::INDEX_MEMORY_BYTES_DEFAULT;
+use cairn_engine::store::options::{self, RemoteOptions};
 
 use crate::arguments::{Color, Global};
 use crate::ui::errors::CliError;
@@ -138,6 +139,17 @@ pub fn index_memory_bytes(global: &Global, environment: &Environment) -> Result<
         });
     }
     Ok(bytes)
+}
+
+/// How remote repositories are reached.
+///
+/// # Errors
+/// When a variable the engine asks for is not UTF-8.
+pub fn remote(environment: &Environment) -> Result<RemoteOptions, CliError> {
+    for name in options::VARIABLES {
+        environment.text(name)?;
+    }
+    Ok(RemoteOptions::new(|name| environment.get(name)?.to_str().map(str::to_owned)))
 }
 
 /// The job of a backup: option, variable, else the host's name. Hosts never share a job unaware,

@@ -10,7 +10,7 @@ packages=(
     gcc g++ make pkg-config clang libclang-dev ca-certificates
     postgresql attr acl python3 python3-venv
 )
-requirements=tests/setup/reader-requirements.txt
+requirements=(tests/setup/reader-requirements.txt tests/setup/server-requirements.txt)
 venv=.venv
 postgres_settings=/etc/postgresql-common/createcluster.d/cairn-setup.conf
 
@@ -68,16 +68,20 @@ install_rust_components() {
     rustup component add "${wanted[@]}"
 }
 
-# The packages of the independent reader, in a Python environment of their own.
-install_reader_packages() {
-    cmp -s "$requirements" "$venv/installed.txt" && return 0
-    say "installing into $venv: $(grep -v '^#' "$requirements" | tr '\n' ' ')"
+# The packages of the independent reader and of the tests' servers, in a Python environment of
+# their own.
+install_python_packages() {
+    cat "${requirements[@]}" | cmp -s - "$venv/installed.txt" && return 0
+    say "installing into $venv: $(cat "${requirements[@]}" | grep -v '^#' | tr '\n' ' ')"
     rm -rf "$venv"
     /usr/bin/python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
-    cp "$requirements" "$venv/installed.txt"
+    local options=()
+    local file
+    for file in "${requirements[@]}"; do options+=(-r "$file"); done
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "${options[@]}"
+    cat "${requirements[@]}" >"$venv/installed.txt"
 }
 
 install_packages
 install_rust_components
-install_reader_packages
+install_python_packages

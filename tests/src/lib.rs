@@ -1,8 +1,8 @@
 //! Test kit: surroundings that depend on nothing of this machine, trees to back up, a comparison
 //! that overlooks nothing a restore promises, damage, and the real `cairn` program as a process.
 //!
-//! The tests are in `tests/engine` (through the library) and `tests/command` (through the
-//! program). What is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
+//! The tests are in `tests/engine` (through the library), `tests/command` (through the program)
+//! and `tests/remote` (through the program, with servers that it reaches over the network). What is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
 //! repeats it.
 
 pub mod compare;
@@ -13,6 +13,7 @@ pub mod lab;
 pub mod process;
 pub mod reader;
 pub mod seed;
+pub mod servers;
 pub mod tree;
 
 /// Tells whoever reads the output of the tests something that is no failure.

@@ -15,6 +15,7 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
     let location = session::location(app)?;
     let progress = session::progress(app, Show::Nothing);
     let context = session::context(app, &progress, settings::host())?;
+    let remote = settings::remote(&app.environment)?;
     let credential = secrets::choose(&app.global, &app.environment)?.read(Prompt::Create)?;
     let mut options = InitOptions::new(NewKey {
         label: arguments.label.clone(),
@@ -35,7 +36,7 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
     }
     let cipher = cipher_name(options.cipher);
     if arguments.dry_run {
-        if let Some(store) = location.check_create().map_err(session::engine)? {
+        if let Some(store) = location.check_create(&remote).map_err(session::engine)? {
             repo::refuse_existing(store.as_ref())?;
         }
         app.printer.summary(&format!("would make a repository, cipher {cipher}"))?;
@@ -43,7 +44,8 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
         return Ok(Finished::with(report));
     }
     app.interrupt.watch()?;
-    let store = location.create().map_err(session::engine)?;
+    let store = location.create(&remote).map_err(session::engine)?;
+    app.opened(&store);
     let report = repo::init(store.as_ref(), &options, &context)?;
     app.printer.summary(&format!("made repository {}", report.repository))?;
     app.printer.note(

@@ -1,7 +1,8 @@
 //! One file a command: options to the engine, its report to the printer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use cairn_engine::store::Store;
 use serde_json::Value;
 
 use crate::arguments::{Command, Global, Key, Repair};
@@ -23,6 +24,7 @@ mod key;
 mod ls;
 mod man;
 mod repair_index;
+pub mod requests;
 mod restore;
 mod snapshots;
 mod stats;
@@ -39,6 +41,16 @@ pub struct App {
     pub printer: Arc<Printer>,
     /// Whether the person asked to stop.
     pub interrupt: Interrupt,
+    /// The store of the repository, once it is open: it counts its requests.
+    pub store: OnceLock<Arc<dyn Store>>,
+}
+
+impl App {
+    /// Remembers the store, to tell what its requests were.
+    pub fn opened(&self, store: &Arc<dyn Store>) {
+        // A command opens one repository.
+        let _first = self.store.set(Arc::clone(store));
+    }
 }
 
 /// How a command ended that did what it could.

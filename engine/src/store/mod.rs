@@ -12,10 +12,14 @@ pub mod location;
 pub mod memory;
 #[cfg(feature = "object-stores")]
 pub mod object;
+pub mod options;
 pub mod record;
+#[cfg(feature = "object-stores")]
+mod remote;
 pub mod retry;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -59,6 +63,11 @@ pub trait Store: Send + Sync + Debug {
     /// Only then what was stored earlier is read during a backup, to store what changed of it.
     fn is_near(&self) -> bool {
         false
+    }
+
+    /// The requests made so far, where requests are counted.
+    fn traffic(&self) -> Option<traffic::Traffic> {
+        None
     }
 
     /// Reads a whole object of at most `bytes_max` bytes.
@@ -120,6 +129,9 @@ macro_rules! forward {
             }
             fn is_near(&self) -> bool {
                 (**self).is_near()
+            }
+            fn traffic(&self) -> Option<traffic::Traffic> {
+                (**self).traffic()
             }
             fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
                 (**self).get(name, bytes_max)
