@@ -112,7 +112,7 @@ pub enum Command {
     /// Forget snapshots that no rule keeps, or those that are named
     Forget(Box<Forget>),
     /// Show what the repository holds and what it costs
-    Stats,
+    Stats(Stats),
     /// Manage the keys that open the repository
     #[command(subcommand)]
     Key(Key),
@@ -440,6 +440,17 @@ pub struct Keep {
     /// [default: UTC]
     #[arg(long, value_name = "ZONE", help_heading = "Rules")]
     pub time_zone: Option<String>,
+}
+
+/// `stats`
+#[derive(Args, Debug)]
+pub struct Stats {
+    /// Also try out what the storage can do, with a small object that is deleted again
+    #[arg(long)]
+    pub probe: bool,
+    /// Also show how many requests this command made, and the bytes they moved
+    #[arg(long)]
+    pub requests: bool,
 }
 
 /// `key …`

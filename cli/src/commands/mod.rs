@@ -28,6 +28,7 @@ pub mod requests;
 mod restore;
 mod snapshots;
 mod stats;
+mod target;
 mod verify;
 mod version;
 
@@ -96,7 +97,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Restore(_) => "restore",
         Command::Verify(_) => "verify",
         Command::Forget(_) => "forget",
-        Command::Stats => "stats",
+        Command::Stats(_) => "stats",
         Command::Key(Key::List) => "key list",
         Command::Key(Key::Add(_)) => "key add",
         Command::Key(Key::Remove(_)) => "key remove",
@@ -125,7 +126,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Restore(arguments) => restore::run(app, arguments),
         Command::Verify(arguments) => verify::run(app, arguments),
         Command::Forget(arguments) => forget::run(app, arguments),
-        Command::Stats => stats::run(app),
+        Command::Stats(arguments) => stats::run(app, arguments),
         Command::Key(command) => key::run(app, command),
         Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),
         Command::Cache(command) => cache::run(app, command),

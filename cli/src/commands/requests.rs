@@ -16,6 +16,13 @@ pub fn tell(app: &App) -> Option<Value> {
     Some(report_of(&traffic))
 }
 
+/// The requests so far, line by line; none where the store does not count them.
+#[must_use]
+pub fn lines_of(app: &App) -> Vec<String> {
+    let traffic = app.store.get().and_then(|store| store.traffic());
+    traffic.map(|traffic| lines(&traffic)).unwrap_or_default()
+}
+
 fn report_of(traffic: &Traffic) -> Value {
     let of = |requests: Requests| {
         json!({

@@ -198,6 +198,14 @@ pub enum StoreError {
         /// In the service's words.
         source: Cause,
     },
+    /// The place does not do what every repository needs.
+    #[error("{location} cannot keep a repository: {why}")]
+    Unfit {
+        /// The location.
+        location: String,
+        /// What it does not do.
+        why: &'static str,
+    },
     /// What is set for the place cannot be used.
     #[error("{location} cannot be used as it is configured")]
     Misconfigured {
@@ -290,6 +298,7 @@ impl StoreError {
             | Self::Altered { .. }
             | Self::NoContainer { .. }
             | Self::Misconfigured { .. }
+            | Self::Unfit { .. }
             | Self::NotAnObject { .. }
             | Self::FsyncFailed { .. }
             | Self::BadLocation { .. }
@@ -350,6 +359,7 @@ impl Explain for StoreError {
             Self::Altered { .. } => "store.altered",
             Self::NoContainer { .. } => "store.no_container",
             Self::Misconfigured { .. } => "store.misconfigured",
+            Self::Unfit { .. } => "store.unfit",
             Self::NotAnObject { .. } => "store.not_an_object",
             Self::FsyncFailed { .. } => "store.fsync_failed",
             Self::BadLocation { .. } => "store.bad_location",
@@ -369,7 +379,7 @@ impl Explain for StoreError {
             | Self::Short { .. }
             | Self::TooLarge { .. }
             | Self::NotAnObject { .. } => Class::Damage,
-            Self::Occupied { .. } | Self::Exists { .. } => Class::Refused,
+            Self::Occupied { .. } | Self::Exists { .. } | Self::Unfit { .. } => Class::Refused,
             Self::Unreachable { .. }
             | Self::Throttled { .. }
             | Self::Timeout { .. }
@@ -421,6 +431,7 @@ impl Explain for StoreError {
             Self::Misconfigured { .. } => {
                 "check the environment variables and files of this kind of storage".to_owned()
             }
+            Self::Unfit { .. } => "use another storage, or ask who runs this one".to_owned(),
             Self::BadWrite { .. } | Self::Altered { .. } => "check the storage; what it answers cannot be trusted".into(),
             Self::CredentialsInLocation { variables, .. } => {
                 format!("leave them out of the location and set {variables}")

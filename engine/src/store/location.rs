@@ -38,12 +38,15 @@ pub enum Scheme {
     Gcs,
     /// `sftp://user@host/path`
     Sftp,
-    /// `webdav://host/path`
+    /// `webdav://host/path`, over TLS
     Webdav,
+    /// `webdav+http://host/path`, in the clear
+    WebdavHttp,
 }
 
 impl Scheme {
-    const ALL: [Self; 5] = [Self::S3, Self::Azblob, Self::Gcs, Self::Sftp, Self::Webdav];
+    const ALL: [Self; 6] =
+        [Self::S3, Self::Azblob, Self::Gcs, Self::Sftp, Self::Webdav, Self::WebdavHttp];
 
     /// As written before `://`.
     #[must_use]
@@ -54,6 +57,7 @@ impl Scheme {
             Self::Gcs => "gcs",
             Self::Sftp => "sftp",
             Self::Webdav => "webdav",
+            Self::WebdavHttp => "webdav+http",
         }
     }
 
@@ -64,7 +68,7 @@ impl Scheme {
             Self::Azblob => "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
             Self::Gcs => "GOOGLE_APPLICATION_CREDENTIALS",
             Self::Sftp => "an SSH key through the agent (SSH_AUTH_SOCK) or ~/.ssh/config",
-            Self::Webdav => "WEBDAV_USERNAME and WEBDAV_PASSWORD",
+            Self::Webdav | Self::WebdavHttp => "WEBDAV_USERNAME and WEBDAV_PASSWORD",
         }
     }
 
@@ -300,6 +304,7 @@ mod tests {
             ("gcs://bucket/a@b:c", Scheme::Gcs, "bucket/a@b:c"),
             ("sftp://user@host:22/path", Scheme::Sftp, "user@host:22/path"),
             ("WebDAV://host/path", Scheme::Webdav, "host/path"),
+            ("webdav+http://host:80/path", Scheme::WebdavHttp, "host:80/path"),
         ] {
             let location = Location::Remote { scheme, rest: rest.to_owned() };
             assert_eq!(parse(given).unwrap(), location);

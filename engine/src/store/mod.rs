@@ -13,6 +13,7 @@ pub mod memory;
 #[cfg(feature = "object-stores")]
 pub mod object;
 pub mod options;
+pub mod profile;
 pub mod record;
 #[cfg(feature = "object-stores")]
 mod remote;
@@ -68,6 +69,16 @@ pub trait Store: Send + Sync + Debug {
     /// The requests made so far, where requests are counted.
     fn traffic(&self) -> Option<traffic::Traffic> {
         None
+    }
+
+    /// Tries out what the place can do, where that is not known: writes a small object that
+    /// belongs to no repository, and deletes it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unfit`] when what was written cannot be read or listed; and the failures of
+    /// the place itself.
+    fn probe(&self) -> Result<Option<profile::Profile>, StoreError> {
+        Ok(None)
     }
 
     /// Reads a whole object of at most `bytes_max` bytes.
@@ -132,6 +143,9 @@ macro_rules! forward {
             }
             fn traffic(&self) -> Option<traffic::Traffic> {
                 (**self).traffic()
+            }
+            fn probe(&self) -> Result<Option<profile::Profile>, StoreError> {
+                (**self).probe()
             }
             fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
                 (**self).get(name, bytes_max)

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::retry::Policy;
 
-/// The variables that the engine wants to know of, by their names in the environment. Secrets are
-/// not among them, except for those of WebDAV: the others are read where the requests are
-/// signed, by the signer of each ecosystem, from its own variables and files.
-pub const VARIABLES: [&str; 19] = [
+/// The variables that the engine wants to know of, by their names in the environment. Some are
+/// secret. Other credentials are not read by cairn: the signer of each ecosystem finds them in
+/// its own variables and files.
+pub const VARIABLES: [&str; 17] = [
     "HOME",
     "AWS_CONFIG_FILE",
     "AWS_DEFAULT_REGION",
@@ -23,10 +23,8 @@ pub const VARIABLES: [&str; 19] = [
     "AZURE_STORAGE_ENDPOINT",
     "AZURE_STORAGE_KEY",
     "AZURE_STORAGE_SAS_TOKEN",
-    "GOOGLE_APPLICATION_CREDENTIALS",
     "STORAGE_EMULATOR_HOST",
     "SFTP_IDENTITY_FILE",
-    "SFTP_KNOWN_HOSTS",
     "WEBDAV_PASSWORD",
     "WEBDAV_TOKEN",
     "WEBDAV_USERNAME",

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::{Condvar, Mutex};
 
+use super::profile::Profile;
 use super::traffic::Traffic;
 use super::{Each, Listing, Put, Store, StoreError};
 
@@ -172,6 +173,10 @@ impl<S: Store> Store for Guarded<S> {
 
     fn traffic(&self) -> Option<Traffic> {
         self.inner.traffic()
+    }
+
+    fn probe(&self) -> Result<Option<Profile>, StoreError> {
+        self.guarded(|| self.inner.probe())
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {

@@ -1,9 +1,13 @@
 //! Real servers, started by the test that needs them on a free port of loopback, with their data
 //! in a temporary folder, and gone with it.
 
+pub mod azurite;
+pub mod gcs;
 pub mod http;
 pub mod moto;
 pub mod proxy;
+pub mod sshd;
+pub mod webdav;
 
 use std::ffi::OsString;
 use std::io::{Read as _, Seek as _};

@@ -18,6 +18,8 @@ pub enum Fault {
     DropBefore,
     /// The server carries it out, and the connection is cut without an answer.
     DropAfter,
+    /// The server gets half of the request's body, then the connection is cut.
+    Cut,
     /// The answer comes after this many milliseconds.
     Delay(u64),
     /// Half of the answer comes, then the connection is cut.
@@ -142,6 +144,12 @@ fn pass(
     let mut sent = encoded(message);
     match fault {
         Fault::DropBefore => return cut(),
+        Fault::Cut => {
+            let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port))?;
+            server.write_all(&sent.head)?;
+            server.write_all(sent.body.get(..sent.body.len() / 2).unwrap_or_default())?;
+            return cut();
+        }
         Fault::Answer(status, code) => {
             stream.write_all(&refusal(status, code, &asked.method).bytes())?;
             return Ok(());

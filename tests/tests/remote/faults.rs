@@ -17,6 +17,9 @@ use cairn_tests::servers::proxy::{Asked, Fault, Proxy};
 
 use crate::scenario::{cairn, source, text};
 
+/// Whether a fault strikes a request.
+type Chooses = Box<dyn Fn(&Asked) -> bool + Send + Sync>;
+
 /// The target by way of a proxy.
 fn through(target: &Target, proxy: &Proxy) -> Target {
     let endpoint = format!("http://127.0.0.1:{}", proxy.port);
@@ -111,7 +114,7 @@ fn what_is_altered_on_its_way_back_is_never_taken_for_the_data() {
     cairn.run(["backup", text(&source)]).expect(0);
     let reads = |asked: &Asked| asked.method == "GET" && !asked.uri.contains("list-type");
     // Everything, packs only, everything else only, every third answer.
-    let choices: [Box<dyn Fn(&Asked) -> bool + Send + Sync>; 4] = [
+    let choices: [Chooses; 4] = [
         Box::new(move |asked| reads(asked)),
         Box::new(move |asked| reads(asked) && asked.uri.contains("/packs/data/")),
         Box::new(move |asked| reads(asked) && !asked.uri.contains("/packs/")),

@@ -5,6 +5,7 @@
 use cairn_tests::process::Cairn;
 use cairn_tests::servers::Target;
 use cairn_tests::servers::moto::Moto;
+use cairn_tests::servers::proxy::{Fault, Proxy};
 
 use crate::scenario::{self, cairn, says_nothing_of};
 
@@ -112,4 +113,44 @@ fn credentials_in_the_location_are_refused_unrepeated() {
         says_nothing_of(&cairn, &ran, "hunter2");
         assert!(ran.stderr.contains("AWS_SECRET_ACCESS_KEY"), "{ran:#?}");
     }
+}
+
+fn storage(value: &serde_json::Value) -> Vec<&str> {
+    let storage = &value["report"]["storage"];
+    let names = ["reads_after_write", "lists_after_write", "conditional_writes", "versions"];
+    names.into_iter().filter(|name| storage[*name] == "yes").collect()
+}
+
+#[test]
+fn what_the_storage_can_do_is_found_out() {
+    let server = Moto::start();
+    let here = cairn(&server.target());
+    let made = scenario::result(&here.run(["init", "--json"]).expect(0));
+    let plain = ["reads_after_write", "lists_after_write", "conditional_writes"];
+    assert_eq!(storage(&made), plain, "{made}");
+    server.set(
+        "versioning",
+        "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
+    );
+    let asked = scenario::result(&here.run(["stats", "--probe", "--json"]).expect(0));
+    assert_eq!(storage(&asked)[3..], ["versions"], "{asked}");
+    let shown = here.run(["stats", "--probe", "--requests"]).expect(0).stdout;
+    assert!(shown.contains("versions yes") && shown.contains("requests, total"), "{shown}");
+    // A reader's commands write nothing.
+    let asked = scenario::result(&here.run(["stats", "--json"]).expect(0));
+    assert!(asked["report"]["storage"].is_null(), "{asked}");
+    assert_eq!(asked["requests"]["write"]["sent"], 0, "{asked}");
+}
+
+#[test]
+fn storage_that_does_not_keep_what_it_is_given_is_refused() {
+    let server = Moto::start();
+    let proxy = Proxy::start(server.target().port, |asked| match asked.method.as_str() {
+        "PUT" => Fault::Lie,
+        _ => Fault::None,
+    });
+    let endpoint = format!("http://127.0.0.1:{}", proxy.port);
+    let ran = cairn(&server.target().with("AWS_ENDPOINT_URL", endpoint)).run(["init"]).expect(4);
+    assert!(ran.stderr.contains("cannot keep a repository"), "{ran:#?}");
+    cairn(&server.target()).run(["snapshots"]).expect(10);
 }

@@ -82,12 +82,21 @@ pub(in crate::store) fn from_opendal(
     match error.kind() {
         _ if full || FULL.contains(&code) => StoreError::Full { place, source },
         _ if DENIED.contains(&code) => StoreError::Denied { place, source },
-        _ if NO_CONTAINER.contains(&code) => {
+        _ if NO_CONTAINER.contains(&code) || said.contains("bucket does not exist") => {
             StoreError::NoContainer { location: place.location, source }
         }
         _ if CREDENTIALS.iter().any(|words| said.starts_with(words)) => {
             let source: Cause = format!("no usable credentials: {text}").into();
             StoreError::Denied { place, source }
+        }
+        // What `ssh` says when it does not connect.
+        _ if said == "ssh error" => {
+            let denied = ["Permission denied", "Host key verification failed"];
+            if denied.iter().any(|words| text.contains(words)) {
+                StoreError::Denied { place, source }
+            } else {
+                StoreError::Unreachable { place, source }
+            }
         }
         ErrorKind::NotFound => StoreError::NotFound { place },
         ErrorKind::PermissionDenied => StoreError::Denied { place, source },

@@ -5,6 +5,7 @@
 //! ignore the condition silently, so what was written is looked at afterwards.
 
 mod errors;
+mod probe;
 mod write;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use super::error::{Place, StoreError};
 use super::options::TimeLimits;
+use super::profile::{Found, Profile};
 use super::traffic::{Meter, RequestKind, Traffic};
 use super::{Each, Listing, Put, Store};
 
@@ -289,6 +291,16 @@ impl Store for ObjectStore {
 
     fn traffic(&self) -> Option<Traffic> {
         Some(self.meter.traffic())
+    }
+
+    fn probe(&self) -> Result<Option<Profile>, StoreError> {
+        let profile = self.try_out()?;
+        let why = match (profile.reads_after_write, profile.lists_after_write) {
+            (Found::No, _) => "what was written cannot be read",
+            (_, Found::No) => "listings do not have what was written, or have what was deleted",
+            _ => return Ok(Some(profile)),
+        };
+        Err(StoreError::Unfit { location: self.location.clone(), why })
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {

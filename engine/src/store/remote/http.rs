@@ -42,6 +42,10 @@ fn kind_of<B>(request: &Request<B>) -> RequestKind {
         {
             RequestKind::List
         }
+        // Google tells of an object without `alt=media`.
+        Method::GET if request.uri().path().starts_with("/storage/v1/b/") && !asks("alt=media") => {
+            RequestKind::Look
+        }
         Method::GET => RequestKind::Read,
         Method::PUT => RequestKind::Write,
         Method::HEAD => RequestKind::Look,
@@ -129,6 +133,8 @@ mod tests {
             ("GET", "http://h/b?list-type=2&prefix=keys/", RequestKind::List),
             ("GET", "http://h/c?restype=container&comp=list", RequestKind::List),
             ("GET", "http://h/storage/v1/b/x/o?prefix=p", RequestKind::List),
+            ("GET", "http://h/storage/v1/b/x/o/packs%2Faa", RequestKind::Look),
+            ("GET", "http://h/storage/v1/b/x/o/packs%2Faa?alt=media", RequestKind::Read),
             ("PROPFIND", "http://h/dav/keys/", RequestKind::List),
             ("GET", "http://h/b/packs/aa", RequestKind::Read),
             ("GET", "http://h/b/packs/comp", RequestKind::Read),

@@ -1,9 +1,13 @@
 //! Stores reached over a network: from a location and what is configured to a store that has
 //! answered once.
 
+mod azblob;
+mod gcs;
 mod http;
 mod profile;
 mod s3;
+mod sftp;
+mod webdav;
 
 use std::sync::Arc;
 
@@ -41,9 +45,10 @@ pub(super) fn connect(
 ) -> Result<(Arc<dyn Store>, bool), StoreError> {
     let service = match scheme {
         Scheme::S3 => s3::service(rest, options)?,
-        Scheme::Azblob | Scheme::Gcs | Scheme::Sftp | Scheme::Webdav => {
-            return Err(StoreError::Unsupported { scheme: scheme.name().to_owned() });
-        }
+        Scheme::Azblob => azblob::service(rest, options)?,
+        Scheme::Gcs => gcs::service(rest, options)?,
+        Scheme::Sftp => sftp::service(rest, options)?,
+        Scheme::Webdav | Scheme::WebdavHttp => webdav::service(scheme, rest, options)?,
     };
     let store = Arc::new(object_store(service, options.limits)?);
     let found = first_contact(&Guarded::new(Arc::clone(&store), FIRST_CONTACT))?;
