@@ -25,11 +25,23 @@ struct Object {
     generation: u64,
 }
 
+/// A write in pieces.
+#[derive(Clone, Default)]
+struct Session {
+    name: String,
+    condition: Option<String>,
+    data: Vec<u8>,
+}
+
 #[derive(Default)]
 struct Bucket {
     objects: BTreeMap<String, Object>,
     generation: u64,
+    sessions: BTreeMap<String, Session>,
 }
+
+/// Status, further fields of the head, and body.
+type Answer = (u16, String, Vec<u8>);
 
 /// A server that ends when it is dropped.
 pub struct Gcs {
@@ -93,8 +105,9 @@ impl Drop for Gcs {
 fn serve(mut stream: &TcpStream, bucket: &Mutex<Bucket>) {
     let mut reader = io::BufReader::new(stream);
     while let Ok(Some(message)) = read_request(&mut reader) {
-        let (status, body) = answer(&message, &mut bucket.lock());
-        let head = format!("HTTP/1.1 {status} Answer\r\nContent-Length: {}\r\n\r\n", body.len());
+        let (status, fields, body) = answer(&message, &mut bucket.lock());
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status} Answer\r\n{fields}Content-Length: {length}\r\n\r\n");
         if stream.write_all(&[head.as_bytes(), &body].concat()).is_err() {
             break;
         }
@@ -118,9 +131,13 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&plain).into_owned()
 }
 
-fn refused(status: u16, reason: &str, text: &str) -> (u16, Vec<u8>) {
+fn found(body: Vec<u8>) -> Answer {
+    (200, String::new(), body)
+}
+
+fn refused(status: u16, reason: &str, text: &str) -> Answer {
     let error = json!({ "code": status, "message": text, "errors": [{ "reason": reason }] });
-    (status, json!({ "error": error }).to_string().into_bytes())
+    (status, String::new(), json!({ "error": error }).to_string().into_bytes())
 }
 
 fn described(name: &str, object: &Object) -> Value {
@@ -133,7 +150,7 @@ fn described(name: &str, object: &Object) -> Value {
     })
 }
 
-fn answer(message: &Message, bucket: &mut Bucket) -> (u16, Vec<u8>) {
+fn answer(message: &Message, bucket: &mut Bucket) -> Answer {
     let line = message.first_line();
     let mut words = line.split(' ');
     let (method, uri) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -152,29 +169,66 @@ fn answer(message: &Message, bucket: &mut Bucket) -> (u16, Vec<u8>) {
     };
     let name = decoded(name.trim_start_matches('/'));
     match (method, name.as_str()) {
-        ("POST", "") => insert(bucket, &query, &message.body),
+        ("POST", "") if query.get("uploadType").is_some_and(|kind| kind == "resumable") => {
+            begin(bucket, &query, &message.field("host").unwrap_or_default())
+        }
+        ("POST", "") => {
+            let name = query.get("name").cloned().unwrap_or_default();
+            insert(bucket, &name, query.get("ifGenerationMatch"), &message.body)
+        }
+        ("PUT", "") => {
+            let id = query.get("upload_id").cloned().unwrap_or_default();
+            go_on(bucket, &id, &message.field("content-range").unwrap_or_default(), &message.body)
+        }
         ("GET", "") => list(bucket, &query),
         ("GET", name) => read(bucket, name, &query, message.field("range")),
         ("DELETE", name) => match bucket.objects.remove(name) {
-            Some(_) => (204, Vec::new()),
+            Some(_) => (204, String::new(), Vec::new()),
             None => refused(404, "notFound", "No such object"),
         },
         _ => refused(400, "invalid", "no such request"),
     }
 }
 
-fn insert(bucket: &mut Bucket, query: &BTreeMap<&str, String>, data: &[u8]) -> (u16, Vec<u8>) {
-    let name = query.get("name").cloned().unwrap_or_default();
-    let present = bucket.objects.get(&name).map_or(0, |object| object.generation);
-    let wanted = query.get("ifGenerationMatch").map(|text| text.parse::<u64>());
+/// Begins a write in pieces.
+fn begin(bucket: &mut Bucket, query: &BTreeMap<&str, String>, host: &str) -> Answer {
+    let id = bucket.sessions.len().to_string();
+    let session = Session {
+        name: query.get("name").cloned().unwrap_or_default(),
+        condition: query.get("ifGenerationMatch").cloned(),
+        data: Vec::new(),
+    };
+    bucket.sessions.insert(id.clone(), session);
+    let path = format!("/upload/storage/v1/b/{BUCKET}/o?uploadType=resumable&upload_id={id}");
+    (200, format!("Location: http://{host}{path}\r\n"), Vec::new())
+}
+
+/// Takes one piece, `bytes FROM-TO/TOTAL`, where only the last one knows the total.
+fn go_on(bucket: &mut Bucket, id: &str, range: &str, piece: &[u8]) -> Answer {
+    let Some(session) = bucket.sessions.get_mut(id) else {
+        return refused(404, "notFound", "no such upload");
+    };
+    session.data.extend(piece);
+    let total = range.rsplit_once('/').and_then(|(_, total)| total.parse().ok());
+    if total != Some(session.data.len()) {
+        let last = session.data.len().saturating_sub(1);
+        return (308, format!("Range: bytes=0-{last}\r\n"), Vec::new());
+    }
+    let session = session.clone();
+    insert(bucket, &session.name, session.condition.as_ref(), &session.data)
+}
+
+fn insert(bucket: &mut Bucket, name: &str, condition: Option<&String>, data: &[u8]) -> Answer {
+    let present = bucket.objects.get(name).map_or(0, |object| object.generation);
+    let wanted = condition.map(|text| text.parse::<u64>());
     if wanted.is_some_and(|wanted| wanted != Ok(present)) {
         return refused(412, "conditionNotMet", "At least one condition did not hold.");
     }
     bucket.generation += 1;
     let object = Object { data: data.to_vec(), generation: bucket.generation };
-    let text = described(&name, &object).to_string().into_bytes();
-    bucket.objects.insert(name, object);
-    (200, text)
+    let text = described(name, &object).to_string().into_bytes();
+    bucket.objects.insert(name.to_owned(), object);
+    found(text)
 }
 
 fn read(
@@ -182,14 +236,14 @@ fn read(
     name: &str,
     query: &BTreeMap<&str, String>,
     range: Option<String>,
-) -> (u16, Vec<u8>) {
+) -> Answer {
     let Some(object) = bucket.objects.get(name) else {
         return refused(404, "notFound", "No such object");
     };
     if query.get("alt").is_none_or(|alt| alt != "media") {
-        return (200, described(name, object).to_string().into_bytes());
+        return found(described(name, object).to_string().into_bytes());
     }
-    let Some(range) = range else { return (200, object.data.clone()) };
+    let Some(range) = range else { return found(object.data.clone()) };
     let bounds = range.strip_prefix("bytes=").and_then(|text| text.split_once('-'));
     let bounds = bounds.and_then(|(from, to)| {
         let last = object.data.len().checked_sub(1)?;
@@ -197,12 +251,12 @@ fn read(
         Some((from.parse::<usize>().ok()?, to))
     });
     match bounds.and_then(|(from, to)| object.data.get(from..=to)) {
-        Some(part) => (206, part.to_vec()),
+        Some(part) => (206, String::new(), part.to_vec()),
         None => refused(416, "requestedRangeNotSatisfiable", "no such range"),
     }
 }
 
-fn list(bucket: &Bucket, query: &BTreeMap<&str, String>) -> (u16, Vec<u8>) {
+fn list(bucket: &Bucket, query: &BTreeMap<&str, String>) -> Answer {
     let text = |name: &str| query.get(name).cloned().unwrap_or_default();
     let (prefix, delimiter, after) = (text("prefix"), text("delimiter"), text("pageToken"));
     let (mut items, mut prefixes): (Vec<Value>, Vec<String>) = (Vec::new(), Vec::new());
@@ -217,7 +271,7 @@ fn list(bucket: &Bucket, query: &BTreeMap<&str, String>) -> (u16, Vec<u8>) {
         }
         if items.len() + prefixes.len() == PAGE {
             let page = json!({ "items": items, "prefixes": prefixes, "nextPageToken": last });
-            return (200, page.to_string().into_bytes());
+            return found(page.to_string().into_bytes());
         }
         last.clone_from(&shown);
         match folder {
@@ -225,5 +279,5 @@ fn list(bucket: &Bucket, query: &BTreeMap<&str, String>) -> (u16, Vec<u8>) {
             None => items.push(described(name, object)),
         }
     }
-    (200, json!({ "items": items, "prefixes": prefixes }).to_string().into_bytes())
+    found(json!({ "items": items, "prefixes": prefixes }).to_string().into_bytes())
 }

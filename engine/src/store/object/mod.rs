@@ -46,6 +46,8 @@ pub struct ObjectStore {
     metered_below: bool,
     /// Whether the service shows an object under its name while it is still being written.
     writes_in_place: bool,
+    /// Whether a write on a condition takes more requests than another.
+    condition_is_dear: bool,
     /// Set when the service was found not to know conditional writes.
     unconditional: AtomicBool,
     /// Set when an entity tag was found that looks like an MD5 sum and is none.
@@ -81,6 +83,7 @@ impl ObjectStore {
             meter: Meter::default(),
             metered_below: false,
             writes_in_place: false,
+            condition_is_dear: false,
             unconditional: AtomicBool::new(false),
             tags_are_other: AtomicBool::new(false),
             runtime: Mutex::new(None),
@@ -91,6 +94,12 @@ impl ObjectStore {
     pub(super) fn set_meter(&mut self, meter: Meter) {
         self.meter = meter;
         self.metered_below = true;
+    }
+
+    /// Says that a write on a condition takes more requests than another: only `format` is then
+    /// written so.
+    pub(super) const fn set_condition_is_dear(&mut self) {
+        self.condition_is_dear = true;
     }
 
     /// Says that the service shows an object while it is being written: objects are then written

@@ -35,7 +35,8 @@ impl ObjectStore {
         // Bytes that fit their name may replace whatever has it: then the condition of the write
         // asks in the same request whether there is anything.
         let fits = name.content_hash().is_some_and(|hash| *blake3::hash(data).as_bytes() == hash);
-        if fits && self.is_conditional() && !self.writes_in_place {
+        let cheap = !self.writes_in_place && !self.condition_is_dear;
+        if fits && cheap && self.is_conditional() {
             match self.write(name, data, true)? {
                 Wrote::Done(receipt) => {
                     return self.confirm(name, data, &receipt).map(|()| Put::Written);

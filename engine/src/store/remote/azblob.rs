@@ -44,5 +44,11 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         builder = builder.sas_token(token.trim_start_matches('?'));
     }
     let operator = build(&location, builder.container(container).root(prefix))?;
-    Ok(Service { operator, location, writes_in_place: false, is_http: true })
+    Ok(Service {
+        operator,
+        location,
+        condition_is_dear: false,
+        writes_in_place: false,
+        is_http: true,
+    })
 }

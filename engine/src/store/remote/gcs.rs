@@ -22,5 +22,11 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         builder = builder.endpoint(&endpoint).skip_signature();
     }
     let operator = build(&location, builder)?;
-    Ok(Service { operator, location, writes_in_place: false, is_http: true })
+    Ok(Service {
+        operator,
+        location,
+        condition_is_dear: true,
+        writes_in_place: false,
+        is_http: true,
+    })
 }

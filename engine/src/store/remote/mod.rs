@@ -31,6 +31,8 @@ struct Service {
     operator: Operator,
     /// For messages; without credentials.
     location: String,
+    /// Whether a write on a condition takes more requests than another.
+    condition_is_dear: bool,
     /// Whether it shows objects while they are being written.
     writes_in_place: bool,
     /// Whether it speaks HTTP, so that requests can be counted where they are sent.
@@ -69,6 +71,9 @@ fn object_store(service: Service, limits: TimeLimits) -> Result<ObjectStore, Sto
     let mut store = ObjectStore::new(operator, service.location.clone(), limits);
     if service.is_http {
         store.set_meter(meter);
+    }
+    if service.condition_is_dear {
+        store.set_condition_is_dear();
     }
     if service.writes_in_place {
         store.set_writes_in_place();

@@ -46,5 +46,11 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         None => {}
     }
     let operator = build(&location, builder)?;
-    Ok(Service { operator, location, writes_in_place: false, is_http: true })
+    Ok(Service {
+        operator,
+        location,
+        condition_is_dear: false,
+        writes_in_place: false,
+        is_http: true,
+    })
 }

@@ -18,5 +18,11 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         builder = builder.key(file);
     }
     let operator = build(&location, builder)?;
-    Ok(Service { operator, location, writes_in_place: true, is_http: false })
+    Ok(Service {
+        operator,
+        location,
+        condition_is_dear: false,
+        writes_in_place: true,
+        is_http: false,
+    })
 }

@@ -30,5 +30,11 @@ pub(super) fn service(
     }
     let operator = build(&location, builder)?;
     // Servers differ: many write where the name is.
-    Ok(Service { operator, location, writes_in_place: true, is_http: true })
+    Ok(Service {
+        operator,
+        location,
+        condition_is_dear: false,
+        writes_in_place: true,
+        is_http: true,
+    })
 }
