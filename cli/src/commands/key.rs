@@ -29,7 +29,7 @@ pub(super) fn run(app: &App, command: &Key) -> Result<Finished, Failure> {
 }
 
 fn list(app: &App) -> Result<Finished, Failure> {
-    let remote = settings::remote(&app.environment)?;
+    let remote = settings::remote(&app.global, &app.environment)?;
     let store = session::location(app)?.open(&remote).map_err(session::engine)?;
     app.opened(&store);
     let slots = keys::list(store.as_ref())?;

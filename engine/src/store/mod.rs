@@ -13,6 +13,8 @@ pub mod memory;
 #[cfg(feature = "object-stores")]
 pub mod object;
 pub mod options;
+#[cfg(feature = "object-stores")]
+mod pace;
 pub mod profile;
 pub mod record;
 #[cfg(feature = "object-stores")]

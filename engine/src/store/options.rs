@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::retry::Policy;
@@ -65,6 +66,10 @@ pub struct RemoteOptions {
     pub limits: TimeLimits,
     /// How often requests are repeated, and how many there are at once.
     pub policy: Policy,
+    /// Most bytes of objects sent in a second, in the mean.
+    pub upload_bytes_per_s: Option<NonZeroU64>,
+    /// Most bytes of objects received in a second, in the mean.
+    pub download_bytes_per_s: Option<NonZeroU64>,
 }
 
 /// Without the values of variables, which may be secret.
@@ -74,6 +79,8 @@ impl fmt::Debug for RemoteOptions {
             .field("variables", &self.variables.keys())
             .field("limits", &self.limits)
             .field("policy", &self.policy)
+            .field("upload_bytes_per_s", &self.upload_bytes_per_s)
+            .field("download_bytes_per_s", &self.download_bytes_per_s)
             .finish()
     }
 }

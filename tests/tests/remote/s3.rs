@@ -154,3 +154,17 @@ fn storage_that_does_not_keep_what_it_is_given_is_refused() {
     assert!(ran.stderr.contains("cannot keep a repository"), "{ran:#?}");
     cairn(&server.target()).run(["snapshots"]).expect(10);
 }
+
+#[test]
+fn rates_and_connections_can_be_limited() {
+    let server = Moto::start();
+    let here = cairn(&server.target());
+    here.run(["init", "--connections", "1"]).expect(0);
+    let source = scenario::source(&here);
+    let limits = ["--connections", "1", "--limit-upload", "4MiB", "--limit-download", "4MiB"];
+    let arguments = ["backup", scenario::text(&source)];
+    here.run(arguments.into_iter().chain(limits)).expect(0);
+    here.run(["verify", "--level", "full"].into_iter().chain(limits)).expect(0);
+    here.run(["backup", "/etc/hostname", "--limit-upload", "0"]).expect(2);
+    here.run(["backup", "/etc/hostname", "--connections", "0"]).expect(2);
+}

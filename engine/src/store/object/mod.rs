@@ -11,6 +11,7 @@ mod write;
 use std::fmt;
 use std::future::Future;
 use std::future::poll_fn;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 
@@ -24,6 +25,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use super::error::{Place, StoreError};
 use super::options::TimeLimits;
+use super::pace::Pace;
 use super::profile::{Found, Profile};
 use super::traffic::{Meter, RequestKind, Traffic};
 use super::{Each, Listing, Put, Store};
@@ -42,6 +44,8 @@ pub struct ObjectStore {
     location: String,
     limits: TimeLimits,
     meter: Meter,
+    upload: Option<Pace>,
+    download: Option<Pace>,
     /// Whether [`Self::meter`] is kept by what sends the requests, which knows each of them.
     metered_below: bool,
     /// Whether the service shows an object under its name while it is still being written.
@@ -81,6 +85,8 @@ impl ObjectStore {
             location: location.into(),
             limits,
             meter: Meter::default(),
+            upload: None,
+            download: None,
             metered_below: false,
             writes_in_place: false,
             condition_is_dear: false,
@@ -94,6 +100,12 @@ impl ObjectStore {
     pub(super) fn set_meter(&mut self, meter: Meter) {
         self.meter = meter;
         self.metered_below = true;
+    }
+
+    /// Limits the bytes of objects that are sent and received in a second.
+    pub(super) fn set_rates(&mut self, upload: Option<NonZeroU64>, download: Option<NonZeroU64>) {
+        self.upload = upload.map(Pace::new);
+        self.download = download.map(Pace::new);
     }
 
     /// Says that a write on a condition takes more requests than another: only `format` is then
@@ -149,6 +161,9 @@ impl ObjectStore {
         request: impl Future<Output = opendal::Result<T>>,
     ) -> Result<T, StoreError> {
         let after = self.limits.of(bytes);
+        if let (RequestKind::Write, Some(pace)) = (kind, &self.upload) {
+            pace.admit(bytes);
+        }
         if !self.metered_below {
             self.meter.sent(kind, if kind == RequestKind::Write { bytes } else { 0 });
         }
@@ -164,8 +179,11 @@ impl ObjectStore {
         }
     }
 
-    /// Counts what was read, where nobody else does.
+    /// Counts what was read, where nobody else does, and lets it take its time.
     fn received(&self, data: &[u8]) {
+        if let Some(pace) = &self.download {
+            pace.admit(data.len() as u64);
+        }
         if !self.metered_below {
             self.meter.received(RequestKind::Read, data.len() as u64);
         }

@@ -18,7 +18,7 @@ use super::Store;
 use super::error::{Place, StoreError};
 use super::location::Scheme;
 use super::object::{ObjectStore, from_opendal};
-use super::options::{RemoteOptions, TimeLimits};
+use super::options::RemoteOptions;
 use super::retry::{Guarded, Policy};
 use super::traffic::Meter;
 
@@ -52,12 +52,12 @@ pub(super) fn connect(
         Scheme::Sftp => sftp::service(rest, options)?,
         Scheme::Webdav | Scheme::WebdavHttp => webdav::service(scheme, rest, options)?,
     };
-    let store = Arc::new(object_store(service, options.limits)?);
+    let store = Arc::new(object_store(service, options)?);
     let found = first_contact(&Guarded::new(Arc::clone(&store), FIRST_CONTACT))?;
     Ok((Arc::new(Guarded::new(store, options.policy)), found))
 }
 
-fn object_store(service: Service, limits: TimeLimits) -> Result<ObjectStore, StoreError> {
+fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore, StoreError> {
     let meter = Meter::default();
     let mut operator = service.operator;
     if service.is_http {
@@ -68,10 +68,11 @@ fn object_store(service: Service, limits: TimeLimits) -> Result<ObjectStore, Sto
         let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
         operator = operator.with_context(context);
     }
-    let mut store = ObjectStore::new(operator, service.location.clone(), limits);
+    let mut store = ObjectStore::new(operator, service.location.clone(), options.limits);
     if service.is_http {
         store.set_meter(meter);
     }
+    store.set_rates(options.upload_bytes_per_s, options.download_bytes_per_s);
     if service.condition_is_dear {
         store.set_condition_is_dear();
     }
