@@ -1,8 +1,11 @@
 //! Test kit: surroundings that depend on nothing of this machine, trees to back up, a comparison
 //! that overlooks nothing a restore promises, damage, and the real `cairn` program as a process.
 //!
+//! `simulate` lets writers and collections work on one store under a seed.
+//!
 //! The tests are in `tests/engine` (through the library), `tests/command` (through the program)
-//! and `tests/remote` (through the program, with servers that it reaches over the network). What is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
+//! and `tests/remote` (through the program, with servers that it reaches over the network). What
+//! is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
 //! repeats it.
 
 pub mod compare;
@@ -14,7 +17,9 @@ pub mod process;
 pub mod reader;
 pub mod seed;
 pub mod servers;
+pub mod simulate;
 pub mod tree;
+pub mod turns;
 
 /// Tells whoever reads the output of the tests something that is no failure.
 #[expect(clippy::print_stderr, reason = "the test harness shows it with the test that said it")]

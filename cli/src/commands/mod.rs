@@ -19,6 +19,7 @@ mod diff;
 mod dump;
 mod find;
 mod forget;
+mod gc;
 mod init;
 mod key;
 mod ls;
@@ -102,6 +103,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Key(Key::Add(_)) => "key add",
         Command::Key(Key::Remove(_)) => "key remove",
         Command::Key(Key::NewRecipient(_)) => "key new-recipient",
+        Command::Gc(_) => "gc",
         Command::Repair(Repair::Index(_)) => "repair index",
         Command::Cache(_) => "cache",
         Command::Completions(_) => "completions",
@@ -128,6 +130,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Forget(arguments) => forget::run(app, arguments),
         Command::Stats(arguments) => stats::run(app, arguments),
         Command::Key(command) => key::run(app, command),
+        Command::Gc(arguments) => gc::run(app, arguments),
         Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),
         Command::Cache(command) => cache::run(app, command),
         Command::Completions(arguments) => completions::run(app, arguments),
