@@ -86,6 +86,11 @@ pub fn whole_course(target: &Target) {
     let again = result(&there.run(["backup", "--json", text(&source)]).expect(0));
     assert_eq!(again["report"]["bytes_new"], 0, "{again}");
     there.run(["ls", "latest"]).expect(0);
+
+    there.run(["forget", "--keep-last", "1"]).expect(0);
+    there.run(["gc"]).expect(0);
+    there.run(["verify", "--level", "full"]).expect(0);
+    assert_same(&source, &inside(&there.restored("latest", "after-collection"), &source));
 }
 
 /// Two machines back up at the same time; both snapshots are whole.
