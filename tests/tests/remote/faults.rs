@@ -42,8 +42,11 @@ fn a_bad_connection_is_lived_with() {
             _ => Fault::None,
         }
     });
-    let cairn = cairn(&through(&server.target(), &proxy));
+    // Trying the storage out is begun anew as a whole: over a connection as bad as this one it
+    // fails, loudly, before anything is made.
+    let mut cairn = cairn(&server.target());
     cairn.init();
+    cairn.set_target(&through(&server.target(), &proxy));
     let source = source(&cairn);
     for _ in 0..2 {
         cairn.run(["backup", text(&source)]).expect(0);

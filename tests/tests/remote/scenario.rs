@@ -58,7 +58,8 @@ pub fn whole_course(target: &Target) {
     assert!(first["report"]["bytes_stored"].as_u64() > Some(1_000_000), "{first}");
     let requests = &first["requests"];
     assert!(requests["write"]["bytes_sent"].as_u64() > Some(1_000_000), "{requests}");
-    assert_eq!(requests["delete"]["sent"], 0, "{requests}");
+    // Its own lease.
+    assert!(requests["delete"]["sent"].as_u64() <= Some(1), "{requests}");
 
     let second = result(&here.run(["backup", "--json", text(&source)]).expect(0));
     assert_eq!(second["report"]["bytes_new"], 0, "{second}");
