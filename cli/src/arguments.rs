@@ -1,6 +1,7 @@
 //! The command line, defined once: parser, help, manual pages and completions come from here.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -32,7 +33,8 @@ pub struct Arguments {
 /// What applies to every command.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Global {
-    /// The repository: a path, or URL such as file:///srv/backup
+    /// The repository: a path, or URL such as s3://bucket/prefix, azblob://container/prefix,
+    /// gcs://bucket/prefix, sftp://user@host/path or webdav://host/path
     #[arg(short, long, global = true, value_name = "URL", help_heading = "Repository and key")]
     pub repo: Option<OsString>,
     /// Read the passphrase from a file (one trailing newline is dropped)
@@ -56,6 +58,15 @@ pub struct Global {
     /// Memory the local index may use
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Repository and key")]
     pub index_memory: Option<u64>,
+    /// Most bytes of objects sent in a second, in the mean over a pack; to remote storage only
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate, help_heading = "Remote storage")]
+    pub limit_upload: Option<NonZeroU64>,
+    /// Most bytes of objects received in a second, in the mean
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_rate, help_heading = "Remote storage")]
+    pub limit_download: Option<NonZeroU64>,
+    /// Most requests at once, listings not counted [default: 16]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Remote storage")]
+    pub connections: Option<u16>,
     /// Print one JSON object a line on standard output, the last one with the result
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
@@ -114,7 +125,7 @@ pub enum Command {
     /// Delete what no snapshot needs
     Gc(Gc),
     /// Show what the repository holds and what it costs
-    Stats,
+    Stats(Stats),
     /// Manage the keys that open the repository
     #[command(subcommand)]
     Key(Key),
@@ -476,6 +487,17 @@ pub struct Keep {
     pub time_zone: Option<String>,
 }
 
+/// `stats`
+#[derive(Args, Debug)]
+pub struct Stats {
+    /// Also try out what the storage can do, with a small object that is deleted again
+    #[arg(long)]
+    pub probe: bool,
+    /// Also show how many requests this command made, and the bytes they moved
+    #[arg(long)]
+    pub requests: bool,
+}
+
 /// `key …`
 #[derive(Debug, Subcommand)]
 pub enum Key {
@@ -599,6 +621,11 @@ pub struct Man {
     /// Folder for the pages; made if missing
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub folder: PathBuf,
+}
+
+/// Reads a number of bytes in a second, at least one.
+fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(parse_bytes(text)?).ok_or_else(|| "nothing would ever move".to_owned())
 }
 
 /// Reads a share: more than 0, at most 100.

@@ -23,6 +23,12 @@ pub fn environment_and_exit_codes() -> String {
     for (name, meaning) in settings::VARIABLES {
         text.push_str(&format!("  {name:<23} {meaning}\n"));
     }
+    text.push_str(
+        "\nRemote storage is reached with what is found here, never with what is in the URL:\n",
+    );
+    for (kind, found) in settings::STORAGE_VARIABLES {
+        text.push_str(&format!("  {kind:<11} {found}\n"));
+    }
     text.push_str("\nExit codes (of several, the gravest):\n");
     for (code, meaning) in ExitCode::DOCUMENTED {
         text.push_str(&format!("  {:<4} {meaning}\n", code.number()));

@@ -2,13 +2,14 @@
 //! touches a repository is the engine's; [`commands`] hands over options and shows reports.
 
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
+use serde_json::Value;
 
 use crate::arguments::{Arguments, Global};
-use crate::commands::{App, Finished};
+use crate::commands::{App, Finished, requests};
 use crate::exit_code::{ExitCode, SIGPIPE};
 use crate::settings::Environment;
 use crate::signals::Interrupt;
@@ -40,10 +41,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>, environment: Environment) 
         global: parsed.global,
         environment,
         interrupt: interrupt.clone(),
+        store: OnceLock::new(),
     };
     let name = commands::name(&parsed.command);
     let result = commands::run(&app, &parsed.command);
-    conclude(&printer, name, result, &interrupt).number()
+    conclude(&printer, name, result, requests::tell(&app), &interrupt).number()
 }
 
 /// Prints the result and decides the exit code.
@@ -51,6 +53,7 @@ fn conclude(
     printer: &Printer,
     command: &str,
     result: Result<Finished, Failure>,
+    requests: Option<Value>,
     interrupt: &Interrupt,
 ) -> ExitCode {
     let (exit, printed) = match result {
@@ -61,7 +64,7 @@ fn conclude(
             }
             let report = finished.report.as_ref();
             let outcome = json::Outcome::finished(command, finished.exit, reason, report);
-            (finished.exit, printer.event(&outcome))
+            (finished.exit, printer.event(&outcome.with_requests(requests)))
         }
         Err(failure) if failure.code == CliError::CLOSED => {
             (failure.exit, Err(CliError::PipeClosed))
@@ -71,7 +74,8 @@ fn conclude(
                 failure.exit = ExitCode::Signal(signal);
             }
             printer.failure(&failure);
-            (failure.exit, printer.event(&json::Outcome::failed(command, &failure)))
+            let outcome = json::Outcome::failed(command, &failure).with_requests(requests);
+            (failure.exit, printer.event(&outcome))
         }
     };
     match printed.and_then(|()| printer.flush()) {
@@ -106,5 +110,5 @@ fn refuse(arguments: &[OsString], environment: &Environment, error: &clap::Error
         message: message.strip_prefix("error: ").unwrap_or(message).to_owned(),
         hint: Some("see `cairn --help`".to_owned()),
     };
-    conclude(&printer, "", Err(failure), &Interrupt::default())
+    conclude(&printer, "", Err(failure), None, &Interrupt::default())
 }

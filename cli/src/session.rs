@@ -67,7 +67,9 @@ pub fn open_as(app: &App, show: Show, host: String) -> Result<Session, Failure> 
     }
     app.printer.detail(&format!("cache in {}", context.cache_dir.display()));
     // Before the passphrase is asked for: nobody likes to type one for nothing.
-    let store = location(app)?.open().map_err(engine)?;
+    let store =
+        location(app)?.open(&settings::remote(&app.global, &app.environment)?).map_err(engine)?;
+    app.opened(&store);
     let unlock = unlock(choice.read(Prompt::Open)?)?;
     app.interrupt.watch()?;
     let shown = progress.show();

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use cairn_engine::context::INDEX_MEMORY_BYTES_DEFAULT;
+use cairn_engine::store::options::{self, RemoteOptions};
 
 use crate::arguments::{Color, Global};
 use crate::ui::errors::CliError;
@@ -55,6 +56,25 @@ pub const VARIABLES: [(&str, &str); 12] = [
     (JOB, "like backup --job"),
     (NO_COLOR, "if set, no colour"),
     (TERM, "if `dumb`, no colour and no moving progress"),
+];
+
+/// Where what remote storage needs is looked for, by kind, for help and manual.
+pub const STORAGE_VARIABLES: [(&str, &str); 6] = [
+    (
+        "s3",
+        "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE; credentials as the AWS \
+         tools find them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, a web identity, a \
+         container's or an instance's",
+    ),
+    (
+        "azblob",
+        "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY, \
+         AZURE_STORAGE_SAS_TOKEN or an identity; AZURE_STORAGE_ENDPOINT",
+    ),
+    ("gcs", "GOOGLE_APPLICATION_CREDENTIALS, what gcloud keeps, or the machine's identity"),
+    ("sftp", "what ssh is configured to use; SFTP_IDENTITY_FILE. Unknown hosts are refused"),
+    ("webdav", "WEBDAV_USERNAME and WEBDAV_PASSWORD, or WEBDAV_TOKEN; over TLS"),
+    ("webdav+http", "the same in the clear"),
 ];
 
 /// Smallest memory for the local index, bytes: below it, look-ups would thrash.
@@ -138,6 +158,23 @@ pub fn index_memory_bytes(global: &Global, environment: &Environment) -> Result<
         });
     }
     Ok(bytes)
+}
+
+/// How remote repositories are reached.
+///
+/// # Errors
+/// When a variable the engine asks for is not UTF-8.
+pub fn remote(global: &Global, environment: &Environment) -> Result<RemoteOptions, CliError> {
+    for name in options::VARIABLES {
+        environment.text(name)?;
+    }
+    let mut options = RemoteOptions::new(|name| environment.get(name)?.to_str().map(str::to_owned));
+    options.upload_bytes_per_s = global.limit_upload;
+    options.download_bytes_per_s = global.limit_download;
+    if let Some(connections) = global.connections {
+        options.policy.calls_max = connections.into();
+    }
+    Ok(options)
 }
 
 /// The job of a backup: option, variable, else the host's name. Hosts never share a job unaware,

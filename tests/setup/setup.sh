@@ -9,9 +9,16 @@ cd "$(dirname "$0")/../.."
 packages=(
     gcc g++ make pkg-config clang libclang-dev ca-certificates
     postgresql attr acl python3 python3-venv
+    apache2-bin openssh-client openssh-server openssl
 )
-requirements=tests/setup/reader-requirements.txt
+# A newer Node than Debian's brings its own npm.
+command -v node >/dev/null || packages+=(nodejs)
+command -v npm >/dev/null || packages+=(npm)
+requirements=(tests/setup/reader-requirements.txt tests/setup/server-requirements.txt)
 venv=.venv
+azurite=.work/azurite
+azurite_version=3.35.0
+no_services=/usr/sbin/policy-rc.d
 postgres_settings=/etc/postgresql-common/createcluster.d/cairn-setup.conf
 
 say() { echo "setup: $*" >&2; }
@@ -50,9 +57,22 @@ install_packages() {
         echo 'create_main_cluster = false' | as_root tee "$postgres_settings" >/dev/null
         ;;
     esac
+    # Nor one of ssh.
+    local refuse_services=no
+    [ -e "$no_services" ] || refuse_services=yes
+    if [ "$refuse_services" = yes ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$no_services" >/dev/null
+        as_root chmod 755 "$no_services"
+    fi
     local status=0
     as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null || status=$?
     [ ! -e "$postgres_settings" ] || as_root rm -f "$postgres_settings"
+    [ "$refuse_services" = no ] || as_root rm -f "$no_services"
+    case " ${missing[*]} " in
+    *" openssh-server "*)
+        ! command -v systemctl >/dev/null || as_root systemctl --quiet disable ssh || true
+        ;;
+    esac
     [ "$status" -eq 0 ] || fail "apt could not install: ${missing[*]}"
 }
 
@@ -68,16 +88,32 @@ install_rust_components() {
     rustup component add "${wanted[@]}"
 }
 
-# The packages of the independent reader, in a Python environment of their own.
-install_reader_packages() {
-    cmp -s "$requirements" "$venv/installed.txt" && return 0
-    say "installing into $venv: $(grep -v '^#' "$requirements" | tr '\n' ' ')"
+# The packages of the independent reader and of the tests' servers, in a Python environment of
+# their own.
+install_python_packages() {
+    cat "${requirements[@]}" | cmp -s - "$venv/installed.txt" && return 0
+    say "installing into $venv: $(cat "${requirements[@]}" | grep -v '^#' | tr '\n' ' ')"
     rm -rf "$venv"
     /usr/bin/python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
-    cp "$requirements" "$venv/installed.txt"
+    local options=()
+    local file
+    for file in "${requirements[@]}"; do options+=(-r "$file"); done
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "${options[@]}"
+    cat "${requirements[@]}" >"$venv/installed.txt"
+}
+
+# Microsoft's emulator of Azure Blob Storage, for the tests of remote targets.
+install_azurite() {
+    [ "$(cat "$azurite/installed.txt" 2>/dev/null)" != "$azurite_version" ] || return 0
+    say "installing into $azurite with npm: azurite $azurite_version"
+    rm -rf "$azurite"
+    mkdir -p "$azurite"
+    npm install --silent --no-audit --no-fund --no-save --no-package-lock --ignore-scripts \
+        --prefix "$azurite" "azurite@$azurite_version"
+    echo "$azurite_version" >"$azurite/installed.txt"
 }
 
 install_packages
 install_rust_components
-install_reader_packages
+install_python_packages
+install_azurite

@@ -3,8 +3,9 @@
 //!
 //! `simulate` lets writers and collections work on one store under a seed.
 //!
-//! The tests are in `tests/engine` (through the library) and `tests/command` (through the
-//! program). What is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
+//! The tests are in `tests/engine` (through the library), `tests/command` (through the program)
+//! and `tests/remote` (through the program, with servers that it reaches over the network). What
+//! is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
 //! repeats it.
 
 pub mod compare;
@@ -15,6 +16,7 @@ pub mod lab;
 pub mod process;
 pub mod reader;
 pub mod seed;
+pub mod servers;
 pub mod simulate;
 pub mod tree;
 pub mod turns;

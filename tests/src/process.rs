@@ -1,7 +1,8 @@
 //! The real `cairn` program in surroundings of its own.
 
 use crate::lab::memory_folder;
-use std::ffi::OsStr;
+use crate::servers::Target;
+use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub fn cairn_path() -> PathBuf {
 /// environment the test was started in.
 pub struct Cairn {
     folder: tempfile::TempDir,
+    more: Vec<(&'static str, OsString)>,
 }
 
 /// What a run of the program did.
@@ -96,9 +98,15 @@ impl Cairn {
     }
 
     fn in_folder(folder: std::io::Result<tempfile::TempDir>) -> Self {
-        let cairn = Self { folder: folder.expect("a temporary folder") };
+        let cairn = Self { folder: folder.expect("a temporary folder"), more: Vec::new() };
         std::fs::create_dir(cairn.path("home")).expect("a folder");
         cairn
+    }
+
+    /// Uses a repository on a server from now on.
+    pub fn set_target(&mut self, target: &Target) {
+        self.more = target.environment.clone();
+        self.more.push(("CAIRN_REPO", target.url.clone().into()));
     }
 
     /// A folder with a new repository of the smallest packs.
@@ -128,8 +136,8 @@ impl Cairn {
 
     /// The environment the program gets.
     #[must_use]
-    pub fn environment(&self) -> Vec<(&'static str, std::ffi::OsString)> {
-        vec![
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let mut all: Vec<(&'static str, OsString)> = vec![
             ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
             ("HOME", self.path("home").into()),
             ("LC_ALL", "C".into()),
@@ -137,7 +145,10 @@ impl Cairn {
             ("CAIRN_REPO", self.path("repository").into()),
             ("CAIRN_CACHE_DIR", self.path("cache").into()),
             ("CAIRN_PASSWORD", PASSPHRASE.into()),
-        ]
+        ];
+        // Of two that have the same name, the later one counts.
+        all.extend(self.more.iter().cloned());
+        all
     }
 
     /// Any program with that environment and no input.

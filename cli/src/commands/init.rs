@@ -4,7 +4,7 @@ use cairn_engine::repo::{self, InitOptions, NewKey};
 use cairn_engine::seal::{Cipher, Role};
 use serde_json::json;
 
-use super::{App, Finished};
+use super::{App, Finished, target};
 use crate::arguments::{self, Init};
 use crate::secrets::{self, Prompt};
 use crate::session::{self, Show};
@@ -15,6 +15,7 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
     let location = session::location(app)?;
     let progress = session::progress(app, Show::Nothing);
     let context = session::context(app, &progress, settings::host())?;
+    let remote = settings::remote(&app.global, &app.environment)?;
     let credential = secrets::choose(&app.global, &app.environment)?.read(Prompt::Create)?;
     let mut options = InitOptions::new(NewKey {
         label: arguments.label.clone(),
@@ -35,17 +36,23 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
     }
     let cipher = cipher_name(options.cipher);
     if arguments.dry_run {
-        if let Some(store) = location.check_create().map_err(session::engine)? {
+        if let Some(store) = location.check_create(&remote).map_err(session::engine)? {
             repo::refuse_existing(store.as_ref())?;
         }
         app.printer.summary(&format!("would make a repository, cipher {cipher}"))?;
-        let report = json!({ "repository": null, "slot": null, "cipher": cipher, "dry_run": true });
+        let report = json!({ "repository": null, "slot": null, "cipher": cipher, "storage": null, "dry_run": true });
         return Ok(Finished::with(report));
     }
     app.interrupt.watch()?;
-    let store = location.create().map_err(session::engine)?;
+    let store = location.create(&remote).map_err(session::engine)?;
+    app.opened(&store);
+    repo::refuse_existing(store.as_ref())?;
+    let profile = store.probe().map_err(session::engine)?;
     let report = repo::init(store.as_ref(), &options, &context)?;
     app.printer.summary(&format!("made repository {}", report.repository))?;
+    if let Some(profile) = &profile {
+        app.printer.note(&target::line(profile));
+    }
     app.printer.note(
         "Whoever loses the key loses the data: keep it apart from the repository, and add a \
          second one with `cairn key add`.",
@@ -54,6 +61,7 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
         "repository": report.repository.to_hex(),
         "slot": report.slot.to_hex(),
         "cipher": cipher,
+        "storage": target::report(profile.as_ref()),
         "dry_run": false,
     })))
 }

@@ -1,7 +1,8 @@
 //! One file a command: options to the engine, its report to the printer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use cairn_engine::store::Store;
 use serde_json::Value;
 
 use crate::arguments::{Command, Global, Key, Repair};
@@ -24,9 +25,11 @@ mod key;
 mod ls;
 mod man;
 mod repair_index;
+pub mod requests;
 mod restore;
 mod snapshots;
 mod stats;
+mod target;
 mod verify;
 mod version;
 
@@ -40,6 +43,16 @@ pub struct App {
     pub printer: Arc<Printer>,
     /// Whether the person asked to stop.
     pub interrupt: Interrupt,
+    /// The store of the repository, once it is open: it counts its requests.
+    pub store: OnceLock<Arc<dyn Store>>,
+}
+
+impl App {
+    /// Remembers the store, to tell what its requests were.
+    pub fn opened(&self, store: &Arc<dyn Store>) {
+        // A command opens one repository.
+        let _first = self.store.set(Arc::clone(store));
+    }
 }
 
 /// How a command ended that did what it could.
@@ -85,7 +98,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Restore(_) => "restore",
         Command::Verify(_) => "verify",
         Command::Forget(_) => "forget",
-        Command::Stats => "stats",
+        Command::Stats(_) => "stats",
         Command::Key(Key::List) => "key list",
         Command::Key(Key::Add(_)) => "key add",
         Command::Key(Key::Remove(_)) => "key remove",
@@ -115,7 +128,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Restore(arguments) => restore::run(app, arguments),
         Command::Verify(arguments) => verify::run(app, arguments),
         Command::Forget(arguments) => forget::run(app, arguments),
-        Command::Stats => stats::run(app),
+        Command::Stats(arguments) => stats::run(app, arguments),
         Command::Key(command) => key::run(app, command),
         Command::Gc(arguments) => gc::run(app, arguments),
         Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),

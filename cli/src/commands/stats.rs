@@ -3,15 +3,20 @@
 use cairn_engine::ops::stats;
 use serde_json::json;
 
-use super::{App, Finished};
+use super::{App, Finished, requests, target};
+use crate::arguments::Stats;
 use crate::session::{self, Show};
 use crate::ui::errors::Failure;
 use crate::ui::format;
 use crate::ui::table::{Align, Table};
 
-pub(super) fn run(app: &App) -> Result<Finished, Failure> {
+pub(super) fn run(app: &App, arguments: &Stats) -> Result<Finished, Failure> {
     let session = session::open(app, Show::Progress)?;
     let report = stats::run(&session.repository)?;
+    let profile = match arguments.probe {
+        true => session.repository.store().probe().map_err(session::engine)?,
+        false => None,
+    };
     drop(session.shown);
     let mut table =
         Table::new(&[("", Align::Left), ("COUNT", Align::Right), ("SIZE", Align::Right)]);
@@ -42,6 +47,14 @@ pub(super) fn run(app: &App) -> Result<Finished, Failure> {
     if let Some(ratio) = format::ratio(report.bytes_protected, stored) {
         app.printer.line(&format!("ratio of all snapshots to what is stored: {ratio}"))?;
     }
+    if let Some(profile) = &profile {
+        app.printer.line(&target::line(profile))?;
+    }
+    if arguments.requests {
+        for line in requests::lines_of(app) {
+            app.printer.line(&line)?;
+        }
+    }
     Ok(Finished::with(json!({
         "repository": session.repository.id().to_hex(),
         "snapshots": report.snapshots,
@@ -62,5 +75,6 @@ pub(super) fn run(app: &App) -> Result<Finished, Failure> {
         "bytes_stored_tree": report.bytes_tree,
         "bytes_stored_index": report.bytes_index,
         "bytes_stored_other": report.bytes_other,
+        "storage": target::report(profile.as_ref()),
     })))
 }

@@ -41,6 +41,8 @@ pub struct Outcome<'a> {
     hint: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<Value>,
 }
 
 impl<'a> Outcome<'a> {
@@ -54,7 +56,17 @@ impl<'a> Outcome<'a> {
     ) -> Self {
         let (code, message) = reason.unzip();
         let exit_code = exit.number();
-        Self { kind: "result", v: VERSION, command, exit_code, code, message, hint: None, report }
+        Self {
+            kind: "result",
+            v: VERSION,
+            command,
+            exit_code,
+            code,
+            message,
+            hint: None,
+            report,
+            requests: None,
+        }
     }
 
     /// The result of a command that failed.
@@ -69,7 +81,14 @@ impl<'a> Outcome<'a> {
             message: Some(&failure.message),
             hint: failure.hint.as_deref(),
             report: None,
+            requests: None,
         }
+    }
+
+    /// The same, with the requests made to the storage.
+    #[must_use]
+    pub fn with_requests(self, requests: Option<Value>) -> Self {
+        Self { requests, ..self }
     }
 }
 

@@ -184,6 +184,36 @@ pub enum StoreError {
         /// Bytes found afterwards.
         found: u64,
     },
+    /// What was stored has the size of what was sent, and is something else.
+    #[error("{place} is not what was written there")]
+    Altered {
+        /// The object.
+        place: Place,
+    },
+    /// The bucket or container is not there.
+    #[error("there is no bucket or container for {location}")]
+    NoContainer {
+        /// The location.
+        location: String,
+        /// In the service's words.
+        source: Cause,
+    },
+    /// The place does not do what every repository needs.
+    #[error("{location} cannot keep a repository: {why}")]
+    Unfit {
+        /// The location.
+        location: String,
+        /// What it does not do.
+        why: &'static str,
+    },
+    /// What is set for the place cannot be used.
+    #[error("{location} cannot be used as it is configured")]
+    Misconfigured {
+        /// The location.
+        location: String,
+        /// Why.
+        source: Cause,
+    },
     /// Something else than a plain file or folder has the name.
     #[error("{place} is {found}")]
     NotAnObject {
@@ -265,6 +295,10 @@ impl StoreError {
             | Self::Exists { .. }
             | Self::WrongName { .. }
             | Self::BadWrite { .. }
+            | Self::Altered { .. }
+            | Self::NoContainer { .. }
+            | Self::Misconfigured { .. }
+            | Self::Unfit { .. }
             | Self::NotAnObject { .. }
             | Self::FsyncFailed { .. }
             | Self::BadLocation { .. }
@@ -322,6 +356,10 @@ impl Explain for StoreError {
             Self::Exists { .. } => "store.exists",
             Self::WrongName { .. } => "store.wrong_name",
             Self::BadWrite { .. } => "store.bad_write",
+            Self::Altered { .. } => "store.altered",
+            Self::NoContainer { .. } => "store.no_container",
+            Self::Misconfigured { .. } => "store.misconfigured",
+            Self::Unfit { .. } => "store.unfit",
             Self::NotAnObject { .. } => "store.not_an_object",
             Self::FsyncFailed { .. } => "store.fsync_failed",
             Self::BadLocation { .. } => "store.bad_location",
@@ -335,23 +373,25 @@ impl Explain for StoreError {
 
     fn class(&self) -> Class {
         match self {
-            Self::NoRepository { .. } => Class::NoRepository,
+            Self::NoRepository { .. } | Self::NoContainer { .. } => Class::NoRepository,
             Self::NotFound { place } if place.is_format() => Class::NoRepository,
             Self::NotFound { .. }
             | Self::Short { .. }
             | Self::TooLarge { .. }
             | Self::NotAnObject { .. } => Class::Damage,
-            Self::Occupied { .. } | Self::Exists { .. } => Class::Refused,
+            Self::Occupied { .. } | Self::Exists { .. } | Self::Unfit { .. } => Class::Refused,
             Self::Unreachable { .. }
             | Self::Throttled { .. }
             | Self::Timeout { .. }
             | Self::Denied { .. } => Class::Unreachable,
             Self::BadLocation { .. }
             | Self::CredentialsInLocation { .. }
+            | Self::Misconfigured { .. }
             | Self::Unsupported { .. } => Class::Usage,
             Self::Full { .. }
             | Self::WrongName { .. }
             | Self::BadWrite { .. }
+            | Self::Altered { .. }
             | Self::FsyncFailed { .. }
             | Self::Stopped { .. }
             | Self::Crashed { .. }
@@ -375,7 +415,8 @@ impl Explain for StoreError {
                 "check the network and the storage, then run the same command again".to_owned()
             }
             Self::Denied { .. } => {
-                "check owner and permissions, or the credentials and their policy".to_owned()
+                "check owner and permissions, or the credentials, their policy and this host's clock"
+                    .to_owned()
             }
             Self::Full { .. } => "make room, then run the same \
                  command again; nothing stored before is affected"
@@ -384,7 +425,14 @@ impl Explain for StoreError {
                 "check the disk and the kernel's log before running the same command again"
                     .to_owned()
             }
-            Self::BadWrite { .. } => "check the storage; what it answers cannot be trusted".into(),
+            Self::NoContainer { .. } => "check the name, the region and the endpoint; buckets and \
+                 containers are made beforehand, not by cairn"
+                .to_owned(),
+            Self::Misconfigured { .. } => {
+                "check the environment variables and files of this kind of storage".to_owned()
+            }
+            Self::Unfit { .. } => "use another storage, or ask who runs this one".to_owned(),
+            Self::BadWrite { .. } | Self::Altered { .. } => "check the storage; what it answers cannot be trusted".into(),
             Self::CredentialsInLocation { variables, .. } => {
                 format!("leave them out of the location and set {variables}")
             }

@@ -9,6 +9,7 @@ use super::Store;
 use super::error::StoreError;
 use super::local::LocalStore;
 use super::memory::MemoryStore;
+use super::options::RemoteOptions;
 
 /// A place to keep a repository. Holds no credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +38,15 @@ pub enum Scheme {
     Gcs,
     /// `sftp://user@host/path`
     Sftp,
-    /// `webdav://host/path`
+    /// `webdav://host/path`, over TLS
     Webdav,
+    /// `webdav+http://host/path`, in the clear
+    WebdavHttp,
 }
 
 impl Scheme {
-    const ALL: [Self; 5] = [Self::S3, Self::Azblob, Self::Gcs, Self::Sftp, Self::Webdav];
+    const ALL: [Self; 6] =
+        [Self::S3, Self::Azblob, Self::Gcs, Self::Sftp, Self::Webdav, Self::WebdavHttp];
 
     /// As written before `://`.
     #[must_use]
@@ -53,6 +57,7 @@ impl Scheme {
             Self::Gcs => "gcs",
             Self::Sftp => "sftp",
             Self::Webdav => "webdav",
+            Self::WebdavHttp => "webdav+http",
         }
     }
 
@@ -63,7 +68,7 @@ impl Scheme {
             Self::Azblob => "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
             Self::Gcs => "GOOGLE_APPLICATION_CREDENTIALS",
             Self::Sftp => "an SSH key through the agent (SSH_AUTH_SOCK) or ~/.ssh/config",
-            Self::Webdav => "WEBDAV_USERNAME and WEBDAV_PASSWORD",
+            Self::Webdav | Self::WebdavHttp => "WEBDAV_USERNAME and WEBDAV_PASSWORD",
         }
     }
 
@@ -119,18 +124,24 @@ impl Location {
         }
     }
 
-    /// Opens a repository that is there.
+    /// Opens a repository that is there. A remote place is asked for its `format` object, so that
+    /// wrong credentials or a wrong name are told at once.
     ///
     /// # Errors
-    /// [`StoreError::NoRepository`] when a folder holds none (a remote place is asked only when
-    /// its `format` object is read); [`StoreError::Unsupported`] when this build cannot reach
-    /// such a place; and the failures of the place itself.
-    pub fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
+    /// [`StoreError::NoRepository`] when the place holds none; [`StoreError::Unsupported`] when
+    /// this build cannot reach such a place; and the failures of the place itself.
+    pub fn open(&self, options: &RemoteOptions) -> Result<Arc<dyn Store>, StoreError> {
         match self {
             Self::Local(path) => Ok(Arc::new(LocalStore::open(path)?)),
             Self::Memory => Ok(Arc::new(MemoryStore::new())),
-            Self::Remote { scheme, .. } => {
-                Err(StoreError::Unsupported { scheme: scheme.name().to_owned() })
+            Self::Remote { scheme, rest } => {
+                let (store, found) = connect(*scheme, rest, options)?;
+                if !found {
+                    let location = store.location();
+                    let why = "it holds no object named `format`";
+                    return Err(StoreError::NoRepository { location, why });
+                }
+                Ok(store)
             }
         }
     }
@@ -140,10 +151,11 @@ impl Location {
     /// # Errors
     /// [`StoreError::Occupied`] when a folder holds other files; otherwise as
     /// [`Location::open`].
-    pub fn create(&self) -> Result<Arc<dyn Store>, StoreError> {
+    pub fn create(&self, options: &RemoteOptions) -> Result<Arc<dyn Store>, StoreError> {
         match self {
             Self::Local(path) => Ok(Arc::new(LocalStore::create(path)?)),
-            Self::Memory | Self::Remote { .. } => self.open(),
+            Self::Memory => self.open(options),
+            Self::Remote { scheme, rest } => Ok(connect(*scheme, rest, options)?.0),
         }
     }
 
@@ -152,13 +164,35 @@ impl Location {
     ///
     /// # Errors
     /// As [`Self::create`], as far as can be told.
-    pub fn check_create(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    pub fn check_create(
+        &self,
+        options: &RemoteOptions,
+    ) -> Result<Option<Arc<dyn Store>>, StoreError> {
         match self {
             Self::Local(path) if !path.exists() => Ok(None),
             Self::Local(path) => Ok(Some(Arc::new(LocalStore::open_new(path)?))),
-            Self::Memory | Self::Remote { .. } => self.open().map(Some),
+            Self::Memory | Self::Remote { .. } => self.create(options).map(Some),
         }
     }
+}
+
+/// Connects to a remote place, and says whether it has a `format` object.
+#[cfg(feature = "object-stores")]
+fn connect(
+    scheme: Scheme,
+    rest: &str,
+    options: &RemoteOptions,
+) -> Result<(Arc<dyn Store>, bool), StoreError> {
+    super::remote::connect(scheme, rest, options)
+}
+
+#[cfg(not(feature = "object-stores"))]
+fn connect(
+    scheme: Scheme,
+    _: &str,
+    _: &RemoteOptions,
+) -> Result<(Arc<dyn Store>, bool), StoreError> {
+    Err(StoreError::Unsupported { scheme: scheme.name().to_owned() })
 }
 
 fn parse_file(rest: &[u8]) -> Result<Location, StoreError> {
@@ -270,15 +304,28 @@ mod tests {
             ("gcs://bucket/a@b:c", Scheme::Gcs, "bucket/a@b:c"),
             ("sftp://user@host:22/path", Scheme::Sftp, "user@host:22/path"),
             ("WebDAV://host/path", Scheme::Webdav, "host/path"),
+            ("webdav+http://host:80/path", Scheme::WebdavHttp, "host:80/path"),
         ] {
             let location = Location::Remote { scheme, rest: rest.to_owned() };
             assert_eq!(parse(given).unwrap(), location);
-            let error = location.open().unwrap_err();
-            assert!(matches!(error, StoreError::Unsupported { .. }), "{error:?}");
-            assert_eq!(error.class(), Class::Usage);
-            assert!(error.to_string().contains(scheme.name()), "{error}");
         }
         assert_eq!(parse("memory://").unwrap(), Location::Memory);
+    }
+
+    #[cfg(feature = "object-stores")]
+    #[test]
+    fn a_remote_place_that_does_not_answer_is_told_with_its_name() {
+        // Bound and dropped: nobody listens there.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let options = RemoteOptions::new(|name| match name {
+            "AWS_ENDPOINT_URL" => Some(format!("http://user:hunter2@127.0.0.1:{port}")),
+            _ => None,
+        });
+        let error = parse("s3://bucket/prefix").unwrap().open(&options).unwrap_err();
+        let told = format!("{error} {error:?}");
+        assert!(told.contains("s3://bucket/prefix"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+        assert_eq!(error.class(), Class::Unreachable);
     }
 
     #[test]
@@ -334,11 +381,12 @@ mod tests {
     fn a_local_place_is_created_and_opened() {
         let folder = tempfile::tempdir().unwrap();
         let location = Location::Local(folder.path().join("new"));
-        assert_eq!(location.open().unwrap_err().class(), Class::NoRepository);
-        let store = location.create().unwrap();
+        let options = RemoteOptions::default();
+        assert_eq!(location.open(&options).unwrap_err().class(), Class::NoRepository);
+        let store = location.create(&options).unwrap();
         let name = cairn_format::names::ObjectName::Format;
         store.put(&name, b"format").unwrap();
-        assert_eq!(location.open().unwrap().get(&name, 6).unwrap(), &b"format"[..]);
+        assert_eq!(location.open(&options).unwrap().get(&name, 6).unwrap(), &b"format"[..]);
     }
 
     proptest::proptest! {

@@ -12,10 +12,17 @@ pub mod location;
 pub mod memory;
 #[cfg(feature = "object-stores")]
 pub mod object;
+pub mod options;
+#[cfg(feature = "object-stores")]
+mod pace;
+pub mod profile;
 pub mod record;
+#[cfg(feature = "object-stores")]
+mod remote;
 pub mod retry;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -59,6 +66,21 @@ pub trait Store: Send + Sync + Debug {
     /// Only then what was stored earlier is read during a backup, to store what changed of it.
     fn is_near(&self) -> bool {
         false
+    }
+
+    /// The requests made so far, where requests are counted.
+    fn traffic(&self) -> Option<traffic::Traffic> {
+        None
+    }
+
+    /// Tries out what the place can do, where that is not known: writes a small object that
+    /// belongs to no repository, and deletes it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unfit`] when what was written cannot be read or listed; and the failures of
+    /// the place itself.
+    fn probe(&self) -> Result<Option<profile::Profile>, StoreError> {
+        Ok(None)
     }
 
     /// Reads a whole object of at most `bytes_max` bytes.
@@ -120,6 +142,12 @@ macro_rules! forward {
             }
             fn is_near(&self) -> bool {
                 (**self).is_near()
+            }
+            fn traffic(&self) -> Option<traffic::Traffic> {
+                (**self).traffic()
+            }
+            fn probe(&self) -> Result<Option<profile::Profile>, StoreError> {
+                (**self).probe()
             }
             fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
                 (**self).get(name, bytes_max)

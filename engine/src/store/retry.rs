@@ -14,6 +14,8 @@ use bytes::Bytes;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::{Condvar, Mutex};
 
+use super::profile::Profile;
+use super::traffic::Traffic;
 use super::{Each, Listing, Put, Store, StoreError};
 
 /// How often, and how fast, a store is asked again.
@@ -167,6 +169,14 @@ impl<S: Store> Store for Guarded<S> {
 
     fn is_near(&self) -> bool {
         self.inner.is_near()
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        self.inner.traffic()
+    }
+
+    fn probe(&self) -> Result<Option<Profile>, StoreError> {
+        self.guarded(|| self.inner.probe())
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {

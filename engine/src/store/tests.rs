@@ -228,7 +228,8 @@ fn wrappers_keep_the_contract() {
 
 #[cfg(feature = "object-stores")]
 mod objects {
-    use super::super::object::{ObjectStore, TimeLimits};
+    use super::super::object::ObjectStore;
+    use super::super::options::TimeLimits;
     use super::*;
 
     #[test]

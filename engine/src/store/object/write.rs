@@ -1,0 +1,237 @@
+//! Writing an object so that it is whole and right under its name once the put returns.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use cairn_format::names::ObjectName;
+use md5::{Digest as _, Md5};
+use opendal::options::WriteOptions;
+use opendal::{ErrorKind, Metadata};
+
+use super::errors::refuses_condition;
+use super::{ObjectStore, RequestKind};
+use crate::store::error::StoreError;
+use crate::store::{Found, Put, Store as _, judge_existing};
+
+/// Length of an MD5 sum, hexadecimal digits.
+const MD5_DIGITS: usize = 32;
+
+/// Where objects lie until they are whole, where a service shows them before.
+const ASIDE: &str = "tmp/write-";
+
+/// How a write ended that the service answered.
+enum Wrote {
+    /// The object is there.
+    Done(Receipt),
+    /// The name was taken.
+    Taken,
+    /// The service knows no conditional writes.
+    Unconditional,
+}
+
+impl ObjectStore {
+    /// One attempt of a put.
+    pub(super) fn put_once(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+        // Bytes that fit their name may replace whatever has it: then the condition of the write
+        // asks in the same request whether there is anything.
+        let fits = name.content_hash().is_some_and(|hash| *blake3::hash(data).as_bytes() == hash);
+        let cheap = !self.writes_in_place && !self.condition_is_dear;
+        if fits && cheap && self.is_conditional() {
+            match self.write(name, data, true)? {
+                Wrote::Done(receipt) => {
+                    return self.confirm(name, data, &receipt).map(|()| Put::Written);
+                }
+                Wrote::Taken | Wrote::Unconditional => {}
+            }
+        }
+        let found = self.existing(name, data)?;
+        if found == Some(Found::Same) {
+            return Ok(Put::AlreadyThere);
+        }
+        let new = found.is_none() && name.content_hash().is_none();
+        let wrote = match self.write(name, data, new)? {
+            Wrote::Unconditional => self.write(name, data, false)?,
+            wrote => wrote,
+        };
+        match wrote {
+            Wrote::Done(receipt) => self.confirm(name, data, &receipt).map(|()| Put::Written),
+            Wrote::Taken | Wrote::Unconditional => {
+                self.confirm(name, data, &Receipt::default()).map(|()| Put::AlreadyThere)
+            }
+        }
+    }
+
+    fn is_conditional(&self) -> bool {
+        self.operator.info().capability().write_with_if_not_exists
+            && !self.unconditional.load(Ordering::Relaxed)
+    }
+
+    /// Compares the object that has the name, if any, with what is to be written.
+    fn existing(&self, name: &ObjectName, data: &[u8]) -> Result<Option<Found>, StoreError> {
+        let len = data.len() as u64;
+        let same = match self.stat(name) {
+            Ok(bytes) if bytes == len => match self.get(name, len) {
+                Ok(stored) => stored == data,
+                Err(StoreError::TooLarge { .. }) => false,
+                Err(StoreError::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            },
+            Ok(_) => false,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        judge_existing(|| self.place(name), name, data, same).map(Some)
+    }
+
+    fn write(&self, name: &ObjectName, data: &[u8], new: bool) -> Result<Wrote, StoreError> {
+        let path = name.to_string();
+        let conditional = new && self.is_conditional();
+        if self.writes_in_place && !conditional {
+            return self.write_aside(name, data);
+        }
+        let options = WriteOptions { if_not_exists: conditional, ..WriteOptions::default() };
+        let bytes = Bytes::copy_from_slice(data);
+        let request = async {
+            match self.operator.write_options(&path, bytes, options).await {
+                Ok(metadata) => Ok(Wrote::Done(Receipt::of(&metadata))),
+                Err(error) if conditional => match error.kind() {
+                    ErrorKind::ConditionNotMatch | ErrorKind::AlreadyExists => Ok(Wrote::Taken),
+                    _ if refuses_condition(&error) => {
+                        self.unconditional.store(true, Ordering::Relaxed);
+                        Ok(Wrote::Unconditional)
+                    }
+                    _ => Err(error),
+                },
+                Err(error) => Err(error),
+            }
+        };
+        self.wait(RequestKind::Write, || self.place(name), data.len() as u64, request)
+    }
+
+    /// Writes under a name of no object, and renames when it is whole. What is left behind by a
+    /// writer that dies is passed over by listings.
+    fn write_aside(&self, name: &ObjectName, data: &[u8]) -> Result<Wrote, StoreError> {
+        let sent = data.len() as u64;
+        let random = getrandom::u64().unwrap_or_default();
+        let aside = format!("{ASIDE}{random:016x}");
+        let place = || self.place(name);
+        let written = self
+            .wait(RequestKind::Write, place, sent, async {
+                self.operator.write(&aside, Bytes::copy_from_slice(data)).await
+            })
+            .and_then(|_| self.wait(RequestKind::Look, place, 0, self.operator.stat(&aside)))
+            .and_then(|metadata| match metadata.content_length() {
+                found if found == sent => Ok(()),
+                found => Err(StoreError::BadWrite { place: place(), sent, found }),
+            })
+            .and_then(|()| {
+                let path = name.to_string();
+                let rename = async { self.operator.rename(&aside, &path).await };
+                self.wait(RequestKind::Other, place, 0, rename)
+            });
+        if let Err(error) = written {
+            // In vain is no harm: nobody reads it.
+            let _deleted = self.wait(RequestKind::Delete, place, 0, self.operator.delete(&aside));
+            return Err(match error {
+                // What is absent is what was to be renamed.
+                StoreError::NotFound { place } => StoreError::BadWrite { place, sent, found: 0 },
+                error => error,
+            });
+        }
+        Ok(Wrote::Done(Receipt::default()))
+    }
+
+    /// Makes sure that what lies under the name is what was sent. By the MD5 sum that the
+    /// service tells, or its entity tag where that is one, without another request; else by its size. `format`, which another may have
+    /// written at the same moment, is compared.
+    fn confirm(&self, name: &ObjectName, data: &[u8], receipt: &Receipt) -> Result<(), StoreError> {
+        let sent = data.len() as u64;
+        if name.content_hash().is_none() {
+            let same = self.stat(name)? == sent && self.get(name, sent)? == data;
+            return judge_existing(|| self.place(name), name, data, same).map(|_| ());
+        }
+        if let Some(sum) = &receipt.sum {
+            return match *sum == base64(&Md5::digest(data)) {
+                true => Ok(()),
+                false => Err(StoreError::Altered { place: self.place(name) }),
+            };
+        }
+        if let Some(tag) = &receipt.tag
+            && !self.tags_are_other.load(Ordering::Relaxed)
+        {
+            if *tag == hexadecimal(&Md5::digest(data)) {
+                return Ok(());
+            }
+            // Encrypting services make tags that look the same and are none: then the object is
+            // right, and no tag is believed any more.
+            if self.get(name, sent)? != data {
+                return Err(StoreError::Altered { place: self.place(name) });
+            }
+            self.tags_are_other.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        let found = self.stat(name)?;
+        if found != sent {
+            return Err(StoreError::BadWrite { place: self.place(name), sent, found });
+        }
+        Ok(())
+    }
+}
+
+/// What a service tells of what it wrote.
+#[derive(Default)]
+struct Receipt {
+    /// Its MD5 sum, in base 64.
+    sum: Option<String>,
+    /// The entity tag in lower case, if it can be an MD5 sum.
+    tag: Option<String>,
+}
+
+impl Receipt {
+    fn of(metadata: &Metadata) -> Self {
+        let tag = metadata.etag().map(|tag| tag.trim_matches('"').to_ascii_lowercase());
+        let is_sum = |tag: &String| {
+            tag.len() == MD5_DIGITS && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        Self {
+            sum: metadata.content_md5().map(str::to_owned).filter(|sum| !sum.is_empty()),
+            tag: tag.filter(is_sum),
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Base 64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |value: u32| DIGITS.get(value as usize & 63).copied().map_or('=', char::from);
+    let mut text = String::new();
+    for triple in bytes.chunks(3) {
+        let byte = |index: usize| triple.get(index).copied().map_or(0, u32::from);
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        let digits = [bits >> 18, bits >> 12, bits >> 6, bits];
+        text.extend(digits.into_iter().take(triple.len() + 1).map(digit));
+        text.extend(std::iter::repeat_n('=', 3 - triple.len()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_written_as_services_do() {
+        // RFC 4648 §10, and the sum of nothing.
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (plain, text) in cases {
+            assert_eq!(base64(plain.as_bytes()), text);
+        }
+        assert_eq!(base64(&Md5::digest(b"")), "1B2M2Y8AsgTpgAmY7PhCfg==");
+        assert_eq!(hexadecimal(&Md5::digest(b"")), "d41d8cd98f00b204e9800998ecf8427e");
+    }
+}

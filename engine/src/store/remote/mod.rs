@@ -1,0 +1,119 @@
+//! Stores reached over a network: from a location and what is configured to a store that has
+//! answered once.
+
+mod azblob;
+mod gcs;
+mod http;
+mod profile;
+mod s3;
+mod sftp;
+mod webdav;
+
+use std::sync::Arc;
+
+use cairn_format::names::{Folder, ObjectName};
+use opendal::{HttpTransporter, OperationContext, Operator};
+
+use super::Store;
+use super::error::{Place, StoreError};
+use super::location::Scheme;
+use super::object::{ObjectStore, from_opendal};
+use super::options::RemoteOptions;
+use super::retry::{Guarded, Policy};
+use super::traffic::Meter;
+
+/// How a place is asked for the first time: a person may be waiting who mistyped its name.
+const FIRST_CONTACT: Policy =
+    Policy { attempts_max: 3, pause_ms: 500, pause_ms_max: 1_000, calls_max: 1 };
+
+/// A service, configured, and how it is to be treated.
+struct Service {
+    operator: Operator,
+    /// For messages; without credentials.
+    location: String,
+    /// Whether a write on a condition takes more requests than another.
+    condition_is_dear: bool,
+    /// Whether it shows objects while they are being written.
+    writes_in_place: bool,
+    /// Whether it speaks HTTP, so that requests can be counted where they are sent.
+    is_http: bool,
+}
+
+/// Connects, and says whether there is a `format` object.
+pub(super) fn connect(
+    scheme: Scheme,
+    rest: &str,
+    options: &RemoteOptions,
+) -> Result<(Arc<dyn Store>, bool), StoreError> {
+    let service = match scheme {
+        Scheme::S3 => s3::service(rest, options)?,
+        Scheme::Azblob => azblob::service(rest, options)?,
+        Scheme::Gcs => gcs::service(rest, options)?,
+        Scheme::Sftp => sftp::service(rest, options)?,
+        Scheme::Webdav | Scheme::WebdavHttp => webdav::service(scheme, rest, options)?,
+    };
+    let store = Arc::new(object_store(service, options)?);
+    let found = first_contact(&Guarded::new(Arc::clone(&store), FIRST_CONTACT))?;
+    Ok((Arc::new(Guarded::new(store, options.policy)), found))
+}
+
+fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore, StoreError> {
+    let meter = Meter::default();
+    let mut operator = service.operator;
+    if service.is_http {
+        let transport = http::Transport::new(meter.clone()).map_err(|error| {
+            let location = service.location.clone();
+            StoreError::Misconfigured { location, source: error.into() }
+        })?;
+        let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
+        operator = operator.with_context(context);
+    }
+    let mut store = ObjectStore::new(operator, service.location.clone(), options.limits);
+    if service.is_http {
+        store.set_meter(meter);
+    }
+    store.set_rates(options.upload_bytes_per_s, options.download_bytes_per_s);
+    if service.condition_is_dear {
+        store.set_condition_is_dear();
+    }
+    if service.writes_in_place {
+        store.set_writes_in_place();
+    }
+    Ok(store)
+}
+
+/// Whether there is a `format` object. Where there is none, a listing tells whether there is at
+/// least a place to keep one: services answer alike to whoever asks for an absent object and for
+/// an object of an absent bucket.
+fn first_contact(store: &impl Store) -> Result<bool, StoreError> {
+    match store.size(&ObjectName::Format) {
+        Ok(_) => return Ok(true),
+        Err(StoreError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let place = || Place::folder(store.location(), Folder::Config);
+    let stop = |_, _| Err(StoreError::Stopped { place: place() });
+    match store.list(Folder::Config, &mut { stop }) {
+        Ok(_) | Err(StoreError::Stopped { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// An operator, or why there is none.
+fn build(location: &str, builder: impl opendal::Builder) -> Result<Operator, StoreError> {
+    Operator::new(builder).map_err(|error| from_opendal("open", Place::root(location), &error))
+}
+
+/// Splits what follows `://` into bucket, container or host, and the prefix without slashes at
+/// its ends.
+fn split(rest: &str) -> (&str, &str) {
+    let (head, tail) = rest.split_once('/').unwrap_or((rest, ""));
+    (head, tail.trim_matches('/'))
+}
+
+/// The part of an endpoint that may be shown: no user, no password, no query.
+fn shown(endpoint: &str) -> &str {
+    let (_, rest) = endpoint.split_once("://").unwrap_or(("", endpoint));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}

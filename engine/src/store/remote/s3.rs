@@ -1,0 +1,56 @@
+//! Amazon S3 and what is compatible with it.
+//!
+//! Endpoint and region come from the variables of the AWS tools or from the profile in
+//! `~/.aws/config`. Credentials are found by the signer (reqsign) where those tools look for
+//! them: variables, shared files, SSO, web identity, a process, a container's or an instance's
+//! identity. They pass through no other part of cairn.
+
+use opendal::services;
+
+use super::{Service, build, profile, shown, split};
+use crate::store::error::StoreError;
+use crate::store::options::RemoteOptions;
+
+/// The region that is signed for where none is set, as every other tool does.
+const REGION_DEFAULT: &str = "us-east-1";
+
+pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, StoreError> {
+    let (bucket, prefix) = split(rest);
+    let profile = profile::Profile::read(options);
+    let endpoint = options
+        .first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+        .map(str::to_owned)
+        .or_else(|| profile.endpoint_url.clone());
+    let region = options
+        .first(&["AWS_REGION", "AWS_DEFAULT_REGION"])
+        .map(str::to_owned)
+        .or_else(|| profile.region.clone())
+        .unwrap_or_else(|| REGION_DEFAULT.to_owned());
+    let mut location = format!("s3://{rest}");
+    let mut builder = services::S3::default()
+        .bucket(bucket)
+        .root(prefix)
+        .region(&region)
+        // The server compares what it received: also required of writes to locked buckets.
+        .checksum_algorithm("md5");
+    if let Some(name) = options.first(&["AWS_PROFILE"]) {
+        builder = builder.profile(name);
+    }
+    match &endpoint {
+        Some(endpoint) => {
+            location = format!("{location} ({})", shown(endpoint));
+            builder = builder.endpoint(endpoint);
+        }
+        // Names with dots do not fit the certificate of the service.
+        None if !bucket.contains('.') => builder = builder.enable_virtual_host_style(),
+        None => {}
+    }
+    let operator = build(&location, builder)?;
+    Ok(Service {
+        operator,
+        location,
+        condition_is_dear: false,
+        writes_in_place: false,
+        is_http: true,
+    })
+}

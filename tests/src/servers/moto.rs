@@ -1,0 +1,139 @@
+//! Amazon S3 as the project `moto` plays it.
+
+use std::process::Command;
+
+use super::http::{exchange, request};
+use super::proxy::{Fault, Proxy};
+use super::{Server, Target, free_port};
+use crate::reader::source_root;
+
+/// Name of the bucket that every server has.
+pub const BUCKET: &str = "bucket";
+
+/// A server with a bucket.
+pub struct Moto {
+    /// Before a server that checks signatures.
+    proxy: Option<Proxy>,
+    server: Server,
+    folder: tempfile::TempDir,
+    key: (String, String),
+}
+
+/// Requests that are answered without looking who asks, where anybody looks: a user, its policy,
+/// its key, the bucket.
+const UNCHECKED: usize = 4;
+
+impl Moto {
+    /// A server that lets everybody in.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// A server that checks signatures and policies. The target's key may use one bucket.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_strict() -> Self {
+        Self::start_with(Some(UNCHECKED))
+    }
+
+    fn start_with(unchecked: Option<usize>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let program = source_root().join(".venv/bin/moto_server");
+        assert!(program.exists(), "{} is missing: run tests/setup/setup.sh", program.display());
+        let port = free_port();
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        if let Some(unchecked) = unchecked {
+            command.env("INITIAL_NO_AUTH_ACTION_COUNT", unchecked.to_string());
+        }
+        let server = Server::start(&command, port, folder.path());
+        let key = ("AKIAIOSFODNN7EXAMPLE".to_owned(), "secret-of-a-test".to_owned());
+        let mut moto = Self { proxy: None, server, folder, key };
+        if unchecked.is_some() {
+            moto.key = moto.make_user();
+            moto.proxy = Some(Proxy::start(port, |_| Fault::None));
+        }
+        moto.make_bucket(BUCKET);
+        moto
+    }
+
+    /// Makes another bucket.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn make_bucket(&self, name: &str) {
+        let request = request(&format!("PUT /{name}"), &[("Host", "127.0.0.1")], b"");
+        let answer = exchange(self.server.port, &request).expect("moto answers");
+        assert_eq!(answer.status(), Some(200), "{}", String::from_utf8_lossy(&answer.body));
+    }
+
+    /// Sets something of the bucket, such as `versioning`.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn set(&self, what: &str, xml: &str) {
+        let line = format!("PUT /{BUCKET}?{what}");
+        let request = request(&line, &[("Host", "127.0.0.1")], xml.as_bytes());
+        let answer = exchange(self.server.port, &request).expect("moto answers");
+        assert_eq!(answer.status(), Some(200), "{}", String::from_utf8_lossy(&answer.body));
+    }
+
+    fn identity(&self, action: &str, text: &str) -> String {
+        let scope = "AWS4-HMAC-SHA256 Credential=x/20200101/us-east-1/iam/aws4_request, \
+                     SignedHeaders=host, Signature=x";
+        let body = format!("Action={action}&Version=2010-05-08&UserName=cairn{text}");
+        let fields = [
+            ("Host", "iam.amazonaws.com"),
+            ("Authorization", scope),
+            ("Content-Type", "application/x-www-form-urlencoded"),
+        ];
+        let answer = exchange(self.server.port, &request("POST /", &fields, body.as_bytes()));
+        let answer = answer.expect("moto answers");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.status(), Some(200), "{action}: {text}");
+        text
+    }
+
+    fn make_user(&self) -> (String, String) {
+        self.identity("CreateUser", "");
+        let policy = "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22\
+                      %3A%22Allow%22%2C%22Action%22%3A%22s3%3A*%22%2C%22Resource%22%3A%22*%22%7D\
+                      %5D%7D";
+        self.identity("PutUserPolicy", &format!("&PolicyName=all&PolicyDocument={policy}"));
+        let text = self.identity("CreateAccessKey", "");
+        let field = |name: &str| {
+            let (_, rest) = text.split_once(&format!("<{name}>")).expect("a field");
+            rest.split_once('<').expect("its end").0.to_owned()
+        };
+        (field("AccessKeyId"), field("SecretAccessKey"))
+    }
+
+    /// Where a repository can be made, and how it is reached.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        let port = self.proxy.as_ref().map_or(self.server.port, |proxy| proxy.port);
+        Target {
+            url: format!("s3://{BUCKET}/some/prefix"),
+            environment: vec![
+                ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}").into()),
+                ("AWS_REGION", "us-east-1".into()),
+                ("AWS_ACCESS_KEY_ID", self.key.0.clone().into()),
+                ("AWS_SECRET_ACCESS_KEY", self.key.1.clone().into()),
+                ("AWS_EC2_METADATA_DISABLED", "true".into()),
+            ],
+            port,
+        }
+    }
+
+    /// The folder with its data and log.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+}

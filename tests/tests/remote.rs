@@ -1,0 +1,16 @@
+//! Tests of the real program with repositories on servers, which the tests start themselves.
+
+#[path = "remote/azblob.rs"]
+mod azblob;
+#[path = "remote/faults.rs"]
+mod faults;
+#[path = "remote/gcs.rs"]
+mod gcs;
+#[path = "remote/s3.rs"]
+mod s3;
+#[path = "remote/scenario.rs"]
+mod scenario;
+#[path = "remote/sftp.rs"]
+mod sftp;
+#[path = "remote/webdav.rs"]
+mod webdav;

@@ -1,0 +1,200 @@
+//! Goal: over a bad connection or a bad server, a backup and a restore come through or fail
+//! loudly; what they leave behind is whole, and nothing restored is wrong.
+//! Method: a proxy before moto that drops, delays, truncates, corrupts, refuses and lies.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cairn_tests::compare::{assert_same, look, wrong_contents};
+use cairn_tests::lab::inside;
+use cairn_tests::process::Cairn;
+use cairn_tests::seed::Seed;
+use cairn_tests::servers::Target;
+use cairn_tests::servers::moto::Moto;
+use cairn_tests::servers::proxy::{Asked, Fault, Proxy};
+
+use crate::scenario::{cairn, source, text};
+
+/// Whether a fault strikes a request.
+type Chooses = Box<dyn Fn(&Asked) -> bool + Send + Sync>;
+
+/// The target by way of a proxy.
+fn through(target: &Target, proxy: &Proxy) -> Target {
+    let endpoint = format!("http://127.0.0.1:{}", proxy.port);
+    target.with("AWS_ENDPOINT_URL", endpoint)
+}
+
+#[test]
+fn a_bad_connection_is_lived_with() {
+    let server = Moto::start();
+    let seed = Mutex::new(Seed::new());
+    let proxy = Proxy::start(server.target().port, move |_| {
+        match seed.lock().expect("no test panics here").below(24) {
+            0 => Fault::DropBefore,
+            1 => Fault::DropAfter,
+            2 => Fault::Truncate,
+            3 => Fault::Answer(503, "SlowDown"),
+            4 => Fault::Answer(500, "InternalError"),
+            5 => Fault::Answer(429, "TooManyRequests"),
+            6 | 7 => Fault::Delay(100),
+            _ => Fault::None,
+        }
+    });
+    // Trying the storage out is begun anew as a whole: over a connection as bad as this one it
+    // fails, loudly, before anything is made.
+    let mut cairn = cairn(&server.target());
+    cairn.init();
+    cairn.set_target(&through(&server.target(), &proxy));
+    let source = source(&cairn);
+    for _ in 0..2 {
+        cairn.run(["backup", text(&source)]).expect(0);
+    }
+    assert_same(&source, &inside(&cairn.restored("latest", "restored"), &source));
+    cairn.run(["verify", "--level", "full"]).expect(0);
+}
+
+#[test]
+fn what_is_altered_on_its_way_to_the_server_is_sent_again() {
+    let server = Moto::start();
+    let seen = Mutex::new(HashSet::new());
+    // The first write of every object.
+    let proxy = Proxy::start(server.target().port, move |asked: &Asked| {
+        let first = asked.method == "PUT"
+            && seen.lock().expect("no test panics here").insert(asked.uri.clone());
+        if first { Fault::CorruptRequest } else { Fault::None }
+    });
+    let mut cairn = cairn(&server.target());
+    // Two that create `format` must not replace one another's: it is made before.
+    cairn.init();
+    cairn.set_target(&through(&server.target(), &proxy));
+    let source = source(&cairn);
+    cairn.run(["backup", text(&source)]).expect(0);
+    drop(proxy);
+    cairn.set_target(&server.target());
+    cairn.run(["verify", "--level", "full"]).expect(0);
+    assert_same(&source, &inside(&cairn.restored("latest", "restored"), &source));
+}
+
+#[test]
+fn a_format_object_that_arrives_altered_is_refused() {
+    let server = Moto::start();
+    let proxy = Proxy::start(server.target().port, |asked: &Asked| {
+        let format = asked.method == "PUT" && asked.uri.ends_with("/format");
+        if format { Fault::CorruptRequest } else { Fault::None }
+    });
+    let cairn = cairn(&through(&server.target(), &proxy));
+    let ran = cairn.run(["init"]);
+    assert!(![Some(0), None].contains(&ran.code), "{ran:#?}");
+}
+
+/// Restores through a proxy; returns the exit code, after having made sure that no file that was
+/// restored has the wrong content.
+fn restore_through(cairn: &Cairn, target: &str, source: &std::path::Path) -> Option<i32> {
+    let folder = cairn.path(target);
+    let ran = cairn.run(["restore", "latest", "--target", text(&folder), "--keep-going"]);
+    let restored = inside(&folder, source);
+    if restored.exists() && ran.code == Some(0) {
+        assert_same(source, &restored);
+    }
+    if restored.exists() {
+        let wrong = wrong_contents(&look(source), &restored);
+        assert!(wrong.is_empty() || ran.code != Some(0), "{wrong:?} are wrong: {ran:#?}");
+    }
+    if ran.code != Some(0) {
+        assert!(ran.stderr.contains("error:"), "it fails in silence: {ran:#?}");
+    }
+    ran.code
+}
+
+#[test]
+fn what_is_altered_on_its_way_back_is_never_taken_for_the_data() {
+    let server = Moto::start();
+    let mut cairn = cairn(&server.target());
+    cairn.init();
+    let source = source(&cairn);
+    cairn.run(["backup", text(&source)]).expect(0);
+    let reads = |asked: &Asked| asked.method == "GET" && !asked.uri.contains("list-type");
+    // Everything, packs only, everything else only, every third answer.
+    let choices: [Chooses; 4] = [
+        Box::new(move |asked| reads(asked)),
+        Box::new(move |asked| reads(asked) && asked.uri.contains("/packs/data/")),
+        Box::new(move |asked| reads(asked) && !asked.uri.contains("/packs/")),
+        Box::new(move |asked| reads(asked) && asked.number % 3 == 0),
+    ];
+    for (number, choice) in choices.into_iter().enumerate() {
+        let proxy = Proxy::start(server.target().port, move |asked| {
+            if choice(asked) { Fault::CorruptAnswer } else { Fault::None }
+        });
+        cairn.set_target(&through(&server.target(), &proxy));
+        // Nothing of an earlier round helps.
+        let _absent = std::fs::remove_dir_all(cairn.path("cache"));
+        let code = restore_through(&cairn, &format!("restored-{number}"), &source);
+        if number < 2 {
+            assert_ne!(code, Some(0), "all data was altered");
+        }
+    }
+    cairn.set_target(&server.target());
+    cairn.run(["verify", "--level", "full"]).expect(0);
+}
+
+#[test]
+fn a_server_that_loses_what_it_acknowledged_is_found_out() {
+    let server = Moto::start();
+    let lies = Arc::new(AtomicBool::new(false));
+    let lying = Arc::clone(&lies);
+    let proxy = Proxy::start(server.target().port, move |asked: &Asked| {
+        let lie = lying.load(Ordering::SeqCst) && asked.method == "PUT";
+        if lie { Fault::Lie } else { Fault::None }
+    });
+    let cairn = cairn(&through(&server.target(), &proxy));
+    cairn.init();
+    let source = source(&cairn);
+    lies.store(true, Ordering::SeqCst);
+    let ran = cairn.run(["backup", text(&source)]);
+    assert!(![Some(0), Some(3), None].contains(&ran.code), "{ran:#?}");
+    lies.store(false, Ordering::SeqCst);
+    assert_eq!(cairn.run(["snapshots", "--json"]).expect(0).json("snapshot").len(), 0);
+    cairn.run(["backup", text(&source)]).expect(0);
+    cairn.run(["verify", "--level", "full"]).expect(0);
+}
+
+#[test]
+fn credentials_that_expire_in_mid_run_end_it_and_the_next_run_goes_on() {
+    let server = Moto::start();
+    let expired = Arc::new(AtomicBool::new(true));
+    let expires = Arc::clone(&expired);
+    let packs = Mutex::new(0);
+    let proxy = Proxy::start(server.target().port, move |asked: &Asked| {
+        if !expires.load(Ordering::SeqCst) {
+            return Fault::None;
+        }
+        let mut packs = packs.lock().expect("no test panics here");
+        *packs += u32::from(asked.method == "PUT" && asked.uri.contains("/packs/"));
+        if *packs > 1 { Fault::Answer(400, "ExpiredToken") } else { Fault::None }
+    });
+    let cairn = cairn(&through(&server.target(), &proxy));
+    cairn.init();
+    let source = source(&cairn);
+    let ran = cairn.run(["backup", text(&source)]).expect(13);
+    assert!(ran.stderr.contains("ExpiredToken"), "{ran:#?}");
+    expired.store(false, Ordering::SeqCst);
+    cairn.run(["backup", text(&source)]).expect(0);
+    cairn.run(["verify", "--level", "full"]).expect(0);
+    assert_same(&source, &inside(&cairn.restored("latest", "restored"), &source));
+}
+
+#[test]
+fn a_full_target_is_told_and_not_asked_again() {
+    let server = Moto::start();
+    let proxy = Proxy::start(server.target().port, |asked: &Asked| {
+        let pack = asked.method == "PUT" && asked.uri.contains("/packs/");
+        if pack { Fault::Answer(507, "XMinioStorageFull") } else { Fault::None }
+    });
+    let cairn = cairn(&through(&server.target(), &proxy));
+    cairn.init();
+    let source = source(&cairn);
+    let ran = cairn.run(["backup", text(&source)]).expect(1);
+    assert!(ran.stderr.contains("no space left"), "{ran:#?}");
+}

@@ -1,0 +1,170 @@
+//! Goal: Amazon S3 and what is compatible with it hold repositories, with the credentials found
+//! where its other tools look for them.
+//! Method: moto on loopback; the credentials of one server that checks them, in each place.
+
+use cairn_tests::process::Cairn;
+use cairn_tests::servers::Target;
+use cairn_tests::servers::moto::Moto;
+use cairn_tests::servers::proxy::{Fault, Proxy};
+
+use crate::scenario::{self, cairn, says_nothing_of};
+
+#[test]
+fn every_command_works() {
+    let server = Moto::start();
+    scenario::whole_course(&server.target());
+}
+
+#[test]
+fn two_machines_back_up_at_once() {
+    let server = Moto::start();
+    scenario::two_at_once(&server.target());
+}
+
+#[test]
+fn nobody_listens() {
+    scenario::refused_port(|port| Target {
+        url: "s3://bucket/prefix".to_owned(),
+        environment: vec![
+            ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}").into()),
+            ("AWS_ACCESS_KEY_ID", "AKIA".into()),
+            ("AWS_SECRET_ACCESS_KEY", "secret".into()),
+        ],
+        port,
+    });
+}
+
+#[test]
+fn a_bucket_that_is_not_there_is_told_from_an_empty_one() {
+    let server = Moto::start();
+    let target = server.target();
+    for arguments in [&["init"][..], &["snapshots"], &["backup", "/etc/hostname"]] {
+        let ran = cairn(&target.at("s3://absent-bucket/prefix")).run(arguments).expect(10);
+        assert!(ran.stderr.contains("absent-bucket"), "{ran:#?}");
+        assert!(ran.stderr.contains("no bucket"), "{ran:#?}");
+    }
+    let ran = cairn(&target).run(["snapshots"]).expect(10);
+    assert!(!ran.stderr.contains("no bucket"), "{ran:#?}");
+    // A repository of one prefix is none of another.
+    cairn(&target).init();
+    cairn(&target.at("s3://bucket/some")).run(["snapshots"]).expect(10);
+    cairn(&target.at("s3://bucket/some/prefix/")).run(["snapshots"]).expect(0);
+}
+
+/// Where the tools of this ecosystem look for a key: its id and secret.
+fn places(target: &Target, home: &Cairn) -> Vec<(&'static str, Target)> {
+    let variable = |name: &str| {
+        let found = target.environment.iter().find(|(other, _)| *other == name);
+        found.expect("it is set").1.to_str().expect("UTF-8").to_owned()
+    };
+    let (id, secret) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));
+    let endpoint = variable("AWS_ENDPOINT_URL");
+    let folder = home.path("home/.aws");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let key = format!("aws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
+    let wrong = "aws_access_key_id = AKIAWRONG\naws_secret_access_key = wrong\n";
+    let shared = format!("[default]\n{wrong}[backup]\n{key}");
+    std::fs::write(folder.join("credentials"), shared).expect("a file");
+    let config = format!("[profile backup]\nregion = us-east-1\nendpoint_url = {endpoint}\n");
+    std::fs::write(folder.join("config"), config).expect("a file");
+    let other = home.path("other-credentials");
+    std::fs::write(&other, format!("[default]\n{key}")).expect("a file");
+    let bare = target.without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
+    let profile = bare.without("AWS_ENDPOINT_URL").without("AWS_REGION");
+    vec![
+        ("variables", target.clone()),
+        ("a profile with region and endpoint", profile.with("AWS_PROFILE", "backup")),
+        ("another file", bare.with("AWS_SHARED_CREDENTIALS_FILE", other)),
+    ]
+}
+
+#[test]
+fn credentials_are_found_and_checked() {
+    let server = Moto::start_strict();
+    let target = server.target();
+    let mut home = cairn(&target);
+    home.init();
+    for (place, target) in places(&target, &home) {
+        home.set_target(&target);
+        let ran = home.run(["snapshots", "--verbose"]);
+        assert_eq!(ran.code, Some(0), "{place}: {ran:#?}");
+    }
+    // The wrong ones, and none.
+    let bare = target.without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
+    let wrong_key = target.with("AWS_SECRET_ACCESS_KEY", "hunter2-is-not-it");
+    let wrong_id = target.with("AWS_ACCESS_KEY_ID", "AKIAWRONG");
+    let absent = bare.with("AWS_PROFILE", "absent");
+    for target in [&wrong_key, &wrong_id, &bare.with("HOME", home.path("nobody")), &absent] {
+        home.set_target(target);
+        for arguments in [&["snapshots", "--verbose"][..], &["init"], &["backup", "/etc/hostname"]]
+        {
+            let ran = home.run(arguments).expect(13);
+            assert!(ran.stderr.contains("denied") && ran.stderr.contains("hint"), "{ran:#?}");
+            says_nothing_of(&home, &ran, "hunter2-is-not-it");
+        }
+    }
+}
+
+#[test]
+fn credentials_in_the_location_are_refused_unrepeated() {
+    for url in ["s3://AKIA:hunter2@bucket/x", "s3://bucket/x?secret=hunter2"] {
+        let cairn = Cairn::new();
+        let ran = cairn.run(["snapshots", "--repo", url]).expect(2);
+        says_nothing_of(&cairn, &ran, "hunter2");
+        assert!(ran.stderr.contains("AWS_SECRET_ACCESS_KEY"), "{ran:#?}");
+    }
+}
+
+fn storage(value: &serde_json::Value) -> Vec<&str> {
+    let storage = &value["report"]["storage"];
+    let names = ["reads_after_write", "lists_after_write", "conditional_writes", "versions"];
+    names.into_iter().filter(|name| storage[*name] == "yes").collect()
+}
+
+#[test]
+fn what_the_storage_can_do_is_found_out() {
+    let server = Moto::start();
+    let here = cairn(&server.target());
+    let made = scenario::result(&here.run(["init", "--json"]).expect(0));
+    let plain = ["reads_after_write", "lists_after_write", "conditional_writes"];
+    assert_eq!(storage(&made), plain, "{made}");
+    server.set(
+        "versioning",
+        "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
+    );
+    let asked = scenario::result(&here.run(["stats", "--probe", "--json"]).expect(0));
+    assert_eq!(storage(&asked)[3..], ["versions"], "{asked}");
+    let shown = here.run(["stats", "--probe", "--requests"]).expect(0).stdout;
+    assert!(shown.contains("versions yes") && shown.contains("requests, total"), "{shown}");
+    // A reader's commands write nothing.
+    let asked = scenario::result(&here.run(["stats", "--json"]).expect(0));
+    assert!(asked["report"]["storage"].is_null(), "{asked}");
+    assert_eq!(asked["requests"]["write"]["sent"], 0, "{asked}");
+}
+
+#[test]
+fn storage_that_does_not_keep_what_it_is_given_is_refused() {
+    let server = Moto::start();
+    let proxy = Proxy::start(server.target().port, |asked| match asked.method.as_str() {
+        "PUT" => Fault::Lie,
+        _ => Fault::None,
+    });
+    let endpoint = format!("http://127.0.0.1:{}", proxy.port);
+    let ran = cairn(&server.target().with("AWS_ENDPOINT_URL", endpoint)).run(["init"]).expect(4);
+    assert!(ran.stderr.contains("cannot keep a repository"), "{ran:#?}");
+    cairn(&server.target()).run(["snapshots"]).expect(10);
+}
+
+#[test]
+fn rates_and_connections_can_be_limited() {
+    let server = Moto::start();
+    let here = cairn(&server.target());
+    here.run(["init", "--connections", "1"]).expect(0);
+    let source = scenario::source(&here);
+    let limits = ["--connections", "1", "--limit-upload", "4MiB", "--limit-download", "4MiB"];
+    let arguments = ["backup", scenario::text(&source)];
+    here.run(arguments.into_iter().chain(limits)).expect(0);
+    here.run(["verify", "--level", "full"].into_iter().chain(limits)).expect(0);
+    here.run(["backup", "/etc/hostname", "--limit-upload", "0"]).expect(2);
+    here.run(["backup", "/etc/hostname", "--connections", "0"]).expect(2);
+}

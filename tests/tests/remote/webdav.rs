@@ -1,0 +1,69 @@
+//! Goal: a server that speaks WebDAV holds repositories.
+//! Method: Apache on loopback, and a proxy before it that cuts writes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cairn_format::names::ObjectName;
+use cairn_tests::compare::assert_same;
+use cairn_tests::lab::inside;
+use cairn_tests::process::files_below;
+use cairn_tests::servers::Target;
+use cairn_tests::servers::proxy::{Fault, Proxy};
+use cairn_tests::servers::webdav::Webdav;
+
+use crate::scenario::{self, cairn, says_nothing_of, source, text};
+
+#[test]
+fn every_command_works() {
+    let server = Webdav::start();
+    scenario::whole_course(&server.target());
+    let tmp = server.data().join("tmp");
+    let left: Vec<_> =
+        files_below(&server.data()).into_iter().filter(|path| path.starts_with(&tmp)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn nobody_listens() {
+    scenario::refused_port(Webdav::target_at);
+}
+
+#[test]
+fn a_wrong_password_is_told() {
+    let server = Webdav::start();
+    let stranger = cairn(&server.target().with("WEBDAV_PASSWORD", "hunter2"));
+    let ran = stranger.run(["snapshots", "--verbose"]).expect(13);
+    assert!(ran.stderr.contains("denied"), "{ran:#?}");
+    says_nothing_of(&stranger, &ran, "hunter2");
+}
+
+#[test]
+fn writes_that_are_cut_leave_nothing_under_an_objects_name() {
+    let server = Webdav::start();
+    let puts = AtomicU64::new(0);
+    let proxy = Proxy::start(server.target().port, move |asked| {
+        if asked.method != "PUT" {
+            return Fault::None;
+        }
+        match puts.fetch_add(1, Ordering::SeqCst) % 5 {
+            0 => Fault::DropAfter,
+            1 => Fault::DropBefore,
+            2 => Fault::Cut,
+            _ => Fault::None,
+        }
+    });
+    let url = format!("webdav+http://127.0.0.1:{}/some/folder", proxy.port);
+    let cairn = cairn(&Target { url, ..server.target() });
+    cairn.init();
+    let source = source(&cairn);
+    cairn.run(["backup", text(&source)]).expect(0);
+    for path in files_below(&server.data()) {
+        let name = path.strip_prefix(server.data()).expect("below it").to_string_lossy();
+        if let Some(hash) = ObjectName::parse(&name).ok().and_then(|name| name.content_hash()) {
+            let data = std::fs::read(&path).expect("an object");
+            assert_eq!(*blake3::hash(&data).as_bytes(), hash, "{name}");
+        }
+    }
+    cairn.run(["verify", "--level", "full"]).expect(0);
+    assert_same(&source, &inside(&cairn.restored("latest", "restored"), &source));
+}
