@@ -301,7 +301,7 @@ fn a_reader_that_goes_away_ends_a_listing_quietly() {
 fn timings_name_the_stages_and_the_limit_only_when_asked() {
     let env = TestEnv::new();
     env.ok(["init"]);
-    env.write("data/text.txt", &"the same again, ".repeat(20_000));
+    env.write("data/text.txt", "the same again, ".repeat(20_000));
     let commands: [(&[&str], &[&str]); 3] = [
         (&["backup", "data"], &["read", "hash", "compress", "check", "seal", "upload"]),
         (&["restore", "latest", "--target", "out"], &["fetch", "open", "decode", "check", "write"]),
