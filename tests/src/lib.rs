@@ -1,7 +1,8 @@
 //! Test kit: surroundings that depend on nothing of this machine, trees to back up, a comparison
 //! that overlooks nothing a restore promises, damage, and the real `cairn` program as a process.
 //!
-//! `simulate` lets writers and collections work on one store under a seed.
+//! `simulate` lets writers and collections work on one store under a seed; `torture` lets real
+//! processes do so, and kills them.
 //!
 //! The tests are in `tests/engine` (through the library) and `tests/command` (through the
 //! program). What is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
@@ -16,6 +17,7 @@ pub mod process;
 pub mod reader;
 pub mod seed;
 pub mod simulate;
+pub mod torture;
 pub mod tree;
 pub mod turns;
 

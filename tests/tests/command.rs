@@ -7,6 +7,8 @@ mod disk_full;
 mod exit_codes;
 #[path = "command/kill.rs"]
 mod kill;
+#[path = "command/killed.rs"]
+mod killed;
 #[path = "command/memory.rs"]
 mod memory;
 #[path = "command/retention.rs"]

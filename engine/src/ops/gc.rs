@@ -159,6 +159,7 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
     let started_ms = repository.context.clock.now_ms();
     let catalog = repository.catalog()?;
     let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
+    repository.vault().sweep();
     let mut found = find(repository, catalog, session, options)?;
     refuse_unlikely(&found, options)?;
     let lease = HeldLease::take(repository.vault(), session, "gc");

@@ -169,6 +169,10 @@ impl<S: Store> Store for Guarded<S> {
         self.inner.is_near()
     }
 
+    fn sweep(&self) -> Result<u64, StoreError> {
+        self.inner.sweep()
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.guarded(|| self.inner.get(name, bytes_max))
     }
