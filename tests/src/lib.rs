@@ -4,6 +4,10 @@
 //! `simulate` lets writers and collections work on one store under a seed; `torture` lets real
 //! processes do so, and kills them.
 //!
+//! `powercut` is a disk whose power can be cut.
+//!
+//! `protocol` is the protocol of collection as a model of which all states are visited.
+//!
 //! The tests are in `tests/engine` (through the library) and `tests/command` (through the
 //! program). What is random follows from a seed that a failing test prints; `CAIRN_TEST_SEED`
 //! repeats it.
@@ -13,7 +17,9 @@ pub mod craft;
 pub mod damage;
 pub mod frozen;
 pub mod lab;
+pub mod powercut;
 pub mod process;
+pub mod protocol;
 pub mod reader;
 pub mod seed;
 pub mod simulate;

@@ -11,5 +11,7 @@ mod kill;
 mod killed;
 #[path = "command/memory.rs"]
 mod memory;
+#[path = "command/power.rs"]
+mod power;
 #[path = "command/retention.rs"]
 mod retention;
