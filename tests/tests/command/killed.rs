@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use cairn_tests::process::Cairn;
 use cairn_tests::seed::Seed;
 use cairn_tests::torture::{Plan, report, run};
 
@@ -24,4 +25,16 @@ fn processes_killed_at_any_moment_lose_nothing_that_was_reported_done() {
     assert!(course.violations.is_empty(), "{told}");
     cairn_tests::say(&told);
     assert!(course.killed() > 0 && course.reported > 0 && course.compared > 0, "{told}");
+}
+
+#[test]
+fn what_dead_writers_left_unfinished_is_swept_by_backups_and_collections() {
+    let cairn = Cairn::with_repository();
+    std::fs::write(cairn.path("file"), "content").expect("a file");
+    for arguments in [&["backup", "file"][..], &["gc"]] {
+        let left = cairn.path("repository/tmp").join(format!("put-{}", "0".repeat(32)));
+        std::fs::write(&left, "unfinished").expect("a file");
+        cairn.run(arguments).expect(0);
+        assert!(!left.exists(), "{arguments:?}");
+    }
 }
