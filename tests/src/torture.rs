@@ -177,7 +177,7 @@ pub fn run(plan: &Plan) -> Course {
         course: Mutex::default(),
     };
     scene.done("init", &["init", "--pack-size", "1MiB"]);
-    let workers: [(&str, fn(&Scene, &mut Worker)); 8] = [
+    let workers: [(&str, Act); 8] = [
         ("tree-1", Scene::back_up_tree),
         ("tree-2", Scene::back_up_tree),
         ("stream", Scene::back_up_stream),
@@ -206,6 +206,9 @@ pub fn run(plan: &Plan) -> Course {
     scene.rest(true);
     scene.course.into_inner()
 }
+
+/// What a worker does again and again.
+type Act = fn(&Scene, &mut Worker);
 
 /// One that starts a process after another.
 struct Worker {

@@ -143,7 +143,7 @@ const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
 /// Whether `syncfs` says that all is durable without having told the file system: the kernel tells
 /// file systems in user space of `fsync` only.
 fn ignores_syncfs(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(i64::from(rustix::fs::fstatfs(directory)?.f_type) == FUSE_SUPER_MAGIC)
+    Ok(rustix::fs::fstatfs(directory)?.f_type == FUSE_SUPER_MAGIC)
 }
 
 /// Makes every file and directory below a directory durable, one by one, and the directory itself.

@@ -291,10 +291,11 @@ fn torn(old: &[u8], new: &[u8], share: u64, seed: &mut Seed) -> Vec<u8> {
     for (number, sector) in data.chunks_mut(SECTOR_BYTES).enumerate() {
         let at = number * SECTOR_BYTES;
         let written = new.get(at..new.len().min(at + sector.len())).unwrap_or_default();
-        if sector.get(..written.len()) != Some(written) && happened(share, seed) {
-            if let Some(sector) = sector.get_mut(..written.len()) {
-                sector.copy_from_slice(written);
+        match sector.get_mut(..written.len()) {
+            Some(there) if there != written && happened(share, seed) => {
+                there.copy_from_slice(written);
             }
+            _ => {}
         }
     }
     data

@@ -48,8 +48,9 @@ pub(super) struct Ended {
 impl Ended {
     /// The last line of its JSON output.
     pub(super) fn result(&self) -> Option<serde_json::Value> {
-        let lines = self.stdout.lines().filter_map(|line| serde_json::from_str(line).ok());
-        lines.filter(|value: &serde_json::Value| value["type"] == "result").last()
+        let mut lines =
+            self.stdout.lines().rev().filter_map(|line| serde_json::from_str(line).ok());
+        lines.find(|value: &serde_json::Value| value["type"] == "result")
     }
 }
 
