@@ -73,6 +73,8 @@ pub struct Course {
     pub quiet: u64,
     /// Unfinished files that gc found in the store at quiet points, in all.
     pub unfinished: u64,
+    /// Collections that said a pack is damaged because the base of a delta in it is gone.
+    pub alarms: u64,
     /// What went wrong.
     pub violations: Vec<String>,
 }
@@ -97,13 +99,15 @@ impl fmt::Display for Course {
         write!(
             f,
             "); {} backups reported done, {} turned away; {} snapshots forgotten; {} restores \
-             compared; {} quiet points, {} unfinished files swept; {} violations",
+             compared; {} quiet points, {} unfinished files swept; {} alarms for lost bases; \
+             {} violations",
             self.reported,
             self.turned_away,
             self.forgotten,
             self.compared,
             self.quiet,
             self.unfinished,
+            self.alarms,
             self.violations.len()
         )
     }
@@ -341,7 +345,19 @@ impl Scene {
             arguments.push("--ignore-leases");
         }
         let ended = self.risk(worker, &arguments);
-        self.unless_done(&arguments, ended.as_ref());
+        self.unless_collected(&arguments, ended.as_ref());
+    }
+
+    /// A collection that finds a delta without its base in a pack that it wants to copy says that the
+    /// pack is damaged, and leaves it. That is counted: whether anything is lost shows at the next
+    /// quiet point.
+    fn unless_collected(&self, arguments: &[&str], ended: Option<&Ended>) {
+        let alarm =
+            |ended: &&Ended| ended.code == Some(5) && ended.stderr.contains("is in no pack");
+        match ended.filter(alarm) {
+            Some(_) => self.course.lock().alarms += 1,
+            None => self.unless_done(arguments, ended),
+        }
     }
 
     /// Forgets a snapshot that is none of the newest of its job, and that nobody is reading.

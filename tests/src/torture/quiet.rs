@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::process::Disturbance;
 use super::{SHARED_CACHE, Scene, remove};
 use crate::process::files_below;
 
@@ -44,9 +45,9 @@ impl Scene {
         self.course.lock().unfinished += unfinished as u64;
         let collection =
             ["gc", "--max-delete", "100", "--ignore-leases", "--cache-dir", SHARED_CACHE];
-        if self.done(WORKER, &collection).is_none() {
-            return;
-        }
+        let ended = self.runner.run(WORKER, &collection, None, Disturbance::None);
+        self.count(&collection, &ended);
+        self.unless_collected(&collection, Some(&ended));
         let left = self.unfinished();
         if left > 0 {
             self.violation(format!(
