@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CAIRN := $(TARGET)/release/cairn
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help setup build demo test lint lint-deny test-python simulate fuzz bench bench-compare bench-history bench-index measure clean
+.PHONY: help setup build demo test lint lint-deny test-python simulate torture fuzz bench bench-compare bench-history bench-index measure clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -44,6 +44,9 @@ test-python: setup ## Test what judges the demo and the comparisons.
 
 simulate: setup ## Run SEEDS (10000) simulations of backups beside collections, from seed FIRST (0).
 	cargo run --release --locked --package cairn-tests --example simulate -- $(or $(SEEDS),10000) $(or $(FIRST),0)
+
+torture: build ## Let real processes work on one repository and die, for SECONDS (300), from SEED.
+	cargo run --release --locked --package cairn-tests --example torture -- $(or $(SECONDS),300) $(SEED)
 
 fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60).
 	tests/setup/fuzz.sh

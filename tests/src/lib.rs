@@ -1,7 +1,12 @@
 //! Test kit: surroundings that depend on nothing of this machine, trees to back up, a comparison
 //! that overlooks nothing a restore promises, damage, and the real `cairn` program as a process.
 //!
-//! `simulate` lets writers and collections work on one store under a seed.
+//! `simulate` lets writers and collections work on one store under a seed; `torture` lets real
+//! processes do so, and kills them.
+//!
+//! `powercut` is a disk whose power can be cut.
+//!
+//! `protocol` is the protocol of collection as a model of which all states are visited.
 //!
 //! The tests are in `tests/engine` (through the library), `tests/command` (through the program)
 //! and `tests/remote` (through the program, with servers that it reaches over the network). What
@@ -13,11 +18,14 @@ pub mod craft;
 pub mod damage;
 pub mod frozen;
 pub mod lab;
+pub mod powercut;
 pub mod process;
+pub mod protocol;
 pub mod reader;
 pub mod seed;
 pub mod servers;
 pub mod simulate;
+pub mod torture;
 pub mod tree;
 pub mod turns;
 

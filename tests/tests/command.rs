@@ -7,7 +7,11 @@ mod disk_full;
 mod exit_codes;
 #[path = "command/kill.rs"]
 mod kill;
+#[path = "command/killed.rs"]
+mod killed;
 #[path = "command/memory.rs"]
 mod memory;
+#[path = "command/power.rs"]
+mod power;
 #[path = "command/retention.rs"]
 mod retention;

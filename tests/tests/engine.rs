@@ -20,6 +20,8 @@ mod hostile;
 mod index;
 #[path = "engine/progress.rs"]
 mod progress;
+#[path = "engine/protocol.rs"]
+mod protocol;
 #[path = "engine/reader.rs"]
 mod reader;
 #[path = "engine/resume.rs"]

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use cairn_format::ids::{ChunkId, SessionId, WriterId};
-use cairn_format::names::ObjectName;
 use cairn_format::pack::ChunkRef;
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
@@ -14,9 +13,8 @@ use super::reach::{Reach, reach};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
-use crate::ops::snapshots::SnapshotInfo;
+use crate::ops::snapshots::{self, SnapshotInfo};
 use crate::repo::Repository;
-use crate::store::StoreError;
 
 /// What is needed, as far as it was marked.
 pub struct Marked<'a> {
@@ -80,21 +78,12 @@ pub fn mark<'a>(
             object: format!("snapshot {}", snapshot.id),
         };
         match reach(&nodes, snapshot.record.root, &mut walk) {
-            Err(Error::LivenessUnknown { .. }) if is_forgotten(repository, snapshot)? => {}
+            Err(Error::LivenessUnknown { .. })
+                if snapshots::is_forgotten(repository, snapshot)? => {}
             outcome => outcome?,
         }
     }
     Ok(marked)
-}
-
-/// True when a snapshot is not there any more: then others may have collected what it needed.
-fn is_forgotten(repository: &Repository, snapshot: &SnapshotInfo) -> Result<bool, Error> {
-    let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
-    match repository.store().size(&name) {
-        Ok(_) => Ok(false),
-        Err(StoreError::NotFound { .. }) => Ok(true),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// How often a place is looked up that a collection beside this one takes away meanwhile.

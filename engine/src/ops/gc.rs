@@ -194,6 +194,7 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
     let started_ms = repository.context.clock.now_ms();
     let catalog = repository.catalog()?;
     let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
+    repository.vault().sweep();
     let past = Past::read(catalog)?;
     let options = &options.when_due(past, started_ms);
     let mut found = find(repository, catalog, session, options, past)?;

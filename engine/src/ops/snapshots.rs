@@ -223,3 +223,15 @@ fn parse_time(text: &str) -> Option<i64> {
     };
     Some(zone.to_ambiguous_zoned(civil).compatible().ok()?.timestamp().as_millisecond())
 }
+/// True when a snapshot is not there any more: then others may have collected what it needed.
+///
+/// # Errors
+/// Failures of the store.
+pub fn is_forgotten(repository: &Repository, snapshot: &SnapshotInfo) -> Result<bool, Error> {
+    let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+    match repository.store().size(&name) {
+        Ok(_) => Ok(false),
+        Err(StoreError::NotFound { .. }) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}

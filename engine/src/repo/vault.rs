@@ -9,7 +9,7 @@ use cairn_format::names::ObjectName;
 use cairn_format::record::{Config, Domain};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
-use crate::context::{Context, Monitor};
+use crate::context::{Context, Monitor, Remark};
 use crate::error::Error;
 use crate::seal::envelope::{KeySource as _, SealTo};
 use crate::seal::{Envelope, Keys, Opened, Role, SealError, Trust, VerifiedWriter};
@@ -65,6 +65,18 @@ impl Vault {
     #[must_use]
     pub fn monitor(&self) -> &dyn Monitor {
         self.context.monitor.as_ref()
+    }
+
+    /// Removes what writers that died left unfinished in the store. What cannot be removed is warned
+    /// about: it only takes room.
+    pub fn sweep(&self) {
+        if let Err(error) = self.store.sweep() {
+            self.monitor().warn(Remark {
+                code: "store.sweep",
+                subject: self.store.location(),
+                message: format!("what dead processes left unfinished is still there: {error}"),
+            });
+        }
     }
 
     /// Ends the operation when the person asked to stop.

@@ -243,6 +243,10 @@ impl<S: Store> Store for FaultStore<S> {
         self.inner.is_near()
     }
 
+    fn sweep(&self) -> Result<u64, StoreError> {
+        self.inner.sweep()
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.on_object(CallKind::Get, name).read(|| self.inner.get(name, bytes_max))
     }

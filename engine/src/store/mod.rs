@@ -132,6 +132,16 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     /// The failures of the place itself.
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// Removes what writers that died left unfinished, where the place lets that be told from what
+    /// others are writing; returns how much was removed. Safe at any time. Stores that keep nothing
+    /// unfinished have nothing to do.
+    ///
+    /// # Errors
+    /// The failures of the place itself. Nothing depends on what was not removed.
+    fn sweep(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }
 
 macro_rules! forward {
@@ -171,6 +181,9 @@ macro_rules! forward {
             }
             fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
                 (**self).delete(name)
+            }
+            fn sweep(&self) -> Result<u64, StoreError> {
+                (**self).sweep()
             }
         }
     };

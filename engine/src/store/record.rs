@@ -130,6 +130,10 @@ impl<S: Store> Store for RecordStore<S> {
         self.inner.is_near()
     }
 
+    fn sweep(&self) -> Result<u64, StoreError> {
+        self.inner.sweep()
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.count(CallKind::Get, |data| data.len() as u64, self.inner.get(name, bytes_max))
     }

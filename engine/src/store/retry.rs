@@ -179,6 +179,10 @@ impl<S: Store> Store for Guarded<S> {
         self.guarded(|| self.inner.probe())
     }
 
+    fn sweep(&self) -> Result<u64, StoreError> {
+        self.inner.sweep()
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.guarded(|| self.inner.get(name, bytes_max))
     }

@@ -1,12 +1,15 @@
 //! The second pass: owners, permissions, attributes, times; and durability.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 
 use cairn_format::tree::{LinkGroup, Meta, Node, Xattr};
 use nix::unistd::{Group, User};
 use parking_lot::Mutex;
-use rustix::fd::{AsFd as _, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, openat,
+};
 use rustix::io::Errno;
 
 use super::contain::{SafePath, Slot};
@@ -111,8 +114,14 @@ impl Target {
         let _syncing = self.timings.span(Stage::Sync, 0);
         let failed = |error| TargetError::io("make durable what is in", self.path(), error);
         rustix::fs::syncfs(self.root.directory()).map_err(failed)?;
+        let mut ignored = ignores_syncfs(self.root.directory()).map_err(failed)?;
         for directory in self.mounted.lock().values() {
             rustix::fs::syncfs(directory).map_err(failed)?;
+            ignored |= ignores_syncfs(directory.as_fd()).map_err(failed)?;
+        }
+        if ignored {
+            sync_below(self.root.directory()).map_err(failed)?;
+            sync_above(self.root.directory()).map_err(failed)?;
         }
         Ok(())
     }
@@ -153,6 +162,89 @@ impl Target {
             stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
         several && !link.is_some_and(|group| self.is_home(group, stat))
     }
+}
+
+/// What `statfs` calls file systems in user space.
+const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
+
+/// Whether `syncfs` says that all is durable without having told the file system: the kernel tells
+/// file systems in user space of `fsync` only.
+fn ignores_syncfs(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstatfs(directory)?.f_type == FUSE_SUPER_MAGIC)
+}
+
+/// Makes every file and directory below a directory durable, one by one, and the directory itself.
+fn sync_below(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    // Each with the names in it that are still to be visited: depth costs no stack.
+    let mut open = vec![(directory.try_clone_to_owned().map_err(errno)?, names_in(directory)?)];
+    while let Some((directory, names)) = open.last_mut() {
+        let Some((name, kind)) = names.pop() else {
+            rustix::fs::fsync(&*directory)?;
+            open.pop();
+            continue;
+        };
+        match kind {
+            FileType::Directory => {
+                let below = openat(&*directory, &name, flags | OFlags::DIRECTORY, Mode::empty())?;
+                let names = names_in(below.as_fd())?;
+                open.push((below, names));
+            }
+            FileType::RegularFile => {
+                let file = match openat(&*directory, &name, flags, Mode::empty()) {
+                    // Its owner may not read it, but perhaps write.
+                    Err(Errno::ACCESS) => {
+                        openat(&*directory, &name, flags | OFlags::WRONLY, Mode::empty())?
+                    }
+                    opened => opened?,
+                };
+                rustix::fs::fsync(file)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the entries that lead to a directory durable, as far up as its file system goes.
+fn sync_above(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut stat = rustix::fs::fstat(directory)?;
+    let mut below = directory.try_clone_to_owned().map_err(errno)?;
+    loop {
+        let above = openat(&below, "..", flags, Mode::empty())?;
+        let next = rustix::fs::fstat(&above)?;
+        if next.st_dev != stat.st_dev || next.st_ino == stat.st_ino {
+            return Ok(());
+        }
+        rustix::fs::fsync(&above)?;
+        (below, stat) = (above, next);
+    }
+}
+
+/// Names and kinds of what is in a directory.
+fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<(CString, FileType)>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => {
+                let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(stat.st_mode)
+            }
+            kind => kind,
+        };
+        names.push((name.to_owned(), kind));
+    }
+    Ok(names)
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 impl Finishing<'_> {

@@ -14,7 +14,7 @@ use cairn_engine::store::Store;
 use cairn_engine::store::local::LocalStore;
 use cairn_format::certificate::Role;
 use cairn_format::envelope::Cipher;
-use cairn_format::names::Folder;
+use cairn_format::names::{Folder, ObjectName};
 use cairn_tests::compare::assert_same;
 use cairn_tests::lab::{Lab, OWNER, back_up, inside, new_key, select, verify_full};
 use cairn_tests::seed::noise;
@@ -189,4 +189,28 @@ fn readers_are_not_disturbed_by_a_writer_that_merges() {
         })
         .expect("a list");
     assert!(segments <= 8, "25 backups left {segments} segments");
+}
+
+#[test]
+fn a_snapshot_whose_writer_died_before_it_looked_for_its_chunks_is_no_damage() {
+    let lab = Lab::new(91);
+    let store = lab.memory();
+    let source = lab.path("source");
+    tree::small(&source, 5, 1);
+    back_up(&lab.open(&store, "writer"), &source).expect("a backup");
+    // What it relied on was collected before the snapshot was put.
+    for name in store.names() {
+        if matches!(name, ObjectName::Pack(..) | ObjectName::Index(_)) {
+            store.delete(&name).expect("deleted");
+        }
+    }
+    let acknowledged = verify_full(&lab.open(&store, "first"));
+    assert!(acknowledged.affected_count > 0 && !acknowledged.findings.is_empty());
+    let acks = store.names().into_iter().filter(|name| matches!(name, ObjectName::Ack { .. }));
+    for ack in acks {
+        store.delete(&ack).expect("deleted");
+    }
+    let report = verify_full(&lab.open(&store, "second"));
+    assert_eq!((report.findings.len(), report.affected_count), (0, 0), "{report:?}");
+    assert_eq!((report.snapshots, report.unacknowledged), (1, 1));
 }

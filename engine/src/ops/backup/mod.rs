@@ -174,6 +174,8 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
     if prepared.dry_run {
         return dry_run(repository, prepared, started_ms);
     }
+    // First, so that a disk that dead processes filled has room again.
+    repository.vault().sweep();
     let catalog = repository.current_catalog()?;
     catalog.require_sound_tombs()?;
     let done = write_until_proven(repository, catalog, prepared, again.as_ref(), started_ms)?;

@@ -63,7 +63,8 @@ pub fn find(options: &RestoreOptions) -> Result<Option<Overwrite>, Error> {
 }
 
 impl Journal {
-    /// Notes that the restore begins.
+    /// Notes that the restore begins, durably and before anything else is written: otherwise a crash
+    /// of the machine could leave files without a word of whose they are, which nobody continues.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -77,6 +78,8 @@ impl Journal {
         let text = format!("{}\n{}\n", subject(options), boot());
         let mut file = fs::File::create_new(&path).map_err(failed("write", path.clone()))?;
         std::io::Write::write_all(&mut file, text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::File::open(&options.target)?.sync_all())
             .map_err(failed("write", path.clone()))?;
         Ok(Self { path })
     }

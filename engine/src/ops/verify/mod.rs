@@ -11,7 +11,7 @@ use cairn_format::record::Ack;
 use rayon::prelude::*;
 use std::ops::ControlFlow;
 
-use self::trees::TreeCheck;
+use self::trees::{AFFECTED_MAX, FINDINGS_MAX, InTree, TreeCheck};
 use super::snapshots::{self, SnapshotInfo};
 use crate::context::{Counter, Remark};
 use crate::error::{Error, Explain};
@@ -235,10 +235,11 @@ fn check_presence(
             Ok(())
         })?;
     }
+    // Some may have been collected since the index was brought up to date.
+    catalog.sync_tombs(repository.vault())?;
     let mut ledger = Vec::new();
     catalog.index().for_each_pack(&mut |number, pack, _| {
         if catalog.is_condemned(&pack.id) && !sizes.contains_key(&(pack.kind, pack.id)) {
-            // It was collected since the index was brought up to date.
             bad.packs.insert(number);
             return ControlFlow::Continue(());
         }
@@ -364,15 +365,52 @@ fn check_trees(
     report: &mut VerifyReport,
 ) -> Result<(), Error> {
     repository.monitor().stage("verify: snapshots", None);
+    let damaged = !report.findings.is_empty();
     let mut check = TreeCheck::new(catalog, bad);
     for snapshot in listed {
         repository.check_cancelled()?;
+        let nodes = repository.nodes(snapshot)?;
+        let mut found = check.snapshot(&nodes, snapshot)?;
+        if found.affected_count > 0 {
+            // What a collection took may be elsewhere since.
+            repository.refresh_catalog()?;
+            found = check.snapshot(&nodes, snapshot)?;
+        }
+        if found.affected_count > 0 && snapshots::is_forgotten(repository, snapshot)? {
+            // What it needed may have been collected since it was listed.
+            continue;
+        }
         report.snapshots += 1;
         report.unacknowledged += u64::from(!snapshot.acknowledged);
-        let nodes = repository.nodes(snapshot)?;
-        check.snapshot(&nodes, snapshot, report)?;
+        // A snapshot may lack what was collected before it was put: its writer finds that out
+        // before it acknowledges, unless it dies.
+        if snapshot.acknowledged || damaged || !found.only_lacks_chunks() {
+            report.add(found);
+        }
+    }
+    if report.affected_count > 0 && report.findings.is_empty() {
+        report.findings.extend(report.affected.first().map(|place| Finding {
+            code: "chunk.missing",
+            object: format!("snapshot {}", place.snapshot.short()),
+            message: "chunks it needs are in no pack".to_owned(),
+        }));
     }
     Ok(())
+}
+
+impl VerifyReport {
+    /// Adds what was found in the tree of one snapshot.
+    fn add(&mut self, found: InTree) {
+        self.affected_count += found.affected_count;
+        let room = AFFECTED_MAX.saturating_sub(self.affected.len());
+        self.affected.extend(found.affected.into_iter().take(room));
+        for finding in found.findings {
+            let known = self.findings.iter().any(|known| known.message == finding.message);
+            if !known && self.findings.len() < FINDINGS_MAX {
+                self.findings.push(finding);
+            }
+        }
+    }
 }
 
 fn age_of_ledger(catalog: &Catalog, report: &mut VerifyReport) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use cairn_format::names::PackKind;
 use cairn_format::pack::ChunkRef;
 use cairn_format::tree::{Content, Extent, Extents, Node};
 
-use super::{Affected, Bad, Finding, VerifyReport};
+use super::{Affected, Bad, Finding};
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber};
@@ -19,9 +19,9 @@ use crate::repo::chunks::ChunkReader;
 use crate::tree::reader::{self, Listing};
 
 /// Paths listed in the report.
-const AFFECTED_MAX: usize = 1_000;
+pub(super) const AFFECTED_MAX: usize = 1_000;
 /// Findings about tree nodes listed in the report.
-const FINDINGS_MAX: usize = 1_000;
+pub(super) const FINDINGS_MAX: usize = 1_000;
 /// Chunks looked up at once.
 const LOOKUP_CHUNKS: usize = 512;
 
@@ -35,11 +35,31 @@ pub struct TreeCheck<'a> {
     based: Cell<Option<((PackNumber, u32), bool)>>,
 }
 
+/// What is wrong in the tree of one snapshot.
+#[derive(Default)]
+pub struct InTree {
+    /// Nodes that cannot be had; not chunks of files.
+    pub findings: Vec<Finding>,
+    /// Paths touched, the first thousand.
+    pub affected: Vec<Affected>,
+    /// How many paths are touched, at least.
+    pub affected_count: u64,
+    /// Something is wrong that is no missing chunk.
+    damaged: bool,
+}
+
+impl InTree {
+    /// Whether nothing is wrong but that chunks are in no pack.
+    pub const fn only_lacks_chunks(&self) -> bool {
+        !self.damaged
+    }
+}
+
 struct Walk<'w, 'a> {
     check: &'w mut TreeCheck<'a>,
     nodes: &'w ChunkReader<'a>,
     snapshot: &'w SnapshotInfo,
-    report: &'w mut VerifyReport,
+    found: InTree,
 }
 
 /// Tells the directory above whether what was below it is sound.
@@ -63,10 +83,11 @@ impl<'a> TreeCheck<'a> {
         &mut self,
         nodes: &ChunkReader<'a>,
         snapshot: &SnapshotInfo,
-        report: &mut VerifyReport,
-    ) -> Result<(), Error> {
-        let mut walk = Walk { check: self, nodes, snapshot, report };
-        walk.directories(snapshot.record.root)
+    ) -> Result<InTree, Error> {
+        self.based.set(None);
+        let mut walk = Walk { check: self, nodes, snapshot, found: InTree::default() };
+        walk.directories(snapshot.record.root)?;
+        Ok(walk.found)
     }
 
     /// True when all chunks can be had.
@@ -211,8 +232,8 @@ impl<'w> Walk<'w, '_> {
             Some(true) => Some(true),
             // What is not sound is walked again, to name the paths of this snapshot too; but not
             // for ever, since a tree may share itself so that it has more paths than atoms.
-            Some(false) if self.report.affected.len() >= AFFECTED_MAX => {
-                self.report.affected_count += 1;
+            Some(false) if self.found.affected.len() >= AFFECTED_MAX => {
+                self.found.affected_count += 1;
                 Some(false)
             }
             _ if depth > PATH_DEPTH_MAX as usize => {
@@ -273,7 +294,8 @@ impl<'w> Walk<'w, '_> {
             object: format!("tree of snapshot {}", self.snapshot.id.short()),
             message: error.to_string(),
         };
-        let listed = &mut self.report.findings;
+        self.found.damaged |= !matches!(error, Error::ChunkMissing { .. });
+        let listed = &mut self.found.findings;
         if listed.len() < FINDINGS_MAX && !listed.iter().any(|known| known.message == found.message)
         {
             listed.push(found);
@@ -281,18 +303,10 @@ impl<'w> Walk<'w, '_> {
     }
 
     fn affected(&mut self, path: &[u8]) {
-        self.report.affected_count += 1;
-        if self.report.affected.len() < AFFECTED_MAX {
+        self.found.affected_count += 1;
+        if self.found.affected.len() < AFFECTED_MAX {
             let path = if path.is_empty() { b"/".to_vec() } else { path.to_vec() };
-            self.report.affected.push(Affected { snapshot: self.snapshot.id, path });
-        }
-        if self.report.findings.is_empty() {
-            // A chunk that is in no pack at all, with nothing else wrong.
-            self.report.findings.push(Finding {
-                code: "chunk.missing",
-                object: format!("snapshot {}", self.snapshot.id.short()),
-                message: "chunks it needs are in no pack".to_owned(),
-            });
+            self.found.affected.push(Affected { snapshot: self.snapshot.id, path });
         }
     }
 }

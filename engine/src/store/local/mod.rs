@@ -235,6 +235,11 @@ impl Store for LocalStore {
         true
     }
 
+    fn sweep(&self) -> Result<u64, StoreError> {
+        self.refuse_if_broken()?;
+        Ok(self.sweep_temp()?.removed)
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         let (file, bytes) = self.open_to_read(name)?;
         if bytes > bytes_max {

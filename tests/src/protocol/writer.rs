@@ -1,0 +1,172 @@
+//! A backup: `engine/src/ops/backup` in a few steps.
+
+use super::{Content, Flaw, Packs, Protocol, State};
+
+/// What it does next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum At {
+    #[default]
+    ListPacks,
+    ListTombs,
+    Store,
+    PutSnapshot,
+    ListPacksAgain,
+    ListTombsAgain,
+    Copy,
+    Acknowledge,
+    Done,
+}
+
+/// How often it begins, at most.
+const ATTEMPTS_MAX: u8 = 3;
+
+/// A backup at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Writer {
+    at: At,
+    /// Packs it knows of; without those it knows to be condemned once it has listed tombs.
+    seen: Packs,
+    /// It has to store the base, or the data, out of condemned packs.
+    lacks_base: bool,
+    lacks_data: bool,
+    uploads: u8,
+    /// Snapshots it has taken back: each attempt has one of its own.
+    attempt: u8,
+}
+
+impl Writer {
+    /// The snapshot of this attempt.
+    const fn snapshot(self, number: usize) -> u8 {
+        super::SNAPSHOT_FIRST << (1 + ATTEMPTS_MAX * number as u8 + self.attempt)
+    }
+}
+
+pub(super) fn steps(
+    protocol: &Protocol,
+    state: &State,
+    number: usize,
+    each: &mut dyn FnMut(&'static str, usize, State),
+) {
+    let Some(&writer) = state.writers.get(number) else { return };
+    let snapshot = writer.snapshot(number);
+    let mut go = |what, mut next: State, writer: Writer| {
+        if let Some(own) = next.writers.get_mut(number) {
+            *own = writer;
+        }
+        each(what, number, next);
+    };
+    let listed = Writer { seen: state.present, ..writer };
+    match writer.at {
+        At::ListPacks => go("lists packs", *state, Writer { at: At::ListTombs, ..listed }),
+        At::ListTombs => {
+            let seen = writer.seen & !state.tombs;
+            go("lists tombs", *state, Writer { at: At::Store, seen, ..writer });
+        }
+        At::Store => store(protocol, state, number, writer, &mut go),
+        At::PutSnapshot => {
+            let mut next = *state;
+            next.snapshots |= snapshot;
+            let at = match protocol.flaw {
+                Some(Flaw::Precheck) => At::Acknowledge,
+                _ => At::ListPacksAgain,
+            };
+            go("puts its snapshot", next, Writer { at, seen: 0, ..writer });
+        }
+        At::ListPacksAgain => {
+            go("lists packs again", *state, Writer { at: At::ListTombsAgain, ..listed });
+        }
+        At::ListTombsAgain => look_again(protocol, state, number, writer, &mut go),
+        At::Copy => copy(protocol, state, number, writer, &mut go),
+        At::Acknowledge => {
+            let mut next = *state;
+            next.acknowledged |= snapshot;
+            go("acknowledges", next, Writer { at: At::Done, uploads: 0, ..writer });
+        }
+        At::Done => {}
+    }
+}
+
+/// Relies on what it knows, or stores the data: whole, or against a base that it can read.
+fn store(
+    protocol: &Protocol,
+    state: &State,
+    number: usize,
+    writer: Writer,
+    go: &mut dyn FnMut(&'static str, State, Writer),
+) {
+    let mut stored = Writer { at: At::PutSnapshot, seen: 0, ..writer };
+    let follow = protocol.flaw != Some(Flaw::WriterForgetsBases);
+    if state.has_data(writer.seen, follow) {
+        return go("finds its data stored", *state, stored);
+    }
+    if writer.uploads == protocol.uploads_max {
+        return;
+    }
+    let uploads = writer.uploads;
+    let mut next = *state;
+    next.upload(number, &mut stored.uploads, Content::Whole);
+    go("stores its data whole", next, stored);
+    if protocol.sound_bases(state) & writer.seen != 0 {
+        stored.uploads = uploads;
+        let mut next = *state;
+        next.upload(number, &mut stored.uploads, Content::Delta);
+        go("stores its data as a delta", next, stored);
+    }
+}
+
+/// Looks whether what it relies on, and the bases of what it has stored, are in packs that last.
+fn look_again(
+    protocol: &Protocol,
+    state: &State,
+    number: usize,
+    writer: Writer,
+    go: &mut dyn FnMut(&'static str, State, Writer),
+) {
+    let follow = protocol.flaw != Some(Flaw::WriterForgetsBases);
+    let lasting = writer.seen & !state.tombs;
+    let first = super::PACKS_FIRST + number * usize::from(super::UPLOADS_ROOM);
+    let own = ((1 << super::UPLOADS_ROOM) - 1) << first & state.holding(Content::Delta);
+    let base_lasts = lasting & state.holding(Content::Base) != 0;
+    let lacks_base = follow && own != 0 && !base_lasts;
+    let lacks_data = !state.has_data(lasting, follow);
+    let at = if lacks_base || lacks_data { At::Copy } else { At::Acknowledge };
+    let next = Writer { at, seen: 0, lacks_base, lacks_data, ..writer };
+    go("lists tombs again", *state, next);
+}
+
+/// Copies what it lacks out of condemned packs; where that is gone it begins anew.
+fn copy(
+    protocol: &Protocol,
+    state: &State,
+    number: usize,
+    mut writer: Writer,
+    go: &mut dyn FnMut(&'static str, State, Writer),
+) {
+    let readable = match writer.lacks_data {
+        true => protocol.data_is_readable(state),
+        false => protocol.sound_bases(state) != 0,
+    };
+    if !readable {
+        let mut next = *state;
+        next.snapshots &= !writer.snapshot(number);
+        let (uploads, attempt) = (writer.uploads, writer.attempt + 1);
+        if attempt < ATTEMPTS_MAX {
+            go("begins anew", next, Writer { uploads, attempt, ..Writer::default() });
+        }
+        return;
+    }
+    if writer.uploads == protocol.uploads_max {
+        return;
+    }
+    let mut next = *state;
+    if std::mem::take(&mut writer.lacks_data) {
+        next.upload(number, &mut writer.uploads, Content::Whole);
+    } else {
+        writer.lacks_base = false;
+        next.upload(number, &mut writer.uploads, Content::Base);
+    }
+    if !writer.lacks_base {
+        writer.at = At::ListPacksAgain;
+    }
+    go("copies out of condemned packs", next, writer);
+}

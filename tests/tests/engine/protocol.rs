@@ -1,0 +1,98 @@
+//! Goal: the protocol of collection loses nothing that was acknowledged, in whatever order writers
+//! and collections take their steps, and wherever they die; and every part of it is needed.
+//! Method: all states of a model are visited where they are not too many, else those that take the
+//! fewest steps. Each way to weaken the protocol has to be found out.
+
+use cairn_tests::protocol::{Checked, First, Flaw, Protocol, check};
+use cairn_tests::say;
+
+/// States visited at most: a few seconds, and 400 MB.
+const STATES_MAX: usize = 2_500_000;
+/// Two writers beside two collections have far too many states: so many of the nearest.
+const STATES_OF_FOUR: usize = 1_000_000;
+
+fn visited(protocol: Protocol, states_max: usize) -> Checked {
+    let checked = check(&protocol, states_max);
+    let all = if checked.complete { "all" } else { "the nearest" };
+    say(&format!("{protocol:?}: {all} {} states", checked.states));
+    checked
+}
+
+fn sound(writers: usize, collectors: usize, uploads_max: u8, first: First) -> Protocol {
+    Protocol { writers, collectors, uploads_max, first, flaw: None }
+}
+
+fn always_holds(protocol: Protocol) {
+    let checked = visited(protocol, STATES_MAX);
+    assert_eq!(checked.violation, None);
+    assert!(checked.complete, "there are more than {STATES_MAX} states");
+}
+
+fn is_found(writers: usize, collectors: usize, first: First, flaw: Flaw) {
+    let protocol = Protocol { flaw: Some(flaw), ..sound(writers, collectors, 2, first) };
+    let way = visited(protocol, STATES_MAX).violation;
+    let way = way.unwrap_or_else(|| panic!("{flaw:?} is not found out"));
+    say(&format!("{flaw:?}: {}", way.join("; ")));
+}
+
+#[test]
+fn writers_beside_a_collection_lose_nothing() {
+    for first in [First::Data, First::Base] {
+        always_holds(sound(1, 1, 2, first));
+        always_holds(sound(2, 1, 2, first));
+    }
+}
+
+#[test]
+fn two_collections_beside_a_writer_lose_nothing() {
+    always_holds(sound(1, 2, 1, First::Base));
+    always_holds(sound(1, 2, 1, First::Data));
+}
+
+#[test]
+fn two_writers_and_two_collections_lose_nothing_within_the_nearest_states() {
+    for first in [First::Data, First::Base] {
+        let checked = visited(sound(2, 2, 2, first), STATES_OF_FOUR);
+        assert_eq!(checked.violation, None);
+    }
+}
+
+#[test]
+fn of_two_copies_the_sound_one_stays() {
+    always_holds(sound(0, 2, 2, First::DamagedBase));
+}
+
+#[test]
+fn a_writer_that_does_not_look_again_is_found_out() {
+    is_found(1, 1, First::Data, Flaw::Precheck);
+}
+
+#[test]
+fn a_collection_that_does_not_list_snapshots_again_is_found_out() {
+    is_found(1, 1, First::Data, Flaw::NoResweep);
+}
+
+#[test]
+fn a_collection_that_looks_for_copies_with_old_tombs_is_found_out() {
+    is_found(0, 2, First::Data, Flaw::StaleTombs);
+}
+
+#[test]
+fn a_collection_that_drops_copies_unread_is_found_out() {
+    is_found(0, 1, First::DamagedBase, Flaw::UnreadCopies);
+}
+
+#[test]
+fn a_writer_that_forgets_bases_is_found_out() {
+    is_found(1, 1, First::Base, Flaw::WriterForgetsBases);
+}
+
+#[test]
+fn a_collection_that_forgets_bases_is_found_out() {
+    is_found(1, 1, First::Data, Flaw::CollectorForgetsBases);
+}
+
+#[test]
+fn a_collection_that_deletes_by_tombs_listed_after_the_snapshots_is_found_out() {
+    is_found(1, 2, First::Base, Flaw::LateTombs);
+}
