@@ -227,6 +227,13 @@ impl Catalog {
         Ok(self.base_copies(base, kind, namespace)?.into_iter().next())
     }
 
+    /// Whether new content may rely on a place: its pack is not condemned, not damaged, and others can
+    /// find it.
+    #[must_use]
+    pub fn lasts(&self, place: &ChunkPlace) -> bool {
+        self.avoided().lasts(place)
+    }
+
     /// Every place of a chunk that may serve as a base of frames of this kind, the best first.
     ///
     /// # Errors
