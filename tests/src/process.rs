@@ -134,6 +134,12 @@ impl Cairn {
         self.folder.path().join(name)
     }
 
+    /// Keeps the folder for whoever looks into a failure; returns where it is.
+    #[must_use]
+    pub fn keep(self) -> PathBuf {
+        self.folder.keep()
+    }
+
     /// The environment the program gets.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {

@@ -208,7 +208,11 @@ pub fn run(plan: &Plan) -> Course {
         scene.watch(plan.quiet_every);
     });
     scene.rest(true);
-    scene.course.into_inner()
+    let mut course = scene.course.into_inner();
+    if plan.on_disk && !course.violations.is_empty() {
+        course.violations.push(format!("kept in {}", scene.cairn.keep().display()));
+    }
+    course
 }
 
 /// What a worker does again and again.

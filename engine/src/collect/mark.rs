@@ -22,6 +22,8 @@ pub struct Marked<'a> {
     layouts: Layouts<'a>,
     /// Chunks that snapshots need, each in the place it is read from.
     pub live: Marks,
+    /// A mark was set since this was last looked at.
+    fresh: bool,
     /// Bytes of chunks that no snapshot needs, and that are kept as bases.
     pub bytes_held: u64,
     /// Frames with bases that no snapshot needs: they are stored anew when bases must go.
@@ -49,6 +51,7 @@ pub fn mark<'a>(
         catalog,
         layouts: Layouts::new(catalog),
         live: Marks::default(),
+        fresh: false,
         bytes_held: 0,
         orphans: HashSet::new(),
         doubtful: doubtful.clone(),
@@ -180,7 +183,7 @@ impl Marked<'_> {
         namespace: WriterId,
     ) -> Result<usize, Error> {
         let position = self.layouts.position(place)?;
-        self.live.set(place.pack, position);
+        self.fresh |= self.live.set(place.pack, position);
         if self.doubtful.contains(&place.pack) {
             self.keep_copies(id, namespace)?;
         }
@@ -197,6 +200,7 @@ impl Marked<'_> {
             let position = self.layouts.position(&copy)?;
             fresh |= self.live.set(copy.pack, position);
         }
+        self.fresh |= fresh;
         Ok(fresh)
     }
 
@@ -249,14 +253,31 @@ impl Marked<'_> {
     /// # Errors
     /// [`Error::LivenessUnknown`] when a base is nowhere; failures of the cache.
     pub fn follow_bases(&mut self, keep: bool, sessions: &HashSet<SessionId>) -> Result<(), Error> {
-        let catalog = self.catalog;
         let mut packs = Vec::new();
-        catalog.index().for_each_pack(&mut |number, record, _| {
+        self.catalog.index().for_each_pack(&mut |number, record, _| {
             packs.push((number, *record));
             ControlFlow::Continue(())
         })?;
+        loop {
+            self.fresh = false;
+            self.follow_once(&packs, keep, sessions)?;
+            // What was marked on the way may stand in frames with bases itself.
+            if !self.fresh {
+                return Ok(());
+            }
+        }
+    }
+
+    fn follow_once(
+        &mut self,
+        packs: &[(PackNumber, PackRecord)],
+        keep: bool,
+        sessions: &HashSet<SessionId>,
+    ) -> Result<(), Error> {
+        let catalog = self.catalog;
         self.orphans.clear();
         for (number, record) in packs {
+            let number = *number;
             let at_work = sessions.contains(&record.session);
             if !self.live.any(number) && !at_work {
                 continue;
@@ -275,7 +296,7 @@ impl Marked<'_> {
                 ControlFlow::Continue(())
             })?;
             for frame in frames {
-                self.follow_frame(number, &record, frame, keep)?;
+                self.follow_frame(number, record, frame, keep)?;
             }
         }
         Ok(())
@@ -309,7 +330,8 @@ impl Marked<'_> {
         Ok(())
     }
 
-    /// A frame has lost a base: what is needed of it must stand elsewhere too, and is kept there.
+    /// A frame has lost a base: what is needed of it must stand elsewhere too, and is kept there and
+    /// no longer here.
     fn rely_on_copies(
         &mut self,
         pack: PackNumber,
@@ -321,9 +343,9 @@ impl Marked<'_> {
         let mut position = 0;
         for (number, description) in (0_u32..).zip(&frames) {
             for chunk in &description.chunks {
-                let live = number == frame && self.live.get(pack, position);
+                let at = position;
                 position += 1;
-                if !live {
+                if number != frame || !self.live.get(pack, at) {
                     continue;
                 }
                 let copies = self.catalog.copies(chunk.id, record.writer)?;
@@ -334,6 +356,14 @@ impl Marked<'_> {
                     });
                 }
                 self.keep_copies(chunk.id, record.writer)?;
+                let mut elsewhere = false;
+                for copy in copies.iter().filter(|copy| copy.pack != pack) {
+                    elsewhere |= !self.doubtful.contains(&copy.pack)
+                        && self.catalog.may_be_relied_on(copy)?;
+                }
+                if elsewhere {
+                    self.live.unset(pack, at);
+                }
             }
         }
         Ok(())

@@ -35,6 +35,14 @@ impl Marks {
         fresh
     }
 
+    /// Clears a bit.
+    pub fn unset(&mut self, pack: PackNumber, position: usize) {
+        let word = self.packs.get_mut(&pack).and_then(|words| words.get_mut(position / WORD_BITS));
+        if let Some(bits) = word {
+            *bits &= !(1 << (position % WORD_BITS));
+        }
+    }
+
     /// Whether a bit is set.
     #[must_use]
     pub fn get(&self, pack: PackNumber, position: usize) -> bool {
@@ -127,6 +135,11 @@ mod tests {
         assert!(!marks.get(one, 1) && !marks.get(one, 65) && !marks.get(one, 100_000));
         assert!(marks.any(one) && !marks.any(other));
         assert_eq!(marks.count(), 4);
+        marks.unset(one, 63);
+        marks.unset(one, 5_000);
+        marks.unset(other, 63);
+        assert!(!marks.get(one, 63) && marks.get(one, 64));
+        assert_eq!(marks.count(), 3);
         marks.clear();
         assert!(!marks.any(one) && marks.count() == 0);
     }

@@ -102,9 +102,7 @@ impl<'a> Finder<'a> {
         let itself = ChunkRef { id, bytes: place.bytes };
         if !place.based {
             let place = self.catalog.base_place(&itself, kind, place, self.namespace)?;
-            return Ok(place
-                .filter(|place| self.catalog.lasts(place))
-                .map(|place| Base { id, place }));
+            return Ok(self.if_it_lasts(id, place));
         }
         let key = (place.pack, place.frame_number);
         let bases = match chains.frames.get(&key) {
@@ -118,7 +116,13 @@ impl<'a> Finder<'a> {
         let first = self.catalog.places(&[base.id], self.namespace)?.into_iter().next().flatten();
         let Some(first) = first else { return Ok(None) };
         let place = self.catalog.base_place(&base, kind, first, self.namespace)?;
-        Ok(place.filter(|place| self.catalog.lasts(place)).map(|place| Base { id: base.id, place }))
+        Ok(self.if_it_lasts(base.id, place))
+    }
+
+    /// A base in a condemned pack can still be read and is about to be deleted: what the backup relies
+    /// on is looked at again only where it was condemned since the backup began.
+    fn if_it_lasts(&self, id: ChunkId, place: Option<ChunkPlace>) -> Option<Base> {
+        place.filter(|place| self.catalog.lasts(place)).map(|place| Base { id, place })
     }
 
     /// The chunk that lies beside a base in its frame: before (-1) or behind it (1).

@@ -34,6 +34,9 @@ impl Scene {
     /// collection works and sweeps what the dead left, and then all is as before.
     pub(super) fn rest(&self, last: bool) {
         if self.is_broken() {
+            if last {
+                self.look_once_more();
+            }
             return;
         }
         self.course.lock().quiet += 1;
@@ -59,6 +62,12 @@ impl Scene {
         self.restore_all(FRESH_CACHE);
         self.done(WORKER, &["verify", "--level", "full", "--cache-dir", SHARED_CACHE]);
         remove(&self.cairn.path(FRESH_CACHE));
+    }
+
+    /// After a violation: what is wrong when nothing runs any more.
+    fn look_once_more(&self) {
+        self.done(WORKER, &["verify", "--level", "full", "--cache-dir", FRESH_CACHE]);
+        self.restore_all(FRESH_CACHE);
     }
 
     fn unfinished(&self) -> usize {

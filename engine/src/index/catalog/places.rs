@@ -87,6 +87,15 @@ impl Catalog {
         self.avoided().lasts(place)
     }
 
+    /// As [`Self::lasts`], and so do the bases of its frame.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn may_be_relied_on(&self, place: &ChunkPlace) -> Result<bool, Error> {
+        let avoided = self.avoided();
+        Ok(avoided.lasts(place) && (!place.based || self.has_sound_bases(place, &avoided)?))
+    }
+
     fn has_sound_copy(
         &self,
         id: ChunkId,
