@@ -233,18 +233,28 @@ impl Catalog {
     /// # Errors
     /// Failures of the cache.
     pub fn commit(&self, segment: SegmentId, packs: &[PackSection]) -> Result<(), Error> {
+        // Whoever writes a segment anew may do so before this host has read the one it replaces.
+        for pack in packs {
+            if self.index.pack_number(&pack.id)?.is_none() {
+                self.add_pending(pack)?;
+            }
+        }
         let ids = packs.iter().map(|pack| pack.id).collect::<Vec<_>>();
         self.index.commit_packs(&ids, &segment)?;
         Ok(())
     }
 
-    /// Notes the outcome of a merge.
+    /// Notes the outcome of a merge. What it wrote counts as loaded only where all that was merged
+    /// was: other hosts may have put some of it since this one looked.
     ///
     /// # Errors
     /// Failures of the cache.
     pub fn note_merge(&self, merged: &segments::Merged) -> Result<(), Error> {
-        for id in &merged.written {
-            self.index.add_segment(id)?;
+        let loaded = self.index.segments()?.into_iter().collect::<HashSet<_>>();
+        if merged.replaced.iter().all(|id| loaded.contains(id)) {
+            for id in &merged.written {
+                self.index.add_segment(id)?;
+            }
         }
         for id in &merged.removed {
             self.index.remove_segment(id)?;

@@ -122,6 +122,8 @@ fn put_segment(vault: &Vault, segment: &Segment) -> Result<SegmentId, Error> {
 pub struct Merged {
     /// Segments that are new.
     pub written: Vec<SegmentId>,
+    /// Segments whose packs the new ones describe.
+    pub replaced: Vec<SegmentId>,
     /// Segments that are gone.
     pub removed: Vec<SegmentId>,
 }
@@ -184,5 +186,6 @@ fn merge_class(vault: &Vault, ids: &[SegmentId], merged: &mut Merged) -> Result<
         }
     }
     merged.written.extend(new);
+    merged.replaced.extend(replaces);
     Ok(())
 }
