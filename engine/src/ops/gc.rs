@@ -26,6 +26,7 @@ use crate::collect::sweep::{condemn, delete, rewrite_segments, still_listed, sti
 use crate::context::{Counter, Remark};
 use crate::error::{Error, Explain};
 use crate::index::catalog::{Catalog, list_packs};
+use crate::index::local::PackNumber;
 use crate::repo::Repository;
 use crate::seal::random;
 
@@ -295,9 +296,10 @@ impl Collection<'_> {
         let bytes = found.plan.bytes_copied;
         self.repository.monitor().stage("gc: copying", Some((Counter::BytesFetched, bytes)));
         let mut copier = Copier::new(self.repository, self.catalog, self.session)?;
+        let mut retried = HashSet::new();
         let repacked = loop {
             self.confirm(found)?;
-            if let Some(repacked) = self.copy(found, &mut copier, report)? {
+            if let Some(repacked) = self.copy(found, &mut copier, &mut retried, report)? {
                 break repacked;
             }
             found.choose_again(self.catalog, self.options)?;
@@ -356,6 +358,7 @@ impl Collection<'_> {
         &self,
         found: &mut Found<'_>,
         copier: &mut Copier<'_>,
+        retried: &mut HashSet<PackNumber>,
         report: &mut GcReport,
     ) -> Result<Option<BTreeSet<(PackKind, PackId)>>, Error> {
         let mut repacked = BTreeSet::new();
@@ -367,6 +370,12 @@ impl Collection<'_> {
                 }
                 // It is not condemned, whatever became of it.
                 Err(error) if error.has_vanished() => {}
+                // The base was collected since the index was looked at: what needs it stands
+                // elsewhere then, and that is found when it is chosen again.
+                Err(Error::BaseMissing { .. }) if retried.insert(candidate.number) => {
+                    self.catalog.sync(self.repository.vault())?;
+                    return Ok(None);
+                }
                 Err(error) if error.is_damage() => {
                     report.damaged.push(self.damaged(candidate, &error));
                     self.catalog.note_verified(&[candidate.record.id], &[])?;

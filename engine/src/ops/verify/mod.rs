@@ -38,6 +38,9 @@ pub enum Level {
     Full,
 }
 
+/// How often everything is looked at when collections change the index meanwhile.
+const ROUNDS_MAX: usize = 4;
+
 /// Number of a level in the ledger.
 const LEDGER_LEVEL_FULL: u8 = 2;
 
@@ -101,6 +104,17 @@ pub struct VerifyReport {
 /// Failures of the store that are not damage; a key that cannot read. Damage is in the report.
 pub fn run(repository: &Repository, options: &VerifyOptions) -> Result<VerifyReport, Error> {
     repository.require_read("verify")?;
+    for _ in 1..ROUNDS_MAX {
+        match look(repository, options) {
+            // A collection took packs out of the index under it.
+            Err(error) if error.has_vanished() => repository.refresh_catalog()?,
+            outcome => return outcome,
+        }
+    }
+    look(repository, options)
+}
+
+fn look(repository: &Repository, options: &VerifyOptions) -> Result<VerifyReport, Error> {
     let started_ms = repository.context.clock.now_ms();
     let mut report = VerifyReport::default();
     repository.monitor().stage("verify: index", None);
