@@ -5,7 +5,10 @@ use cairn_format::limits::{FRAME_BASE_BYTES_MAX, FRAME_PLAIN_BYTES_MAX, ZSTD_WIN
 use cairn_format::pack::Codec;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, DParameter};
 
+use crate::delta::parse::Copied;
 use crate::error::{Class, Explain};
+
+mod copies;
 
 /// zstd level unless told otherwise: higher ones cost far more time than they save.
 pub const COMPRESSION_LEVEL_DEFAULT: i32 = 3;
@@ -35,6 +38,13 @@ const DELTA_SHARE_MAX: usize = 2;
 /// day each delta against the same base is larger than the one before; storing it whole once it has
 /// reached two fifths keeps the sum of all days near its least.
 const DELTA_FIFTHS_MAX: usize = 2;
+/// A frame of copies, with the patch that goes with it, has at most so many fifths.
+const COPIED_FIFTHS_MAX: usize = 4;
+/// And so many times as often as its bases were written to, at most as much as twice it: where
+/// changes pile up at an even rate, storing it whole then keeps the sum of all days at its least.
+const COPIED_PILE_MAX: usize = 2;
+/// Below this share of the plaintext, a 512th, nothing needs to be estimated for those.
+const COPIED_SMALL_DIVISOR: usize = 512;
 /// Below this share of the plaintext, a 32nd, nothing else needs to be estimated.
 const DELTA_SMALL_DIVISOR: usize = 32;
 
@@ -175,14 +185,53 @@ impl FrameCodec {
         {
             return Ok(None);
         }
+        self.check_based(plain, prefix)?;
+        Ok(Some(&self.compressed))
+    }
+
+    /// The bytes to seal for `plain` as [`Codec::Zstd`], made of `copies` from `prefix`, the
+    /// concatenation of its bases; `None` when that does not pay. `besides` is what naming the
+    /// bases costs, `patch` what the patch among them takes that is stored with this frame, and
+    /// `days` how many backups wrote the bases. What was compressed was also decompressed and
+    /// compared.
+    ///
+    /// # Errors
+    /// [`FrameError::Mismatch`] when decompression does not give `plain` back.
+    pub fn encode_copied<'a>(
+        &'a mut self,
+        plain: &[u8],
+        prefix: &[u8],
+        copies: &[Copied],
+        (besides, patch, days): (usize, usize, usize),
+    ) -> Result<Option<&'a [u8]>, FrameError> {
+        let bytes = plain.len();
+        if !copies::compress(plain, prefix, copies, &mut self.compressed) {
+            return Ok(None);
+        }
+        let cost = self.compressed.len() + besides;
+        if cost + patch > bytes / DELTA_SHARE_MAX {
+            return Ok(None);
+        }
+        if cost + patch > bytes / COPIED_SMALL_DIVISOR {
+            let whole = self.estimate_without_bases(plain)?;
+            if (cost + patch) * 5 > whole * COPIED_FIFTHS_MAX
+                || cost * days > whole * COPIED_PILE_MAX
+            {
+                return Ok(None);
+            }
+        }
+        self.check_based(plain, prefix)?;
+        Ok(Some(&self.compressed))
+    }
+
+    /// Decompresses what was compressed last against `prefix`, and compares.
+    fn check_based(&mut self, plain: &[u8], prefix: &[u8]) -> Result<(), FrameError> {
+        let bytes = plain.len();
         self.decoded.clear();
         self.decoded.reserve(bytes);
         decompress_with_prefix(&self.compressed, prefix, &mut self.decoded)
             .map_err(|_| FrameError::Mismatch { bytes })?;
-        if self.decoded != plain {
-            return Err(FrameError::Mismatch { bytes });
-        }
-        Ok(Some(&self.compressed))
+        if self.decoded == plain { Ok(()) } else { Err(FrameError::Mismatch { bytes }) }
     }
 
     /// About what `plain` compresses to, told by an eighth of it.
