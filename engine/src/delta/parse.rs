@@ -251,3 +251,101 @@ pub fn with_patch(
     all.extend(rest);
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+        let mut data = vec![0; bytes];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut data);
+        data
+    }
+
+    /// Content made of pieces of the bases, of noise, and of what repeats.
+    fn content(bases: &[u8], pieces: &[(u8, usize, usize)]) -> Vec<u8> {
+        let mut content = Vec::new();
+        for (kind, at, bytes) in pieces {
+            let at = at % bases.len();
+            match kind % 4 {
+                0 => content.extend(noise(*bytes, *at as u64)),
+                1 => content.extend(b"| 0 |".repeat(bytes / 5)),
+                _ => content.extend_from_slice(&bases[at..(at + bytes * 4).min(bases.len())]),
+            }
+        }
+        content
+    }
+
+    fn assert_true(copies: &[Copied], content: &[u8], bases: &[u8]) {
+        let mut end = 0;
+        for copy in copies {
+            assert!(copy.at >= end && copy.bytes > 0, "{copies:?}");
+            end = copy.end();
+            assert_eq!(content[copy.at..end], bases[copy.from..copy.from + copy.bytes]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn copies_are_true_and_so_are_those_that_are_kept_and_patched(
+            pieces in prop::collection::vec((any::<u8>(), any::<usize>(), 0_usize..3_000), 0..20),
+            lengths in prop::collection::vec((1_usize..20_000, any::<bool>()), 1..8),
+            gap in 0_usize..2_000, least in 0_usize..600,
+        ) {
+            let bases = noise(lengths.iter().map(|(bytes, _)| bytes).sum(), 1);
+            let content = content(&bases, &pieces);
+            let found = copies(&content, &bases);
+            assert_true(&found, &content, &bases);
+            let all = lengths.iter().map(|(bytes, _)| *bytes).collect::<Vec<_>>();
+            let explained = found.iter().map(|copy| copy.bytes).sum::<usize>();
+            prop_assert_eq!(shares(&found, &all).into_iter().sum::<usize>(), explained);
+            let mut rest = Vec::new();
+            let mut start = 0;
+            for (bytes, kept) in &lengths {
+                rest.extend_from_slice(if *kept { &bases[start..start + bytes] } else { &[] });
+                start += bytes;
+            }
+            let found = keep(&found, &lengths);
+            assert_true(&found, &content, &rest);
+            let new = unexplained(&found, content.len(), gap, least);
+            let patch_from = rest.len();
+            for stretch in &new {
+                rest.extend_from_slice(&content[stretch.clone()]);
+            }
+            let patched = with_patch(&found, &new, patch_from);
+            assert_true(&patched, &content, &rest);
+            let left = content.len() - patched.iter().map(|copy| copy.bytes).sum::<usize>();
+            prop_assert!(left <= found.len() * least.saturating_sub(1) + least, "{left} bytes left");
+        }
+    }
+
+    #[test]
+    fn what_moved_is_found_and_what_is_everywhere_is_not() {
+        let bases = noise(300_000, 3);
+        let content = [&noise(777, 4), &bases[100_001..250_000], &bases[..90_000]].concat();
+        let found = copies(&content, &bases);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found.iter().map(|copy| copy.bytes).sum::<usize>(), content.len() - 777);
+        let blank = vec![b' '; 300_000];
+        assert_eq!(copies(&blank, &blank).len(), 0);
+        assert_eq!(copies(&content, &[]).len(), 0);
+        assert_eq!(copies(&[], &bases).len(), 0);
+        assert_eq!(copies(&bases[..100], &bases).len(), 0);
+    }
+
+    #[test]
+    fn changes_near_each_other_are_one_stretch() {
+        let bases = noise(100_000, 5);
+        let mut content = bases.clone();
+        for at in [10_000, 10_250, 50_000] {
+            content[at] ^= 1;
+        }
+        let found = copies(&content, &bases);
+        let new = unexplained(&found, content.len(), 300, 1);
+        assert_eq!(new, [10_000..10_251, 50_000..50_001]);
+        assert_eq!(unexplained(&found, content.len(), 300, 100), [10_000..10_251]);
+        assert_eq!(unexplained(&[], 50, 300, 1), [0..50]);
+        assert_eq!(unexplained(&[], 0, 300, 1), []);
+    }
+}

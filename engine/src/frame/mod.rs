@@ -467,6 +467,70 @@ mod tests {
         assert_eq!(codec.encode_based(&plain, &long, 70).unwrap(), None);
     }
 
+    proptest! {
+        #[test]
+        fn a_frame_of_copies_decodes_to_what_went_in(
+            pieces in prop::collection::vec((any::<bool>(), 0_usize..900_000, 1_usize..150_000), 1..9),
+        ) {
+            let base = text(1_000_000);
+            let mut plain = Vec::new();
+            let mut copies = Vec::new();
+            for (from_base, from, bytes) in pieces {
+                let bytes = bytes.min(base.len() - from);
+                if from_base {
+                    copies.push(Copied { at: plain.len(), from, bytes });
+                    plain.extend_from_slice(&base[from..from + bytes]);
+                } else {
+                    plain.extend(noise(bytes / 100));
+                }
+            }
+            let mut codec = codec();
+            let stored = codec.encode_copied(&plain, &base, &copies, (70, 0, 1)).unwrap();
+            if let Some(stored) = stored.map(<[u8]>::to_vec) {
+                let (mut decoded, length) = (Vec::new(), u32::try_from(plain.len()).unwrap());
+                codec.decode(Codec::Zstd, &stored, length, &base, &mut decoded).unwrap();
+                prop_assert_eq!(decoded, plain);
+            }
+        }
+
+        #[test]
+        fn copies_that_are_not_there_make_no_frame(
+            copies in prop::collection::vec((any::<usize>(), any::<usize>(), any::<usize>()), 1..5),
+            small in any::<bool>(),
+        ) {
+            let (plain, base) = (text(5_000), text(9_000));
+            let limit = if small { 6_000 } else { usize::MAX };
+            let made = copies.into_iter().map(|(at, from, bytes)| Copied {
+                at: at % limit, from: from % limit, bytes: bytes % limit,
+            });
+            let made = made.collect::<Vec<_>>();
+            let outcome = codec().encode_copied(&plain, &base, &made, (0, 0, 1));
+            prop_assert!(matches!(outcome, Ok(_) | Err(FrameError::Mismatch { .. })));
+        }
+    }
+
+    #[test]
+    fn copies_pay_until_changes_have_piled_up() {
+        let mut codec = codec();
+        let base = text(900_000);
+        let plain = [&base[..400_000], &text(20_000)[10_000..], &base[450_000..900_000]].concat();
+        let copies = [
+            Copied { at: 0, from: 0, bytes: 400_000 },
+            Copied { at: 410_000, from: 450_000, bytes: 450_000 },
+        ];
+        let mut stored = |besides| {
+            let stored = codec.encode_copied(&plain, &base, &copies, besides).unwrap();
+            stored.map(<[u8]>::len)
+        };
+        let bytes = stored((70, 0, 1)).unwrap();
+        assert!((4_000..12_000).contains(&bytes), "{bytes}");
+        // About 430,000 bytes whole: after as many days as make that, half over, it is.
+        assert!(stored((70, 0, 80)).is_some());
+        assert_eq!(stored((70, 0, 300)), None);
+        assert_eq!(stored((70, 400_000, 1)), None);
+        assert_eq!(stored((500_000, 0, 1)), None);
+    }
+
     #[test]
     fn lying_lengths_and_extra_frames_are_refused() {
         let mut codec = codec();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use cairn_format::ids::ChunkId;
 use cairn_format::names::Folder;
 
 use super::snapshots;
@@ -46,6 +47,12 @@ pub struct StatsReport {
     pub base_chunks: u64,
     /// Their plaintext, bytes.
     pub base_bytes: u64,
+    /// Those of them that are patches: no file has them, they hold what changed.
+    pub patch_chunks: u64,
+    /// Their plaintext, bytes.
+    pub patch_bytes: u64,
+    /// What they take in the store, bytes.
+    pub patch_bytes_stored: u64,
 }
 
 impl StatsReport {
@@ -89,7 +96,18 @@ pub fn run(repository: &Repository) -> Result<StatsReport, Error> {
     Ok(report)
 }
 
-/// Counts what is held as deltas, from what the index says of packs.
+/// What one pack says of deltas.
+#[derive(Default)]
+struct PackDeltas {
+    /// Frames with bases.
+    based: Vec<u32>,
+    /// Chunks in frames without bases, each with its length and what its frame takes. Other chunks
+    /// of that frame say 0, so that the sum is right.
+    whole: HashMap<ChunkId, (u32, u32)>,
+}
+
+/// Counts what is held as deltas, from what the index says of packs. A backup takes its bases from
+/// packs that were there before it: a base beside its frame in one pack is the patch of that frame.
 fn count_deltas(repository: &Repository, report: &mut StatsReport) -> Result<(), Error> {
     let index = repository.catalog()?.index();
     let mut bases = HashMap::new();
@@ -97,26 +115,34 @@ fn count_deltas(repository: &Repository, report: &mut StatsReport) -> Result<(),
     let mut failure = None;
     index.for_each_pack(&mut |number, _, _| {
         let mut last = None;
-        let mut based = Vec::new();
-        let seen = index.for_each_chunk_of_pack(number, &mut |_, place| {
+        let mut pack = PackDeltas::default();
+        let seen = index.for_each_chunk_of_pack(number, &mut |id, place| {
             let begins = last.replace(place.frame_number) != Some(place.frame_number);
-            let (bytes, stored) = (u64::from(place.bytes), u64::from(place.frame_bytes));
+            let stored = if begins { place.frame_bytes } else { 0 };
             if place.based {
                 report.delta_chunks += 1;
-                report.delta_bytes += bytes;
+                report.delta_bytes += u64::from(place.bytes);
+                report.delta_bytes_stored += u64::from(stored);
                 if begins {
-                    report.delta_bytes_stored += stored;
-                    based.push(place.frame_number);
+                    pack.based.push(place.frame_number);
                 }
             } else {
-                whole += bytes;
-                whole_stored += if begins { stored } else { 0 };
+                whole += u64::from(place.bytes);
+                whole_stored += u64::from(stored);
+                pack.whole.insert(*id, (place.bytes, stored));
             }
             ControlFlow::Continue(())
         });
         let listed = seen.and_then(|()| {
-            based.iter().try_for_each(|frame| {
-                bases.extend(index.frame_bases(number, *frame)?);
+            pack.based.iter().try_for_each(|frame| {
+                for (id, bytes) in index.frame_bases(number, *frame)? {
+                    if let Some((bytes, stored)) = pack.whole.remove(&id) {
+                        report.patch_chunks += 1;
+                        report.patch_bytes += u64::from(bytes);
+                        report.patch_bytes_stored += u64::from(stored);
+                    }
+                    bases.insert(id, bytes);
+                }
                 Ok(())
             })
         });
