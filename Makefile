@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CAIRN := $(TARGET)/release/cairn
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help setup build demo test lint lint-deny test-python fuzz bench bench-compare measure clean
+.PHONY: help setup build demo test lint lint-deny test-python simulate fuzz bench bench-compare measure clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -40,6 +40,9 @@ lint-deny: setup ## Check licences and sources of all dependencies.
 
 test-python: setup ## Test what judges the demo.
 	cd tests/demo && /usr/bin/python3 -m unittest --quiet
+
+simulate: setup ## Run SEEDS (10000) simulations of backups beside collections, from seed FIRST (0).
+	cargo run --release --locked --package cairn-tests --example simulate -- $(or $(SEEDS),10000) $(or $(FIRST),0)
 
 fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60).
 	tests/setup/fuzz.sh

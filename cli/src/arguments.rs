@@ -111,6 +111,8 @@ pub enum Command {
     Verify(Verify),
     /// Forget snapshots that no rule keeps, or those that are named
     Forget(Box<Forget>),
+    /// Delete what no snapshot needs
+    Gc(Gc),
     /// Show what the repository holds and what it costs
     Stats,
     /// Manage the keys that open the repository
@@ -344,6 +346,24 @@ pub struct Verify {
     pub sample_percent: f64,
 }
 
+/// `gc`
+#[derive(Args, Debug)]
+pub struct Gc {
+    /// How many percent of what stays may be data that no snapshot needs; 0 erases all of it
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = parse_share)]
+    pub max_dead: f64,
+    /// Refuse to free more than this share of the repository
+    #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
+    pub max_delete: f64,
+    /// Collect also what a backup at work has stored but not yet named in a snapshot: it stores that
+    /// again. Leases of processes that died run out after a day
+    #[arg(long)]
+    pub ignore_leases: bool,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// How thoroughly `verify` looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Level {
@@ -572,6 +592,13 @@ fn parse_percent(text: &str) -> Result<f64, String> {
     let percent: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     let usable = percent > 0.0 && percent <= 100.0;
     usable.then_some(percent).ok_or_else(|| format!("{text} is not above 0 and at most 100"))
+}
+
+/// Reads a share: 0 to 100.
+fn parse_share(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    let usable = (0.0..=100.0).contains(&percent);
+    usable.then_some(percent).ok_or_else(|| format!("{text} is not between 0 and 100"))
 }
 
 #[cfg(test)]

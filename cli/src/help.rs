@@ -11,7 +11,7 @@ committed, and ages are counted back from the newest commit in the repository.
 
 Of each hour, day, ISO week, month or year the newest is kept; periods without a snapshot do not
 count. The newest snapshot of a job and those tagged `pin` always stay. What a forgotten snapshot
-held stays stored until it is collected; `cairn gc`, which will do that, is not there yet.
+held stays stored until `cairn gc` collects it.
 
 Refused (exit 4), changing nothing: snapshots in the future; a gap in the commits that is longer
 than the rules reach back, as a wrong clock leaves; an incomplete listing.";

@@ -178,6 +178,39 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A pack is not in the store.
+    #[error("pack {pack} is missing from the store")]
+    PackMissing {
+        /// The pack.
+        pack: PackId,
+    },
+    /// The index has changed since it named a place.
+    #[error("a place in the index is out of date")]
+    PlaceStale,
+    /// A tomb cannot be read.
+    #[error("{tomb} cannot be read, and may condemn what is relied on: {message}")]
+    TombDamaged {
+        /// The object.
+        tomb: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A collection cannot tell what is needed.
+    #[error("{object} cannot be relied on, so what is needed is not known: {message}")]
+    LivenessUnknown {
+        /// The object.
+        object: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A collection would delete more than is likely meant.
+    #[error("{message}")]
+    CollectRefused {
+        /// Why.
+        message: String,
+        /// The next step.
+        hint: String,
+    },
     /// Part of a file's content cannot be had.
     #[error("the content of {path} cannot be had: {message}")]
     ContentDamaged {
@@ -193,6 +226,16 @@ pub enum Error {
         pack: PackId,
         /// Number of the frame.
         frame: u32,
+    },
+    /// A base of a frame stands nowhere where it could serve.
+    #[error("base {} of frame {frame} of pack {pack} is in no pack", base.short())]
+    BaseMissing {
+        /// The pack.
+        pack: PackId,
+        /// The frame.
+        frame: u32,
+        /// The base.
+        base: ChunkId,
     },
     /// Names of a directory came out of order.
     #[error("the entry {name} is not in order within its directory")]
@@ -321,6 +364,13 @@ impl Error {
         move |error| Self::Sealed { object, error }
     }
 
+    /// True when what an index named is not there any more: another look may find it elsewhere,
+    /// since collections copy what is needed before they delete.
+    #[must_use]
+    pub fn has_vanished(&self) -> bool {
+        matches!(self, Self::PackMissing { .. } | Self::PlaceStale)
+    }
+
     /// True when stored data is damaged or missing: what does not depend on it can go on.
     #[must_use]
     pub fn is_damage(&self) -> bool {
@@ -355,8 +405,14 @@ impl Explain for Error {
             Self::ChunkHash { .. } => "chunk.hash",
             Self::FrameDamaged { .. } => "frame.damaged",
             Self::PackDamaged { .. } => "pack.damaged",
+            Self::PackMissing { .. } => "pack.missing",
+            Self::PlaceStale => "index.stale",
+            Self::TombDamaged { .. } => "tomb.damaged",
+            Self::LivenessUnknown { .. } => "gc.unknown",
+            Self::CollectRefused { .. } => "gc.refused",
             Self::ContentDamaged { .. } => "content.damaged",
             Self::BaseDepth { .. } => "frame.base_depth",
+            Self::BaseMissing { .. } => "frame.base_missing",
             Self::TreeOrder { .. } => "tree.order",
             Self::TreeNode { .. } => "tree.node",
             Self::NoSnapshot { .. } => "snapshot.none",
@@ -397,15 +453,21 @@ impl Explain for Error {
             | Self::ChunkHash { .. }
             | Self::FrameDamaged { .. }
             | Self::PackDamaged { .. }
+            | Self::PackMissing { .. }
+            | Self::PlaceStale
+            | Self::TombDamaged { .. }
+            | Self::LivenessUnknown { .. }
             | Self::ContentDamaged { .. }
             | Self::BaseDepth { .. }
+            | Self::BaseMissing { .. }
             | Self::TreeOrder { .. }
             | Self::TreeNode { .. } => Class::Damage,
             Self::NoRepository { .. } => Class::NoRepository,
             Self::WrongKey { .. } | Self::Role { .. } => Class::WrongKey,
-            Self::RepositoryExists { .. } | Self::OwnerChanged { .. } | Self::LastOwner { .. } => {
-                Class::Refused
-            }
+            Self::RepositoryExists { .. }
+            | Self::OwnerChanged { .. }
+            | Self::CollectRefused { .. }
+            | Self::LastOwner { .. } => Class::Refused,
             Self::NoSnapshot { .. }
             | Self::NoPath { .. }
             | Self::Condemned { .. }
@@ -431,6 +493,14 @@ impl Explain for Error {
             Self::Frame(error) => return error.hint(),
             Self::Retention(error) => return error.hint(),
             Self::Usage { hint, .. } => return hint.clone(),
+            Self::CollectRefused { hint, .. } => return Some(hint.clone()),
+            Self::PlaceStale => "run it again",
+            Self::TombDamaged { .. } => {
+                "copy it back from another copy of this repository; restores are not affected"
+            }
+            Self::LivenessUnknown { .. } => {
+                "nothing was deleted; `cairn verify --level full` names what is affected, and what cannot be repaired can be forgotten"
+            }
             Self::Format {
                 error: FormatError::Version { .. } | FormatError::Required { .. },
                 ..
@@ -454,8 +524,10 @@ impl Explain for Error {
             | Self::ChunkHash { .. }
             | Self::FrameDamaged { .. }
             | Self::PackDamaged { .. }
+            | Self::PackMissing { .. }
             | Self::ContentDamaged { .. }
             | Self::BaseDepth { .. }
+            | Self::BaseMissing { .. }
             | Self::TreeNode { .. } => {
                 "`cairn verify --level full` names everything affected; `--keep-going` restores the rest"
             }

@@ -5,6 +5,7 @@
 //! environment and never exits; every operation is Options -> Plan -> Report.
 
 pub mod chunk;
+pub mod collect;
 pub mod context;
 pub mod delta;
 pub mod error;

@@ -31,6 +31,12 @@ impl TestClock {
     /// Where clocks of a [`Lab`] begin: in 2033, after every time a file of a test can have.
     pub const START_MS: i64 = 2_000_000_000_000;
 
+    /// A clock that begins at a time.
+    #[must_use]
+    pub const fn starting_at(now_ms: i64) -> Self {
+        Self(AtomicI64::new(now_ms))
+    }
+
     /// Sets the time.
     pub fn set_ms(&self, now_ms: i64) {
         self.0.store(now_ms, Ordering::SeqCst);

@@ -4,6 +4,8 @@
 mod access;
 #[path = "engine/changing.rs"]
 mod changing;
+#[path = "engine/collect.rs"]
+mod collect;
 #[path = "engine/crash.rs"]
 mod crash;
 #[path = "engine/damage.rs"]

@@ -185,6 +185,8 @@ fn show(app: &App, report: &BackupReport, job: &str) -> Result<Finished, Failure
         "delta_chunks": report.deltas.chunks,
         "delta_bytes": report.deltas.bytes,
         "delta_bytes_stored": report.deltas.bytes_stored,
+        "repaired_chunks": report.chunks_repaired,
+        "repeats": report.repeats,
         "elapsed_ms": elapsed_ms,
     }));
     if report.unread_count == 0 {

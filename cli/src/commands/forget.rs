@@ -146,8 +146,7 @@ fn summary(app: &App, plan: &ForgetPlan, dry_run: bool) -> Result<(), Failure> {
         false => format!("forgot {going}, kept {kept}"),
     })?;
     if plan.going() > 0 {
-        app.printer
-            .note("Their space comes back with `cairn gc`, which this version does not have yet.");
+        app.printer.note("Their space comes back with `cairn gc`.");
     }
     Ok(())
 }

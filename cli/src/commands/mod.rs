@@ -18,6 +18,7 @@ mod diff;
 mod dump;
 mod find;
 mod forget;
+mod gc;
 mod init;
 mod key;
 mod ls;
@@ -89,6 +90,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Key(Key::Add(_)) => "key add",
         Command::Key(Key::Remove(_)) => "key remove",
         Command::Key(Key::NewRecipient(_)) => "key new-recipient",
+        Command::Gc(_) => "gc",
         Command::Repair(Repair::Index(_)) => "repair index",
         Command::Cache(_) => "cache",
         Command::Completions(_) => "completions",
@@ -115,6 +117,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Forget(arguments) => forget::run(app, arguments),
         Command::Stats => stats::run(app),
         Command::Key(command) => key::run(app, command),
+        Command::Gc(arguments) => gc::run(app, arguments),
         Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),
         Command::Cache(command) => cache::run(app, command),
         Command::Completions(arguments) => completions::run(app, arguments),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::env::TestEnv;
 
-const COMMANDS: [&[&str]; 23] = [
+const COMMANDS: [&[&str]; 24] = [
     &[],
     &["init"],
     &["backup"],
@@ -17,6 +17,7 @@ const COMMANDS: [&[&str]; 23] = [
     &["restore"],
     &["verify"],
     &["forget"],
+    &["gc"],
     &["stats"],
     &["key"],
     &["key", "list"],
@@ -67,7 +68,7 @@ fn help_names_variables_and_exit_codes() {
 #[test]
 fn commands_that_do_not_exist_yet_are_not_offered() {
     let env = TestEnv::bare();
-    for command in ["gc", "erase", "replicate", "mount", "wal", "drill", "run", "status"] {
+    for command in ["erase", "replicate", "mount", "wal", "drill", "run", "status"] {
         let run = env.run([command]);
         assert_eq!(run.code, 2, "{command}");
         assert!(run.stdout.is_empty());

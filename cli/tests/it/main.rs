@@ -11,6 +11,8 @@ mod files;
 #[cfg(test)]
 mod flows;
 #[cfg(test)]
+mod gc;
+#[cfg(test)]
 mod help;
 #[cfg(test)]
 mod keys;

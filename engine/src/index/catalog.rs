@@ -1,29 +1,28 @@
 //! The catalog: the local index kept in step with the segments in the store, and look-ups through
 //! it. It answers "is this chunk stored, and where"; it never decides a deletion.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use cairn_format::envelope::{HEADER_BYTES, Header, Keying, Kind};
+use cairn_format::envelope::{HEADER_BYTES, Header, Keying};
 use cairn_format::ids::{ChunkId, PackId, SegmentId, WriterId};
-use cairn_format::limits::TOMB_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
-use cairn_format::record::Tomb;
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
 use parking_lot::{Mutex, RwLock};
 
 use super::local::{
-    self, ChunkPlace, LocalIndex, LocalOptions, NewFrame, NewPack, PackNumber, PackRecord,
-    PackState,
+    self, LocalIndex, LocalOptions, NewFrame, NewPack, PackNumber, PackRecord, PackState,
 };
 use super::segments;
 use crate::context::Remark;
 use crate::error::{Error, Explain};
 use crate::repo::Vault;
-use crate::seal::Role;
 use crate::store::StoreError;
+
+mod places;
+mod tombs;
 
 /// How often the list of segments is read again when one vanishes meanwhile.
 const LISTINGS_MAX: usize = 10;
@@ -31,21 +30,32 @@ const LISTINGS_MAX: usize = 10;
 /// Name under which the owner's key is remembered.
 const OWNER_NAME: &str = "owner";
 
-/// Name under which packs that verify found damaged are remembered.
-const SUSPECTS_NAME: &str = "suspects";
-
 /// Where chunks are.
 pub struct Catalog {
     index: Arc<dyn LocalIndex>,
     state: Mutex<State>,
-    suspects: RwLock<HashSet<PackNumber>>,
+    /// Condemned packs that the local index still has: their chunks may be needed until whoever
+    /// collects them has copied them.
+    condemned_here: RwLock<Arc<HashSet<PackNumber>>>,
+    /// Packs that no segment names and that this key cannot name: a snapshot must not rely on them.
+    unnamed: RwLock<Arc<HashSet<PackNumber>>>,
+    /// Packs in which verify found damage on this host.
+    suspects: RwLock<Arc<HashSet<PackNumber>>>,
+    /// Whether the bases of frames that were asked for can be relied on.
+    sound: Mutex<HashMap<places::FrameKey, bool>>,
+    /// Namespace of what this key writes, if it can.
+    own: Option<WriterId>,
 }
 
 /// What was seen in the store when the catalog was brought up to date.
 #[derive(Default)]
 struct State {
-    condemned: HashSet<PackId>,
+    condemned: HashMap<PackId, PackKind>,
+    /// Tombs listed last.
     tombs: BTreeSet<ObjectName>,
+    /// Tombs that were read, or that do not count.
+    tombs_read: HashSet<ObjectName>,
+    damaged_tombs: Vec<Remark>,
     damaged_segments: Vec<Remark>,
 }
 
@@ -80,12 +90,17 @@ impl Catalog {
                 message: format!("the local index is loaded anew: {reason}"),
             });
         }
-        let catalog =
-            Self { index: opened.index, state: Mutex::default(), suspects: RwLock::default() };
+        let catalog = Self {
+            index: opened.index,
+            state: Mutex::default(),
+            condemned_here: RwLock::default(),
+            unnamed: RwLock::default(),
+            suspects: RwLock::default(),
+            sound: Mutex::default(),
+            own: vault.own_namespace().ok(),
+        };
         catalog.check_owner(vault)?;
         catalog.sync(vault)?;
-        let suspects = catalog.suspect_ids()?;
-        *catalog.suspects.write() = catalog.numbers(&suspects)?;
         Ok(catalog)
     }
 
@@ -111,11 +126,32 @@ impl Catalog {
         self.state.lock().damaged_segments.clone()
     }
 
-    /// Brings the local index up to date: segments first, then tombs (SPEC §10).
+    /// Brings the local index up to date: segments first, then tombs (SPEC §10). Packs that are
+    /// condemned and gone are forgotten.
     ///
     /// # Errors
-    /// Failures of the store or of the cache folder. Damaged segments are warned about.
+    /// Failures of the store or of the cache folder. Damaged segments and tombs are warned about.
     pub fn sync(&self, vault: &Vault) -> Result<(), Error> {
+        self.sync_keeping(vault)?;
+        self.forget_deleted(vault)
+    }
+
+    /// As [`Self::sync`], but remembers packs that are condemned and gone: for whoever relies on
+    /// chunks and has to tell which of them are concerned.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub fn sync_keeping(&self, vault: &Vault) -> Result<(), Error> {
+        self.sync_all_segments(vault)?;
+        if self.sync_tombs(vault)? {
+            // What replaces condemned packs was named before the tombs were put: a list of segments
+            // from before them may lack it.
+            self.sync_all_segments(vault)?;
+        }
+        self.find_condemned()
+    }
+
+    fn sync_all_segments(&self, vault: &Vault) -> Result<(), Error> {
         let mut attempt = 0;
         while !self.sync_segments(vault)? {
             attempt += 1;
@@ -123,7 +159,6 @@ impl Catalog {
                 return Err(Error::Internal { part: "the list of index segments" });
             }
         }
-        self.sync_tombs(vault)?;
         Ok(())
     }
 
@@ -176,246 +211,12 @@ impl Catalog {
         Ok(())
     }
 
-    /// Reads tombs not seen before and forgets the packs they condemn; returns how many of those
-    /// were known.
-    ///
-    /// # Errors
-    /// Failures of the store; a tomb that cannot be read: to pass it over could be to rely on what
-    /// is being deleted.
-    pub fn sync_tombs(&self, vault: &Vault) -> Result<usize, Error> {
-        let mut listed = BTreeSet::new();
-        vault.store.list(Folder::Tombs, &mut |name, _| {
-            listed.insert(name);
-            Ok(())
-        })?;
-        let mut known = 0;
-        let mut state = self.state.lock();
-        for name in &listed {
-            if state.tombs.contains(name) {
-                continue;
-            }
-            let signed = match vault.read_signed(Kind::Tomb, name, TOMB_BYTES_MAX) {
-                Ok(signed) => signed,
-                Err(Error::Store(StoreError::NotFound { .. })) => continue,
-                Err(error) => return Err(error),
-            };
-            if matches!(signed.writer.role, Role::Owner | Role::Maintainer) {
-                let tomb = Tomb::decode(&signed.record).map_err(Error::format(name))?;
-                if vault.trust.check_not_revoked(&signed.writer, tomb.time_ms).is_err() {
-                    continue;
-                }
-                for (_, pack) in tomb.packs {
-                    known += usize::from(self.index.remove_pack(&pack)?);
-                    state.condemned.insert(pack);
-                }
-            }
-        }
-        state.tombs = listed;
-        Ok(known)
-    }
-
-    /// BLAKE3 of the sorted, concatenated names of the tombs seen last (SPEC §8.3).
-    #[must_use]
-    pub fn tombs_digest(&self) -> [u8; 32] {
-        let names =
-            self.state.lock().tombs.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
-        let mut hasher = blake3::Hasher::new();
-        for name in names {
-            hasher.update(name.as_bytes());
-        }
-        *hasher.finalize().as_bytes()
-    }
-
-    /// Whether each chunk may be relied on by a writer of this namespace. Only packs that are its
-    /// own or trusted count, and none in which verify found damage: what lies there is stored anew.
-    ///
-    /// # Errors
-    /// Failures of the cache.
-    pub fn known(&self, ids: &[ChunkId], namespace: WriterId) -> Result<Vec<bool>, Error> {
-        let places = self.places(ids, namespace)?;
-        let suspects = self.suspects.read().clone();
-        let mut known = Vec::with_capacity(places.len());
-        for place in places {
-            known.push(match place {
-                Some(_) if suspects.is_empty() => true,
-                Some(place) => {
-                    !suspects.contains(&place.pack)
-                        && (!place.based || self.has_sound_bases(&place, &suspects)?)
-                }
-                None => false,
-            });
-        }
-        Ok(known)
-    }
-
-    /// Whether every base of a frame has a copy outside of the packs that are suspect.
-    fn has_sound_bases(
-        &self,
-        place: &ChunkPlace,
-        suspects: &HashSet<PackNumber>,
-    ) -> Result<bool, Error> {
-        let kind = self.pack(place.pack)?.kind;
-        let (bases, namespace) = self.bases(place)?;
-        for base in bases {
-            let mut sound = false;
-            for copy in self.copies(base.id, namespace)? {
-                sound = sound
-                    || (!suspects.contains(&copy.pack)
-                        && !copy.based
-                        && copy.bytes == base.bytes
-                        && self.pack(copy.pack)?.kind == kind);
-            }
-            if !sound {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether verify, on this host, found packs damaged that are still in the index.
-    #[must_use]
-    pub fn has_suspects(&self) -> bool {
-        !self.suspects.read().is_empty()
-    }
-
-    /// Notes what verify found: packs that are damaged or missing, and packs that are sound.
-    ///
-    /// # Errors
-    /// Failures of the cache.
-    pub fn note_verified(&self, damaged: &[PackId], sound: &[PackId]) -> Result<(), Error> {
-        let before = self.suspect_ids()?;
-        let mut after = before.clone();
-        after.retain(|id| !sound.contains(id));
-        after.extend(damaged.iter().copied());
-        if after == before {
-            return Ok(());
-        }
-        let encoded = after.iter().flat_map(|id| *id.as_bytes()).collect::<Vec<_>>();
-        self.index.meta_put(SUSPECTS_NAME, &encoded)?;
-        *self.suspects.write() = self.numbers(&after)?;
-        Ok(())
-    }
-
-    fn suspect_ids(&self) -> Result<BTreeSet<PackId>, Error> {
-        let encoded = self.index.meta_get(SUSPECTS_NAME)?.unwrap_or_default();
-        Ok(encoded.chunks(PackId::LEN).filter_map(|id| PackId::from_slice(id).ok()).collect())
-    }
-
-    fn numbers(&self, packs: &BTreeSet<PackId>) -> Result<HashSet<PackNumber>, Error> {
-        let mut numbers = HashSet::new();
-        for id in packs {
-            numbers.extend(self.index.pack_number(id)?);
-        }
-        Ok(numbers)
-    }
-
-    /// Every place of a chunk that a reader of this namespace may use, the best first: those in
-    /// packs not found damaged, then those of the namespace's own.
-    ///
-    /// # Errors
-    /// Failures of the cache.
-    pub fn copies(&self, id: ChunkId, namespace: WriterId) -> Result<Vec<ChunkPlace>, Error> {
-        let mut copies = Vec::new();
-        if namespace != NAMESPACE_TRUSTED {
-            copies = self.index.copies(&local_key(id, namespace))?;
-        }
-        copies.extend(self.index.copies(&id)?);
-        let suspects = self.suspects.read();
-        copies.sort_by_key(|place| suspects.contains(&place.pack));
-        Ok(copies)
-    }
-
-    /// The place of each chunk: in the namespace of the snapshot's writer, else among trusted
-    /// packs; in a pack that verify found damaged only if there is no other.
-    ///
-    /// # Errors
-    /// Failures of the cache.
-    pub fn places(
-        &self,
-        ids: &[ChunkId],
-        namespace: WriterId,
-    ) -> Result<Vec<Option<ChunkPlace>>, Error> {
-        let mut places = self.first_places(ids, namespace)?;
-        let suspects = self.suspects.read().clone();
-        if !suspects.is_empty() {
-            for (id, place) in ids.iter().zip(&mut places) {
-                if place.is_some_and(|place| suspects.contains(&place.pack)) {
-                    *place = self.copies(*id, namespace)?.into_iter().next();
-                }
-            }
-        }
-        Ok(places)
-    }
-
-    fn first_places(
-        &self,
-        ids: &[ChunkId],
-        namespace: WriterId,
-    ) -> Result<Vec<Option<ChunkPlace>>, Error> {
-        let mut places = Vec::with_capacity(ids.len());
-        if namespace == NAMESPACE_TRUSTED {
-            self.index.lookup_many(ids, &mut places)?;
-            return Ok(places);
-        }
-        let own = ids.iter().map(|id| local_key(*id, namespace)).collect::<Vec<_>>();
-        self.index.lookup_many(&own, &mut places)?;
-        let mut trusted = Vec::with_capacity(ids.len());
-        self.index.lookup_many(ids, &mut trusted)?;
-        for (place, other) in places.iter_mut().zip(trusted) {
-            *place = place.or(other);
-        }
-        Ok(places)
-    }
-
-    /// The place of a chunk as a base of frames of this kind: in a frame without bases (SPEC §6.3).
-    /// `first` is where [`Self::places`] found it; only if that does not fit, other copies are
-    /// looked at.
-    ///
-    /// # Errors
-    /// Failures of the cache.
-    pub fn base_place(
-        &self,
-        base: &ChunkRef,
-        kind: PackKind,
-        first: ChunkPlace,
-        namespace: WriterId,
-    ) -> Result<Option<ChunkPlace>, Error> {
-        let fits = |place: &ChunkPlace| -> Result<bool, Error> {
-            let same = !place.based && place.bytes == base.bytes;
-            Ok(same && self.pack(place.pack)?.kind == kind)
-        };
-        if fits(&first)? {
-            return Ok(Some(first));
-        }
-        let mut keys = vec![local_key(base.id, namespace), base.id];
-        keys.dedup();
-        for key in keys {
-            for place in self.index.copies(&key)? {
-                if fits(&place)? {
-                    return Ok(Some(place));
-                }
-            }
-        }
-        Ok(None)
-    }
-
     /// A pack by its number.
     ///
     /// # Errors
     /// Failures of the cache.
     pub fn pack(&self, number: PackNumber) -> Result<PackRecord, Error> {
-        self.index.pack(number)?.ok_or(Error::Internal { part: "the local index" })
-    }
-
-    /// The bases of a frame with the namespace they are looked up in.
-    ///
-    /// # Errors
-    /// Failures of the cache.
-    pub fn bases(&self, place: &ChunkPlace) -> Result<(Vec<ChunkRef>, WriterId), Error> {
-        let pack = self.pack(place.pack)?;
-        let bases = self.index.frame_bases(place.pack, place.frame_number)?;
-        let bases = bases.into_iter().map(|(id, bytes)| ChunkRef { id, bytes }).collect();
-        Ok((bases, pack.writer))
+        self.index.pack(number)?.ok_or(Error::PlaceStale)
     }
 
     /// Notes a pack that is durable in the store but in no segment yet.
@@ -466,6 +267,9 @@ impl Catalog {
             };
             let Some((number, record)) = record else { continue };
             if record.writer != own {
+                continue;
+            }
+            if self.is_condemned(&id) {
                 continue;
             }
             match self.leftover_section(vault, number, &record)? {
@@ -547,24 +351,30 @@ impl Catalog {
     /// Failures of the store or the cache.
     pub fn unlisted_packs(&self, vault: &Vault) -> Result<Vec<(PackKind, PackId, u64)>, Error> {
         let mut unlisted = BTreeSet::new();
-        for folder in [Folder::DataPacks, Folder::TreePacks] {
-            let mut packs = Vec::new();
-            vault.store.list(folder, &mut |name, bytes| {
-                if let ObjectName::Pack(kind, id) = name {
-                    packs.push((kind, id, bytes));
-                }
-                Ok(())
-            })?;
-            for pack in packs {
-                if self.index.pack_number(&pack.1)?.is_none()
-                    && !self.state.lock().condemned.contains(&pack.1)
-                {
-                    unlisted.insert(pack);
-                }
+        for (id, (kind, bytes)) in list_packs(vault)? {
+            if self.index.pack_number(&id)?.is_none() && !self.is_condemned(&id) {
+                unlisted.insert((kind, id, bytes));
             }
         }
         Ok(unlisted.into_iter().collect())
     }
+}
+
+/// The packs in the store, with kind and size in bytes.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub fn list_packs(vault: &Vault) -> Result<BTreeMap<PackId, (PackKind, u64)>, Error> {
+    let mut packs = BTreeMap::new();
+    for folder in [Folder::DataPacks, Folder::TreePacks] {
+        vault.store.list(folder, &mut |name, bytes| {
+            if let ObjectName::Pack(kind, id) = name {
+                packs.insert(id, (kind, bytes));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(packs)
 }
 
 /// A section as the local index takes it.

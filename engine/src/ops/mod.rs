@@ -5,6 +5,7 @@ pub mod diff;
 pub mod dump;
 pub mod find;
 pub mod forget;
+pub mod gc;
 pub mod ls;
 pub mod repair_index;
 pub mod restore;

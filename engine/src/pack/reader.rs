@@ -42,9 +42,7 @@ fn damaged(pack: PackId) -> impl Fn(&dyn std::fmt::Display) -> Error {
 /// Turns a store's "not there" into damage: packs that the index names must be there.
 fn missing(pack: PackId) -> impl FnOnce(StoreError) -> Error {
     move |error| match error {
-        StoreError::NotFound { .. } => {
-            Error::PackDamaged { pack, message: "it is missing from the store".to_owned() }
-        }
+        StoreError::NotFound { .. } => Error::PackMissing { pack },
         StoreError::Short { .. } => {
             Error::PackDamaged { pack, message: "it is shorter than it must be".to_owned() }
         }

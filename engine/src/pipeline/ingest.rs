@@ -20,6 +20,7 @@ use crate::delta::{Attempt, DeltaReport, Deltas, Hint, NewChunk};
 use crate::error::Error;
 use crate::frame::FrameCodec;
 use crate::index::catalog::Catalog;
+use crate::ops::backup::Relied;
 use crate::pack::builder::PackBuilder;
 use crate::repo::Vault;
 
@@ -28,7 +29,7 @@ use crate::repo::Vault;
 pub const BATCH_BYTES: usize = 2 << 20;
 
 /// Tree packs are closed at this length, bytes: they are read whole when a tree is.
-const TREE_PACK_BYTES_MAX: u32 = 8 << 20;
+pub const TREE_PACK_BYTES_MAX: u32 = 8 << 20;
 
 const _: () = assert!(BATCH_BYTES <= cairn_format::limits::FRAME_PLAIN_BYTES_MAX as usize);
 
@@ -57,6 +58,7 @@ pub struct Ingest<'a> {
     catalog: &'a Catalog,
     uploader: &'a Uploader<'a>,
     in_flight: &'a InFlight,
+    relied: &'a Relied,
     session: SessionId,
     namespace: WriterId,
     level: i32,
@@ -104,25 +106,39 @@ fn concat(chunks: &[NewChunk<'_>]) -> Vec<u8> {
     chunks.iter().map(|chunk| chunk.data).collect::<Vec<_>>().concat()
 }
 
+/// What storing works with.
+#[derive(Clone, Copy)]
+pub struct Beside<'a> {
+    /// The repository's store and keys.
+    pub vault: &'a Vault,
+    /// Its index.
+    pub catalog: &'a Catalog,
+    /// Takes the packs.
+    pub uploader: &'a Uploader<'a>,
+    /// Chunks that are on their way.
+    pub in_flight: &'a InFlight,
+    /// Notes the chunks that are found stored already.
+    pub relied: &'a Relied,
+}
+
 impl<'a> Ingest<'a> {
     /// Storing for one session.
     ///
     /// # Errors
     /// When the key cannot write.
     pub fn new(
-        vault: &'a Vault,
-        catalog: &'a Catalog,
-        uploader: &'a Uploader<'a>,
-        in_flight: &'a InFlight,
+        beside: Beside<'a>,
         session: SessionId,
         level: i32,
         deltas: Option<Deltas<'a>>,
     ) -> Result<Self, Error> {
+        let Beside { vault, catalog, uploader, in_flight, relied } = beside;
         Ok(Self {
             vault,
             catalog,
             uploader,
             in_flight,
+            relied,
             session,
             namespace: vault.own_namespace()?,
             level,
@@ -260,7 +276,7 @@ impl<'a> Ingest<'a> {
             (0..ids.len()).filter(|&i| ids.get(i).is_some_and(|id| self.in_flight.claim(id)));
         let claimed = claimed.collect::<Vec<_>>();
         let wanted = claimed.iter().filter_map(|&i| ids.get(i).copied()).collect::<Vec<_>>();
-        let known = self.catalog.known(&wanted, self.namespace)?;
+        let known = self.relied.known(self.catalog, &wanted, self.namespace)?;
         let mut new = Vec::with_capacity(claimed.len());
         for ((index, id), known) in claimed.into_iter().zip(wanted).zip(known) {
             if known {

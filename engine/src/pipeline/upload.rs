@@ -4,12 +4,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cairn_format::ids::PackId;
 use cairn_format::names::ObjectName;
 use cairn_format::segment::PackSection;
 use parking_lot::{Condvar, Mutex};
 
 use super::failure::Failure;
 use super::inflight::InFlight;
+use crate::collect::lease::HeldLease;
 use crate::context::Counter;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
@@ -57,6 +59,8 @@ pub struct Uploader<'a> {
     buffers: Mutex<Buffers>,
     buffer_freed: Condvar,
     bytes_stored: AtomicU64,
+    lease: &'a HeldLease<'a>,
+    packs: Mutex<Vec<PackId>>,
 }
 
 /// Packs that are durable and in no segment yet.
@@ -75,6 +79,7 @@ impl<'a> Uploader<'a> {
         catalog: &'a Catalog,
         in_flight: &'a InFlight,
         failure: &'a Failure,
+        lease: &'a HeldLease<'a>,
     ) -> Self {
         Self {
             vault,
@@ -87,14 +92,23 @@ impl<'a> Uploader<'a> {
             buffers: Mutex::default(),
             buffer_freed: Condvar::new(),
             bytes_stored: AtomicU64::new(0),
+            lease,
+            packs: Mutex::default(),
         }
     }
 
     /// Packs that an earlier, interrupted run left: they are named with the next segment.
     pub fn adopt(&self, sections: Vec<PackSection>) {
+        self.packs.lock().extend(sections.iter().map(|section| section.id));
         let mut unnamed = self.unnamed.lock();
         unnamed.chunks += sections.iter().map(chunks_of).sum::<usize>();
         unnamed.sections.extend(sections);
+    }
+
+    /// The packs stored or taken over so far.
+    #[must_use]
+    pub fn packs(&self) -> Vec<PackId> {
+        self.packs.lock().clone()
     }
 
     /// A buffer for the next pack; waits while too many are in use. It comes back when the pack is
@@ -172,6 +186,8 @@ impl<'a> Uploader<'a> {
         self.bytes_stored.fetch_add(stored, Ordering::Relaxed);
         self.vault.monitor().count(Counter::PacksStored, 1);
         self.vault.monitor().count(Counter::BytesStored, stored);
+        self.packs.lock().push(section.id);
+        self.lease.renew();
         // First found in the index, then released: in between it counts as known either way.
         self.catalog.add_pending(&section)?;
         for chunk in section.frames.iter().flat_map(|frame| &frame.chunks) {

@@ -1,11 +1,12 @@
 //! Chunks out of a repository: places are looked up, frames read in pack order and in parallel,
 //! decoded, and every chunk is checked against its id.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use cairn_format::ids::{ChunkId, WriterId};
-use cairn_format::limits::FRAME_BASE_BYTES_MAX;
+use cairn_format::limits::{FRAME_BASE_BYTES_MAX, TAG_BYTES};
 use cairn_format::names::PackKind;
 use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
 use cairn_format::segment::PackSection;
@@ -27,6 +28,8 @@ use crate::tree::reader::NodeSource;
 const FETCH_BYTES_MAX: u64 = 4 << 20;
 /// Bytes between two wanted frames that are fetched rather than skipped.
 const FETCH_GAP_BYTES: u64 = 64 << 10;
+/// How often chunks are looked up again whose pack was collected while they were read.
+const ROUNDS_MAX: usize = 4;
 /// Frames of one range that a task decodes one after another.
 const FRAMES_PER_TASK_MIN: usize = 4;
 /// Plaintext of tree frames kept at hand, bytes.
@@ -95,6 +98,8 @@ pub struct ChunkReader<'a> {
     packs: PackReader<'a>,
     tree_cache: Mutex<FrameCache>,
     base_cache: Mutex<FrameCache>,
+    /// The index was brought up to date because a chunk was not found: once is enough.
+    looked_again: AtomicBool,
 }
 
 thread_local! {
@@ -125,6 +130,7 @@ impl Repository {
             packs: PackReader::new(self.store(), &self.vault().keys),
             tree_cache: Mutex::new(FrameCache::new(TREE_CACHE_BYTES)),
             base_cache: Mutex::new(FrameCache::new(BASE_CACHE_BYTES)),
+            looked_again: AtomicBool::new(false),
         })
     }
 
@@ -170,31 +176,83 @@ pub type Deliver<'a, T> =
     &'a (dyn Fn(&Wanted<T>, Result<&[u8], Error>) -> Result<(), Error> + Sync);
 
 impl ChunkReader<'_> {
-    /// Where chunks lie.
+    /// Where chunks lie. When one is not found the index is brought up to date, once: a writer whose
+    /// packs were collected stores chunks anew before it acknowledges.
     ///
     /// # Errors
-    /// Failures of the cache.
+    /// Failures of the store or the cache.
     pub fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkPlace>>, Error> {
+        let places = self.catalog.places(ids, self.namespace)?;
+        if places.iter().all(Option::is_some) || self.looked_again.swap(true, Ordering::AcqRel) {
+            return Ok(places);
+        }
+        self.catalog.sync_keeping(self.repository.vault())?;
         self.catalog.places(ids, self.namespace)
     }
 
-    /// Fetches chunks in pack order, in parallel, each frame once.
+    /// Fetches chunks in pack order, in parallel, each frame once. Those whose pack a collection
+    /// deletes meanwhile are looked up again, and fetched from where they were copied to.
     ///
     /// # Errors
     /// Whatever `deliver` fails with; failures of the store that are not damage.
     pub fn fetch<T: Send + Sync>(
         &self,
-        wanted: Vec<Wanted<T>>,
+        mut wanted: Vec<Wanted<T>>,
         deliver: Deliver<'_, T>,
     ) -> Result<(), Error> {
-        let fetches = self.plan(wanted)?;
-        fetches.into_par_iter().with_max_len(1).try_for_each(|fetch| {
-            self.repository.check_cancelled()?;
-            self.run(fetch, deliver)
-        })
+        for _ in 0..ROUNDS_MAX {
+            let vanished = Mutex::new(Vec::new());
+            let fetches = self.plan(wanted, &vanished)?;
+            fetches.into_par_iter().with_max_len(1).try_for_each(|fetch| {
+                self.repository.check_cancelled()?;
+                self.run(fetch, deliver, &vanished)
+            })?;
+            wanted = self.find_again(vanished.into_inner(), deliver)?;
+            if wanted.is_empty() {
+                return Ok(());
+            }
+        }
+        wanted.iter().try_for_each(|wanted| deliver(wanted, Err(Error::PlaceStale)))
     }
 
-    fn plan<T>(&self, mut wanted: Vec<Wanted<T>>) -> Result<Vec<Fetch<T>>, Error> {
+    /// Looks up chunks again whose pack is gone; says so of those that are nowhere else.
+    fn find_again<T>(
+        &self,
+        vanished: Vec<Wanted<T>>,
+        deliver: Deliver<'_, T>,
+    ) -> Result<Vec<Wanted<T>>, Error> {
+        if vanished.is_empty() {
+            return Ok(vanished);
+        }
+        let packs = vanished.iter().map(|wanted| wanted.place.pack).collect::<BTreeSet<_>>();
+        for pack in packs {
+            self.catalog.look_again(self.repository.vault(), pack)?;
+        }
+        let ids = vanished.iter().map(|wanted| wanted.id).collect::<Vec<_>>();
+        let mut found = Vec::with_capacity(ids.len());
+        for (wanted, place) in vanished.into_iter().zip(self.locate(&ids)?) {
+            match place {
+                Some(place) if place.pack != wanted.place.pack => {
+                    found.push(Wanted { place, ..wanted });
+                }
+                Some(place) => {
+                    let missing = match self.catalog.pack(place.pack) {
+                        Ok(pack) => Error::PackMissing { pack: pack.id },
+                        Err(error) => error,
+                    };
+                    self.deliver_copy(&wanted, missing, deliver)?;
+                }
+                None => deliver(&wanted, Err(Error::ChunkMissing { chunk: wanted.id }))?,
+            }
+        }
+        Ok(found)
+    }
+
+    fn plan<T>(
+        &self,
+        mut wanted: Vec<Wanted<T>>,
+        vanished: &Mutex<Vec<Wanted<T>>>,
+    ) -> Result<Vec<Fetch<T>>, Error> {
         wanted.sort_by_key(|w| (w.place.pack, w.place.frame_number, w.place.offset));
         let mut fetches: Vec<Fetch<T>> = Vec::new();
         let mut last: Option<FrameKey> = None;
@@ -220,8 +278,17 @@ impl ChunkReader<'_> {
                 }
                 _ => {
                     let pack = match fetches.last() {
-                        Some(fetch) if same_pack => fetch.pack,
-                        _ => self.catalog.pack(place.pack)?,
+                        Some(fetch) if same_pack => Ok(fetch.pack),
+                        _ => self.catalog.pack(place.pack),
+                    };
+                    let pack = match pack {
+                        Ok(pack) => pack,
+                        Err(error) if error.has_vanished() => {
+                            vanished.lock().push(item);
+                            last = None;
+                            continue;
+                        }
+                        Err(error) => return Err(error),
                     };
                     fetches.push(Fetch { pack, start, end, frames: vec![vec![item]] });
                 }
@@ -231,7 +298,12 @@ impl ChunkReader<'_> {
         Ok(fetches)
     }
 
-    fn run<T: Sync>(&self, fetch: Fetch<T>, deliver: Deliver<'_, T>) -> Result<(), Error> {
+    fn run<T: Sync>(
+        &self,
+        fetch: Fetch<T>,
+        deliver: Deliver<'_, T>,
+        vanished: &Mutex<Vec<Wanted<T>>>,
+    ) -> Result<(), Error> {
         let pack = fetch.pack;
         let read = self.packs.opener(pack.kind, pack.id).and_then(|opener| {
             let total = u64::from(pack.bytes);
@@ -240,6 +312,10 @@ impl ChunkReader<'_> {
         });
         let (opener, (offset, sealed)) = match read {
             Ok(read) => read,
+            Err(error) if error.has_vanished() => {
+                vanished.lock().extend(fetch.frames.into_iter().flatten());
+                return Ok(());
+            }
             Err(error) if error.is_damage() => {
                 let message = match error {
                     Error::PackDamaged { message, .. } => message,
@@ -312,6 +388,14 @@ impl ChunkReader<'_> {
         Ok(None)
     }
 
+    /// Reads a chunk from this very place.
+    ///
+    /// # Errors
+    /// Damage there; failures of the store or the cache.
+    pub fn check_at(&self, id: ChunkId, place: &ChunkPlace) -> Result<(), Error> {
+        self.chunk_at(id, place).map(|_| ())
+    }
+
     /// One chunk, through the cache of decoded frames.
     fn chunk_at(&self, id: ChunkId, place: &ChunkPlace) -> Result<Bytes, Error> {
         let pack = self.catalog.pack(place.pack)?;
@@ -380,6 +464,42 @@ impl ChunkReader<'_> {
         self.packs.directory(pack.kind, pack.id, u64::from(pack.bytes), trust)
     }
 
+    /// Decodes a frame out of part of its pack (`range`: its offset, its bytes), and checks every
+    /// chunk of it. `stored` is then what was sealed, `plain` the plaintext of its chunks.
+    ///
+    /// # Errors
+    /// When the frame does not open or decode, or a chunk is not what its id says.
+    pub fn open_frame(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        frame: &FrameDescription,
+        range: (u64, &[u8]),
+        stored: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let opener = self.packs.opener(pack.kind, pack.id)?;
+        self.decode_frame(pack, place, &opener, range.0, range.1, stored, plain)?;
+        stored.truncate((place.frame_bytes.saturating_sub(TAG_BYTES)) as usize);
+        let mut offset = 0;
+        for chunk in &frame.chunks {
+            let place = ChunkPlace { offset, bytes: chunk.bytes, ..*place };
+            self.slice(pack, chunk.id, &place, plain)?;
+            offset += chunk.bytes;
+        }
+        Ok(())
+    }
+
+    /// Part of a pack, as [`PackReader::range`] gives it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn range(&self, pack: &PackRecord, start: u64, end: u64) -> Result<(u64, Bytes), Error> {
+        let read = self.packs.range(pack.kind, pack.id, u64::from(pack.bytes), start, end)?;
+        self.repository.monitor().count(Counter::BytesFetched, read.1.len() as u64);
+        Ok(read)
+    }
+
     /// Decodes a frame out of part of its pack (`range`: its offset, its bytes) and returns the
     /// chunks that are not what their ids say.
     ///
@@ -414,16 +534,17 @@ impl ChunkReader<'_> {
         let places = self.catalog.places(&ids, namespace)?;
         let mut prefix = Vec::new();
         for (base, found) in bases.iter().zip(places) {
-            let found = found.ok_or(Error::ChunkMissing { chunk: base.id })?;
-            match self.base_at(pack, place, base, &found) {
+            let first = match found {
+                Some(found) => self.base_at(pack, place, base, &found),
+                None => Err(Error::ChunkMissing { chunk: base.id }),
+            };
+            match first {
                 Ok(bytes) => prefix.extend_from_slice(&bytes),
                 Err(error) if error.is_damage() => {
-                    let copies = self.catalog.copies(base.id, namespace)?;
-                    let others = copies.into_iter().filter(|copy| *copy != found);
-                    let sound = others.map(|copy| self.base_at(pack, place, base, &copy));
-                    prefix.extend_from_slice(
-                        &sound.into_iter().find(Result::is_ok).unwrap_or(Err(error))?,
-                    );
+                    match self.base_elsewhere(pack, place, base, namespace)? {
+                        Some(copy) => prefix.extend_from_slice(&copy),
+                        None => return Err(self.no_base(pack, place, base, namespace, error)?),
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -432,6 +553,52 @@ impl ChunkReader<'_> {
             }
         }
         Ok(prefix)
+    }
+
+    /// Why a base cannot be had: it is damaged wherever it stands, or stands nowhere.
+    fn no_base(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        base: &ChunkRef,
+        namespace: WriterId,
+        damage: Error,
+    ) -> Result<Error, Error> {
+        if !self.catalog.base_copies(base, pack.kind, namespace)?.is_empty() {
+            return Ok(damage);
+        }
+        Ok(Error::BaseMissing { pack: pack.id, frame: place.frame_number, base: base.id })
+    }
+
+    /// A base from whichever of its places is sound, also from where a collection copied it to
+    /// meanwhile; `None` when there is none.
+    fn base_elsewhere(
+        &self,
+        pack: &PackRecord,
+        place: &ChunkPlace,
+        base: &ChunkRef,
+        namespace: WriterId,
+    ) -> Result<Option<Bytes>, Error> {
+        let mut looked_for = HashSet::new();
+        for _ in 0..ROUNDS_MAX {
+            let mut vanished = Vec::new();
+            for copy in self.catalog.copies(base.id, namespace)? {
+                match self.base_at(pack, place, base, &copy) {
+                    Ok(bytes) => return Ok(Some(bytes)),
+                    Err(error) if error.has_vanished() => vanished.push(copy.pack),
+                    Err(error) if error.is_damage() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            vanished.retain(|pack| looked_for.insert(*pack));
+            if vanished.is_empty() {
+                break;
+            }
+            for pack in vanished {
+                self.catalog.look_again(self.repository.vault(), pack)?;
+            }
+        }
+        Ok(None)
     }
 
     /// The plaintext of a base from one of its places, if that may serve as one (SPEC §6.3).
@@ -522,15 +689,24 @@ fn again(error: &Error, pack: &PackRecord, place: &ChunkPlace) -> Error {
 
 impl NodeSource for ChunkReader<'_> {
     fn node(&self, id: &ChunkId) -> Result<Bytes, Error> {
-        let place = self.locate(std::slice::from_ref(id))?.into_iter().next().flatten();
-        let place = place.ok_or(Error::ChunkMissing { chunk: *id })?;
-        let pack = self.catalog.pack(place.pack)?;
-        if pack.kind != PackKind::Tree {
-            return Err(Error::ChunkHash { chunk: *id, pack: pack.id });
+        let mut looked_for = HashSet::new();
+        for _ in 0..ROUNDS_MAX {
+            let place = self.locate(std::slice::from_ref(id))?.into_iter().next().flatten();
+            let place = place.ok_or(Error::ChunkMissing { chunk: *id })?;
+            let read = self.catalog.pack(place.pack).and_then(|pack| match pack.kind {
+                PackKind::Tree => self.chunk_at(*id, &place),
+                PackKind::Data => Err(Error::ChunkHash { chunk: *id, pack: pack.id }),
+            });
+            match read {
+                Err(error) if error.has_vanished() && looked_for.insert(place.pack) => {
+                    self.catalog.look_again(self.repository.vault(), place.pack)?;
+                }
+                Err(error) if error.is_damage() => {
+                    return self.copy_of(*id, &place)?.ok_or(error);
+                }
+                outcome => return outcome,
+            }
         }
-        match self.chunk_at(*id, &place) {
-            Err(error) if error.is_damage() => self.copy_of(*id, &place)?.ok_or(error),
-            outcome => outcome,
-        }
+        Err(Error::PlaceStale)
     }
 }

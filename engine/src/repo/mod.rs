@@ -217,6 +217,15 @@ impl Repository {
         self.catalog.get().ok_or(Error::Internal { part: "opening the index" })
     }
 
+    /// The index, brought up to date with the store now.
+    ///
+    /// # Errors
+    /// As [`Self::catalog`].
+    pub fn current_catalog(&self) -> Result<&Catalog, Error> {
+        self.refresh_catalog()?;
+        self.catalog()
+    }
+
     /// Brings the index up to date with the store, if it is open.
     ///
     /// # Errors

@@ -167,15 +167,12 @@ impl Vault {
         if self.keys.can_write() { Ok(()) } else { self.refuse(action) }
     }
 
-    /// Refuses a key that may not delete what others wrote: all but an owner's and a maintainer's.
+    /// Refuses a key that cannot collect garbage: it must read, and sign tombs.
     ///
     /// # Errors
     /// [`Error::Role`].
-    pub fn require_maintain(&self, action: &'static str) -> Result<(), Error> {
-        match self.keys.role() {
-            Role::Owner | Role::Maintainer => Ok(()),
-            Role::Writer | Role::Reader => self.refuse(action),
-        }
+    pub fn require_collect(&self, action: &'static str) -> Result<(), Error> {
+        if self.keys.can_collect() { Ok(()) } else { self.refuse(action) }
     }
 
     /// Refuses every key but an owner's.

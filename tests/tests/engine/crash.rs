@@ -146,7 +146,9 @@ fn a_call_that_fails_once_loses_nothing_whether_or_not_it_was_carried_out() {
 fn a_put_that_was_lost_or_torn_is_found_and_named() {
     let mut scene = Scene::new();
     for number in 0..scene.calls.len() {
-        if scene.calls[number].kind != CallKind::Put {
+        // Nothing depends on a lease.
+        let is_lease = matches!(scene.calls[number].name, Some(ObjectName::Lease { .. }));
+        if scene.calls[number].kind != CallKind::Put || is_lease {
             continue;
         }
         for fault in [Fault::LostPut, Fault::TornPut { bytes: 100 }] {

@@ -38,8 +38,8 @@ fn an_interrupted_backup_stores_only_the_rest_when_it_runs_again() {
     let lab = Lab::new(31);
     let store = lab.memory();
     let source = make_source(&lab);
-    // The process dies before its seventh put: six packs of about a mebibyte are durable.
-    let plan = Plan::new().nth(CallKind::Put, 6, Fault::Crash);
+    // The process dies before its eighth put: a lease and six packs of about a mebibyte are durable.
+    let plan = Plan::new().nth(CallKind::Put, 7, Fault::Crash);
     let faulty = FaultStore::new(store.clone(), plan);
     back_up(&lab.open(&faulty, "cache"), &source).expect_err("it died");
     let recorded = RecordStore::new(store.clone());
@@ -68,7 +68,7 @@ fn packs_of_an_interrupted_run_serve_others_after_the_index_is_rebuilt() {
     let lab = Lab::new(32);
     let store = lab.memory();
     let source = make_source(&lab);
-    let plan = Plan::new().nth(CallKind::Put, 6, Fault::Crash);
+    let plan = Plan::new().nth(CallKind::Put, 7, Fault::Crash);
     let faulty = FaultStore::new(store.clone(), plan);
     back_up(&lab.open(&faulty, "cache"), &source).expect_err("it died");
     let repository = lab.open(&store, "other");

@@ -209,7 +209,8 @@ pub struct Opened {
     pub shared: bool,
 }
 
-/// Opens the index of `repository` below the folder `cache`, or begins an empty one.
+/// Opens the index of `repository` below the folder `cache`, or begins an empty one. With an empty
+/// path nothing is kept: the index is in memory and gone when it is dropped.
 ///
 /// The caller then compares [`LocalIndex::segments`] with the segments in the store, and loads or
 /// removes what differs. Damage never makes this fail: a damaged index is deleted and begun anew.
@@ -222,6 +223,10 @@ pub fn open(
     repository: RepositoryId,
     options: LocalOptions,
 ) -> Result<Opened, IndexError> {
+    if cache.as_os_str().is_empty() {
+        let index = Arc::new(MemoryIndex::new());
+        return Ok(Opened { index, rebuilt_because: None, shared: false });
+    }
     rocks::open(cache, repository, options)
 }
 

@@ -12,6 +12,7 @@ use cairn_format::names::ObjectName;
 use cairn_format::node::{decode_content, encode_content};
 use cairn_format::tree::{Content, Extent, Extents};
 
+use super::relied::Relied;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::source::meta::Fingerprint;
@@ -35,12 +36,18 @@ pub struct Recogniser<'a> {
     namespace: WriterId,
     listed: std::collections::HashSet<SnapshotId>,
     sessions: HashMap<SessionId, bool>,
+    relied: &'a Relied,
 }
 
 impl<'a> Recogniser<'a> {
     /// A recogniser that trusts sessions whose snapshots are among these.
     #[must_use]
-    pub fn new(catalog: &'a Catalog, namespace: WriterId, snapshots: &[ObjectName]) -> Self {
+    pub fn new(
+        catalog: &'a Catalog,
+        namespace: WriterId,
+        snapshots: &[ObjectName],
+        relied: &'a Relied,
+    ) -> Self {
         let listed = snapshots
             .iter()
             .filter_map(|name| match name {
@@ -48,7 +55,7 @@ impl<'a> Recogniser<'a> {
                 _ => None,
             })
             .collect();
-        Self { catalog, namespace, listed, sessions: HashMap::new() }
+        Self { catalog, namespace, listed, sessions: HashMap::new(), relied }
     }
 
     /// The content of the file at the path of `key`, if it has not changed since it was last read;
@@ -90,9 +97,12 @@ impl<'a> Recogniser<'a> {
         let noted = self.catalog.index().meta_get(&session_name(session))?;
         let protected = noted
             .and_then(|bytes| SnapshotId::from_slice(&bytes).ok())
-            .is_some_and(|snapshot| self.listed.contains(&snapshot));
-        self.sessions.insert(session, protected);
-        Ok(protected)
+            .filter(|snapshot| self.listed.contains(snapshot));
+        if let Some(snapshot) = protected {
+            self.relied.note_snapshot(snapshot);
+        }
+        self.sessions.insert(session, protected.is_some());
+        Ok(protected.is_some())
     }
 
     fn is_complete(&self, content: &Content) -> Result<bool, Error> {
@@ -104,7 +114,7 @@ impl<'a> Recogniser<'a> {
                 Extent::Hole { .. } => None,
             })
             .collect::<Vec<ChunkId>>();
-        Ok(self.catalog.known(&ids, self.namespace)?.into_iter().all(|known| known))
+        Ok(self.relied.known(self.catalog, &ids, self.namespace)?.into_iter().all(|known| known))
     }
 }
 

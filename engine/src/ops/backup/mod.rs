@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use cairn_format::ids::{ChunkId, SessionId, SnapshotId};
+use cairn_format::ids::{ChunkId, PackId, SessionId, SnapshotId};
 use cairn_format::limits::NODE_BYTES_MAX;
 use cairn_format::names::PackKind;
 use cairn_format::record::{SourceRecord, Statistics};
@@ -19,9 +19,11 @@ use self::cache::{FileCache, Recogniser};
 use self::feed::{Cutters, Fed, FeedOptions, Feeder, Shared};
 use self::former::Formers;
 use self::prepare::{Prepared, prepare};
-use self::publish::{describe, latest_of, publish, remember_latest};
+use self::publish::{Published, describe, latest_of, publish, remember_latest};
 use super::snapshots::{self, SnapshotInfo};
 use crate::chunk::{ContentCutter, Cutter};
+use crate::collect::Weakness;
+use crate::collect::lease::HeldLease;
 use crate::context::Remark;
 use crate::delta::{DeltaReport, Deltas, Hint};
 use crate::error::Error;
@@ -30,7 +32,7 @@ use crate::index::catalog::Catalog;
 use crate::index::segments;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::inflight::InFlight;
-use crate::pipeline::ingest::{Batch, Ingest};
+use crate::pipeline::ingest::{Batch, Beside, Ingest};
 use crate::pipeline::upload::{UPLOAD_THREADS, Uploader};
 use crate::repo::Repository;
 use crate::seal::random;
@@ -43,11 +45,18 @@ mod cache;
 mod feed;
 mod former;
 mod prepare;
+mod prove;
 mod publish;
+mod relied;
 mod total;
+
+pub use relied::Relied;
 
 /// Bytes of tree nodes that are stored as one frame.
 const NODE_BATCH_BYTES: usize = 256 << 10;
+
+/// How often sources are read anew because packs were collected while a backup ran.
+const REPEATS_MAX: u64 = 2;
 
 /// Something to back up.
 pub enum BackupSource {
@@ -89,6 +98,9 @@ pub struct BackupOptions {
     pub deltas: bool,
     /// Only say what would be done: which entries would be read.
     pub dry_run: bool,
+    /// Test kit.
+    #[doc(hidden)]
+    pub weakness: Option<Weakness>,
 }
 
 impl BackupOptions {
@@ -105,7 +117,24 @@ impl BackupOptions {
             compression_level: COMPRESSION_LEVEL_DEFAULT,
             deltas: true,
             dry_run: false,
+            weakness: None,
         }
+    }
+
+    /// The same once more, where the sources can be read again: streams and commands cannot.
+    fn again(&self) -> Option<Self> {
+        let paths = self.sources.iter().map(|source| match source {
+            BackupSource::Path(path) => Some(BackupSource::Path(path.clone())),
+            BackupSource::Stream { .. } | BackupSource::Command { .. } => None,
+        });
+        Some(Self {
+            job: self.job.clone(),
+            tags: self.tags.clone(),
+            sources: paths.collect::<Option<Vec<_>>>()?,
+            files: self.files.clone(),
+            profile: self.profile,
+            ..*self
+        })
     }
 }
 
@@ -124,6 +153,10 @@ pub struct BackupReport {
     pub packs_resumed: u64,
     /// What was stored against what was there before.
     pub deltas: DeltaReport,
+    /// Chunks stored anew because their packs were collected while the backup ran.
+    pub chunks_repaired: u64,
+    /// How often the sources were read anew for the same reason.
+    pub repeats: u64,
     /// Milliseconds it took by the wall clock.
     pub elapsed_ms: i64,
 }
@@ -136,15 +169,15 @@ pub struct BackupReport {
 pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupReport, Error> {
     repository.require_write("back up")?;
     let started_ms = repository.context.clock.now_ms();
+    let again = options.again();
     let prepared = prepare(options)?;
     if prepared.dry_run {
         return dry_run(repository, prepared, started_ms);
     }
-    let catalog = repository.catalog()?;
-    let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
-    let written = write(repository, catalog, session, prepared)?;
-    let record = describe(repository, catalog, session, started_ms, &written)?;
-    let snapshot = publish(repository, catalog, session, record)?;
+    let catalog = repository.current_catalog()?;
+    catalog.require_sound_tombs()?;
+    let done = write_until_proven(repository, catalog, prepared, again.as_ref(), started_ms)?;
+    let Done { session, written, snapshot, chunks_repaired, repeats } = done;
     cache::protect(catalog, session, snapshot.id)?;
     remember_latest(catalog, &snapshot)?;
     // After the acknowledgement: tidying must not delay it, nor undo it when it fails.
@@ -163,8 +196,65 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
         unread: written.fed.remarks,
         packs_resumed: written.packs_resumed,
         deltas: written.deltas,
+        chunks_repaired,
+        repeats,
         elapsed_ms: repository.context.clock.now_ms() - started_ms,
     })
+}
+
+/// A backup whose snapshot is acknowledged.
+struct Done {
+    session: SessionId,
+    written: Written,
+    snapshot: SnapshotInfo,
+    chunks_repaired: u64,
+    repeats: u64,
+}
+
+/// Writes and publishes, and does so `again` where what it relies on was collected meanwhile.
+fn write_until_proven(
+    repository: &Repository,
+    catalog: &Catalog,
+    mut prepared: Prepared,
+    again: Option<&BackupOptions>,
+    started_ms: i64,
+) -> Result<Done, Error> {
+    let mut repeats = 0;
+    loop {
+        let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
+        let lease = HeldLease::take(repository.vault(), session, "backup");
+        prepared.distrust = repeats > 0;
+        let written = write(repository, catalog, session, prepared, &lease)?;
+        let record = describe(repository, catalog, session, started_ms, &written)?;
+        lease.renew();
+        match publish(repository, catalog, session, record, &written)? {
+            Published::Acknowledged(snapshot, chunks_repaired) => {
+                lease.end();
+                return Ok(Done {
+                    session,
+                    written,
+                    snapshot: *snapshot,
+                    chunks_repaired,
+                    repeats,
+                });
+            }
+            Published::Open { name, packs } => {
+                // Nobody relies on what was not acknowledged; a key that may not delete leaves it.
+                let _left = repository.store().delete(&name);
+                let next = again.filter(|_| repeats < REPEATS_MAX).and_then(BackupOptions::again);
+                let Some(next) = next else { return Err(Error::Condemned { packs }) };
+                repository.monitor().warn(Remark {
+                    code: "backup.repeated",
+                    subject: name.to_string(),
+                    message:
+                        "packs it relies on were collected while it ran: the sources are read again"
+                            .to_owned(),
+                });
+                repeats += 1;
+                prepared = prepare(next)?;
+            }
+        }
+    }
 }
 
 fn dry_run(
@@ -207,6 +297,8 @@ fn dry_run(
         unread,
         packs_resumed: 0,
         deltas: DeltaReport::default(),
+        chunks_repaired: 0,
+        repeats: 0,
         elapsed_ms: repository.context.clock.now_ms() - started_ms,
     })
 }
@@ -225,6 +317,13 @@ struct Written {
     paths: Vec<Vec<u8>>,
     records: Vec<SourceRecord>,
     excludes: Vec<String>,
+    /// Packs that the session stored or took over.
+    packs: Vec<PackId>,
+    /// What it relies on besides.
+    relied: Relied,
+    /// Packs that were condemned when it began.
+    condemned_before: usize,
+    weakness: Option<Weakness>,
 }
 
 /// Puts packs and segments.
@@ -233,12 +332,15 @@ fn write(
     catalog: &Catalog,
     session: SessionId,
     mut prepared: Prepared,
+    lease: &HeldLease<'_>,
 ) -> Result<Written, Error> {
     let vault = repository.vault();
     repository.monitor().stage("backup", None);
+    let condemned_before = catalog.condemned_count();
+    let relied = Relied::default();
     let in_flight = InFlight::default();
     let failure = Failure::default();
-    let uploader = Uploader::new(vault, catalog, &in_flight, &failure);
+    let uploader = Uploader::new(vault, catalog, &in_flight, &failure, lease);
     let leftovers = catalog.leftover_sections(vault)?;
     let packs_resumed = leftovers.len() as u64;
     uploader.adopt(leftovers);
@@ -249,14 +351,18 @@ fn write(
         Some(_) => Formers::new(repository, &parents, &names),
         None => Formers::none(),
     };
-    let ingest =
-        Ingest::new(vault, catalog, &uploader, &in_flight, session, prepared.level, deltas)?;
+    let beside =
+        Beside { vault, catalog, uploader: &uploader, in_flight: &in_flight, relied: &relied };
+    let ingest = Ingest::new(beside, session, prepared.level, deltas)?;
     let gear = *vault.keys.gear_table()?;
     let cutters = Cutters {
         content: Cutter::Content(Box::new(ContentCutter::new(vault.config.chunker, gear))),
         aligned: Cutter::Aligned(vault.config.aligned_bytes),
     };
-    let recogniser = Recogniser::new(catalog, vault.own_namespace()?, &names);
+    let namespace = vault.own_namespace()?;
+    // The second time nothing is taken for stored because it was in a snapshot.
+    let trusted = if prepared.distrust { &[] } else { names.as_slice() };
+    let recogniser = Recogniser::new(catalog, namespace, trusted, &relied);
     let options = FeedOptions { profile: prepared.profile, reread: prepared.reread };
     let shared = Shared::new(&ingest, vault, &failure);
     let walk = prepared.walk.take();
@@ -265,7 +371,8 @@ fn write(
     let over = AtomicBool::new(false);
 
     let outcome = std::thread::scope(|threads| {
-        for _ in 0..UPLOAD_THREADS {
+        // In a pool of one thread, as in simulations, the order of calls follows from the input.
+        for _ in 0..UPLOAD_THREADS.min(rayon::current_num_threads()) {
             threads.spawn(|| uploader.run());
         }
         if let Some(files) = files {
@@ -321,10 +428,11 @@ fn write(
         return Err(Error::Internal { part: "the backup" });
     };
     let bytes_stored = uploader.finish()?;
+    let (bytes_new, packs) = (ingest.bytes_new(), uploader.packs());
     Ok(Written {
         assembled,
         fed,
-        bytes_new: ingest.bytes_new(),
+        bytes_new,
         bytes_stored,
         packs_resumed,
         deltas: ingest.finish_deltas()?,
@@ -334,6 +442,10 @@ fn write(
         paths: prepared.paths,
         records: prepared.records,
         excludes: prepared.excludes,
+        packs,
+        relied,
+        condemned_before,
+        weakness: prepared.weakness,
     })
 }
 

@@ -8,6 +8,7 @@ use cairn_format::node::is_name;
 use cairn_format::record::{SourceKind, SourceRecord};
 
 use super::{BackupOptions, BackupSource};
+use crate::collect::Weakness;
 use crate::error::Error;
 use crate::source::error::SourceError;
 use crate::source::filter::FileSourceOptions;
@@ -31,6 +32,10 @@ pub struct Prepared {
     pub level: i32,
     pub deltas: bool,
     pub dry_run: bool,
+    /// Recognise no file by the snapshot it is in.
+    pub distrust: bool,
+    /// Test kit.
+    pub weakness: Option<Weakness>,
 }
 
 /// A request that cannot be carried out, with the next step.
@@ -64,6 +69,8 @@ pub fn prepare(options: BackupOptions) -> Result<Prepared, Error> {
         level: options.compression_level,
         deltas: options.deltas,
         dry_run: options.dry_run,
+        distrust: false,
+        weakness: options.weakness,
     };
     let mut files = options.files;
     let mut commands = Vec::new();

@@ -9,6 +9,8 @@ use cairn_format::record::{Ack, Snapshot, Statistics};
 
 use super::Written;
 use super::prepare::usage;
+use super::prove::{Claim, Proof};
+use crate::collect::Weakness;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::ops::snapshots::SnapshotInfo;
@@ -104,17 +106,31 @@ pub fn describe(
     })
 }
 
+/// What came of publishing.
+pub enum Published {
+    /// The snapshot is acknowledged; so many chunks were stored anew for it.
+    Acknowledged(Box<SnapshotInfo>, u64),
+    /// Packs that it may rely on were condemned meanwhile, so many of them: it is not acknowledged.
+    Open {
+        /// The snapshot.
+        name: ObjectName,
+        /// How many packs.
+        packs: usize,
+    },
+}
+
 /// Puts the snapshot, checks that nothing it relies on was condemned meanwhile, acknowledges it, and
 /// looks whether it is there still.
 ///
 /// # Errors
-/// [`Error::Condemned`]; [`RetentionError::Forgotten`]; failures of the store. Then the snapshot is not acknowledged.
+/// [`RetentionError::Forgotten`]; failures of the store. Then the snapshot is not acknowledged.
 pub fn publish(
     repository: &Repository,
     catalog: &Catalog,
     session: SessionId,
     record: Snapshot,
-) -> Result<SnapshotInfo, Error> {
+    written: &Written,
+) -> Result<Published, Error> {
     let vault = repository.vault();
     let object = vault.seal_signed(Kind::Snapshot, &record.encode())?;
     if object.len() > RECORD_BYTES_MAX as usize {
@@ -125,10 +141,23 @@ pub fn publish(
     let name_time_ms = u64::try_from(record.started_ms).unwrap_or_default();
     let name = ObjectName::Snapshot { time_ms: name_time_ms, id };
     vault.store.put(&name, &object)?;
-    let condemned = catalog.sync_tombs(vault)?;
-    if condemned > 0 {
-        return Err(Error::Condemned { packs: condemned });
-    }
+    let claim = Claim {
+        repository,
+        catalog,
+        session,
+        root: record.root,
+        condemned_before: written.condemned_before,
+        packs: &written.packs,
+        relied: &written.relied,
+    };
+    let proof = match written.weakness {
+        Some(Weakness::Precheck) => Proof::Complete(0),
+        _ => claim.prove()?,
+    };
+    let copied = match proof {
+        Proof::Complete(copied) => copied,
+        Proof::Open(packs) => return Ok(Published::Open { name, packs }),
+    };
     let ack = Ack {
         snapshot: id,
         time_ms: vault.context.clock.now_ms(),
@@ -148,7 +177,7 @@ pub fn publish(
         return Err(RetentionError::Forgotten { snapshot: id }.into());
     }
     let signer = vault.keys.signer()?;
-    Ok(SnapshotInfo {
+    let snapshot = SnapshotInfo {
         id,
         name_time_ms,
         record,
@@ -156,5 +185,6 @@ pub fn publish(
         writer_name: signer.certificate().name.clone(),
         namespace: vault.own_namespace()?,
         acknowledged: true,
-    })
+    };
+    Ok(Published::Acknowledged(Box::new(snapshot), copied))
 }

@@ -158,7 +158,7 @@ struct Known {
 /// [`Error::Role`] unless the key is an owner's or maintainer's; [`Error::Retention`] when it is
 /// refused; what [`snapshots::select`] says of names; failures of the store or the cache.
 pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPlan, Error> {
-    repository.require_maintain("forget snapshots")?;
+    repository.require_collect("forget snapshots")?;
     repository.monitor().stage("forget: snapshots", None);
     // Also compares the owner's key with the one remembered, before anything is deleted.
     let catalog = repository.catalog()?;
@@ -365,7 +365,7 @@ fn described(job: String, namespace: WriterId, snapshots: Vec<Planned>) -> Serie
 /// until then is gone, and the rest untouched but for at most one snapshot without its
 /// acknowledgement.
 pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, Error> {
-    repository.require_maintain("forget snapshots")?;
+    repository.require_collect("forget snapshots")?;
     repository.monitor().stage("forget: removing", None);
     let mut report = ForgetReport::default();
     let planned = plan.series.iter().flat_map(|series| &series.snapshots);

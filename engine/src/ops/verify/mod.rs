@@ -237,6 +237,11 @@ fn check_presence(
     }
     let mut ledger = Vec::new();
     catalog.index().for_each_pack(&mut |number, pack, _| {
+        if catalog.is_condemned(&pack.id) && !sizes.contains_key(&(pack.kind, pack.id)) {
+            // It was collected since the index was brought up to date.
+            bad.packs.insert(number);
+            return ControlFlow::Continue(());
+        }
         report.packs_total += 1;
         let name = ObjectName::Pack(pack.kind, pack.id).to_string();
         let problem = match sizes.get(&(pack.kind, pack.id)) {
@@ -299,6 +304,9 @@ fn check_contents(
             .collect::<Result<Vec<_>, Error>>()?;
         let mut ledger = Vec::with_capacity(outcomes.len());
         for (pack, found) in outcomes {
+            if !found.findings.is_empty() && was_collected(repository, catalog, &pack.record)? {
+                continue;
+            }
             report.packs_checked += 1;
             report.bytes_checked += u64::from(pack.record.bytes);
             let ok = found.findings.is_empty();
@@ -320,6 +328,18 @@ fn check_contents(
 fn note_verified(catalog: &Catalog, ledger: &[(PackId, LedgerEntry)]) -> Result<(), Error> {
     let of = |ok| ledger.iter().filter(move |(_, entry)| entry.ok == ok).map(|(id, _)| *id);
     catalog.note_verified(&of(false).collect::<Vec<_>>(), &of(true).collect::<Vec<_>>())
+}
+
+/// Whether a pack is gone because it was collected meanwhile.
+fn was_collected(
+    repository: &Repository,
+    catalog: &Catalog,
+    pack: &PackRecord,
+) -> Result<bool, Error> {
+    catalog.sync_tombs(repository.vault())?;
+    let name = ObjectName::Pack(pack.kind, pack.id);
+    Ok(catalog.is_condemned(&pack.id)
+        && matches!(repository.store().size(&name), Err(StoreError::NotFound { .. })))
 }
 
 /// Packs after which the ledger is written: a verify that is interrupted has not been in vain.

@@ -208,6 +208,9 @@ impl Cursor<'_> {
                     }
                     found.chunks.extend(wrong);
                 }
+                // Where nobody needs a frame its bases may have been collected: those who need it say
+                // so when trees are checked.
+                Err(Error::BaseMissing { .. }) => found.frames.push(number),
                 Err(error) if error.is_damage() => {
                     found.frames.push(number);
                     found.add(self.pack, error.code(), error.to_string());

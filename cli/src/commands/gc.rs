@@ -1,0 +1,112 @@
+//! `cairn gc`
+
+use cairn_engine::ops::gc::{self, GcOptions, GcPlan, GcReport};
+use serde_json::json;
+
+use super::{App, Finished};
+use crate::arguments::Gc;
+use crate::exit_code::ExitCode;
+use crate::session::{self, Show};
+use crate::ui::errors::Failure;
+use crate::ui::format;
+
+pub(super) fn run(app: &App, arguments: &Gc) -> Result<Finished, Failure> {
+    let session = session::open(app, Show::Progress)?;
+    let options = GcOptions {
+        max_dead_percent: arguments.max_dead,
+        max_delete_percent: arguments.max_delete,
+        honour_leases: !arguments.ignore_leases,
+        ..GcOptions::default()
+    };
+    let report = if arguments.dry_run {
+        GcReport { plan: gc::plan(&session.repository, &options)?, ..GcReport::default() }
+    } else {
+        gc::run(&session.repository, &options)?
+    };
+    drop(session.shown);
+    show(app, &report, arguments.dry_run)
+}
+
+fn show(app: &App, report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
+    let plan = &report.plan;
+    if dry_run {
+        app.printer.summary(&format!(
+            "gc (dry run): {} of {} would go, {} would be written anew: about {} freed, {} copied",
+            format::plural(plan.packs_dead + plan.packs_condemned, "pack", "packs"),
+            format::count(plan.packs_total + plan.packs_condemned),
+            format::plural(plan.packs_repacked, "pack", "packs"),
+            format::bytes(plan.bytes_freed),
+            format::bytes(plan.bytes_copied),
+        ))?;
+    } else {
+        app.printer.summary(&format!(
+            "gc: {} deleted ({}), {} written ({}), {}",
+            format::plural(report.packs_deleted, "pack", "packs"),
+            format::bytes(report.bytes_deleted),
+            format::plural(report.packs_written, "pack", "packs"),
+            format::bytes(report.bytes_written),
+            format::plural(report.receipts.len() as u64, "receipt", "receipts"),
+        ))?;
+    }
+    notes(app, plan)?;
+    finish(report, dry_run)
+}
+
+fn notes(app: &App, plan: &GcPlan) -> Result<(), Failure> {
+    if plan.packs_spared > 0 {
+        app.printer.note(&format!(
+            "{} of sessions at work were spared",
+            format::plural(plan.packs_spared, "pack", "packs")
+        ));
+    }
+    if plan.unacknowledged > 0 {
+        app.printer.note(&format!(
+            "{} not acknowledged, and kept: what they need is not collected",
+            format::plural(plan.unacknowledged, "snapshot is", "snapshots are")
+        ));
+    }
+    Ok(())
+}
+
+fn finish(report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
+    let plan = &report.plan;
+    let names = |names: &[cairn_format::names::ObjectName]| {
+        names.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let finished = Finished::with(json!({
+        "dry_run": dry_run,
+        "snapshots": plan.snapshots,
+        "unacknowledged": plan.unacknowledged,
+        "packs_total": plan.packs_total,
+        "bytes_total": plan.bytes_total,
+        "packs_dead": plan.packs_dead,
+        "packs_repacked": plan.packs_repacked,
+        "packs_condemned": plan.packs_condemned,
+        "packs_spared": plan.packs_spared,
+        "bytes_freed": plan.bytes_freed,
+        "bytes_copied": plan.bytes_copied,
+        "bytes_left": plan.bytes_left,
+        "packs_deleted": report.packs_deleted,
+        "bytes_deleted": report.bytes_deleted,
+        "packs_written": report.packs_written,
+        "bytes_written": report.bytes_written,
+        "chunks_rescued": report.chunks_rescued,
+        "segments_written": report.segments_written,
+        "segments_removed": report.segments_removed,
+        "receipts": names(&report.receipts),
+        "still_there": names(&report.still_there),
+        "damaged": report.damaged.len(),
+        "elapsed_ms": report.elapsed_ms.max(0),
+    }));
+    if !report.damaged.is_empty() {
+        let what = format::plural(report.damaged.len() as u64, "pack", "packs");
+        let fact = format!("{what} could not be copied because of damage, and stay as they are");
+        return Ok(finished.but(ExitCode::Damage, "repository.damaged", fact));
+    }
+    if !report.still_there.is_empty() {
+        let what = format::plural(report.still_there.len() as u64, "object", "objects");
+        let fact = format!("the store said that it deleted {what}, and still has what it deleted");
+        return Ok(finished.but(ExitCode::Failed, "gc.still_there", fact));
+    }
+    Ok(finished)
+}

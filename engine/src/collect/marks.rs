@@ -1,0 +1,133 @@
+//! Which chunks of which packs are needed: one bit for each chunk that a pack lists, so that a
+//! hundred million of them take a few tens of mebibytes.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::index::catalog::Catalog;
+use crate::index::local::{ChunkPlace, PackNumber};
+
+/// Layouts of packs kept at hand; each takes eight bytes for each chunk of its pack.
+const LAYOUTS_MAX: usize = 256;
+
+const WORD_BITS: usize = u64::BITS as usize;
+
+/// Bits for chunks, by pack and position in the pack's directory.
+#[derive(Debug, Default)]
+pub struct Marks {
+    packs: HashMap<PackNumber, Vec<u64>>,
+}
+
+impl Marks {
+    /// Sets a bit; true when it was not set before.
+    pub fn set(&mut self, pack: PackNumber, position: usize) -> bool {
+        let words = self.packs.entry(pack).or_default();
+        let word = position / WORD_BITS;
+        if words.len() <= word {
+            words.resize(word + 1, 0);
+        }
+        let Some(bits) = words.get_mut(word) else { return false };
+        let bit = 1 << (position % WORD_BITS);
+        let fresh = *bits & bit == 0;
+        *bits |= bit;
+        fresh
+    }
+
+    /// Whether a bit is set.
+    #[must_use]
+    pub fn get(&self, pack: PackNumber, position: usize) -> bool {
+        let word = self.packs.get(&pack).and_then(|words| words.get(position / WORD_BITS));
+        word.is_some_and(|bits| bits & (1 << (position % WORD_BITS)) != 0)
+    }
+
+    /// Whether any bit of a pack is set.
+    #[must_use]
+    pub fn any(&self, pack: PackNumber) -> bool {
+        self.packs.get(&pack).is_some_and(|words| words.iter().any(|bits| *bits != 0))
+    }
+
+    /// The packs that have bits, in no order.
+    pub fn packs(&self) -> impl Iterator<Item = PackNumber> + '_ {
+        self.packs.keys().copied()
+    }
+
+    /// Bits set in all packs.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let words = self.packs.values().flatten();
+        words.map(|bits| u64::from(bits.count_ones())).sum()
+    }
+
+    /// Clears every bit.
+    pub fn clear(&mut self) {
+        self.packs.clear();
+    }
+}
+
+/// Positions of chunks in the directories of their packs.
+pub struct Layouts<'a> {
+    catalog: &'a Catalog,
+    known: HashMap<PackNumber, Arc<Vec<(u32, u32)>>>,
+    order: VecDeque<PackNumber>,
+}
+
+impl<'a> Layouts<'a> {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new(catalog: &'a Catalog) -> Self {
+        Self { catalog, known: HashMap::new(), order: VecDeque::new() }
+    }
+
+    fn of(&mut self, pack: PackNumber) -> Result<Arc<Vec<(u32, u32)>>, Error> {
+        if let Some(layout) = self.known.get(&pack) {
+            return Ok(Arc::clone(layout));
+        }
+        let mut layout = Vec::new();
+        self.catalog.index().for_each_chunk_of_pack(pack, &mut |_, place| {
+            layout.push((place.frame_number, place.offset));
+            ControlFlow::Continue(())
+        })?;
+        let layout = Arc::new(layout);
+        if self.order.len() >= LAYOUTS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        self.known.insert(pack, Arc::clone(&layout));
+        self.order.push_back(pack);
+        Ok(layout)
+    }
+
+    /// Position of a chunk among all that its pack lists, from 0.
+    ///
+    /// # Errors
+    /// [`Error::PlaceStale`] when the pack lists no chunk there; failures of the cache.
+    pub fn position(&mut self, place: &ChunkPlace) -> Result<usize, Error> {
+        // In the order of a directory both frame and offset ascend.
+        let layout = self.of(place.pack)?;
+        layout.binary_search(&(place.frame_number, place.offset)).map_err(|_| Error::PlaceStale)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_kept_apart_by_pack_and_position() {
+        let mut marks = Marks::default();
+        let (one, other) = (PackNumber(1), PackNumber(2));
+        for position in [0, 63, 64, 1000] {
+            assert!(marks.set(one, position));
+            assert!(!marks.set(one, position));
+            assert!(marks.get(one, position) && !marks.get(other, position));
+        }
+        assert!(!marks.get(one, 1) && !marks.get(one, 65) && !marks.get(one, 100_000));
+        assert!(marks.any(one) && !marks.any(other));
+        assert_eq!(marks.count(), 4);
+        marks.clear();
+        assert!(!marks.any(one) && marks.count() == 0);
+    }
+}

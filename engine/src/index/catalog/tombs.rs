@@ -1,0 +1,207 @@
+//! Condemned packs: which tombs name, which of them the local index still has, and when it forgets
+//! them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use cairn_format::envelope::Kind;
+use cairn_format::ids::PackId;
+use cairn_format::limits::TOMB_BYTES_MAX;
+use cairn_format::names::{Folder, ObjectName, PackKind};
+use cairn_format::record::Tomb;
+
+use super::{Catalog, list_packs};
+use crate::context::Remark;
+use crate::error::{Error, Explain};
+use crate::index::local::PackNumber;
+use crate::repo::Vault;
+use crate::seal::Role;
+use crate::store::StoreError;
+
+impl Catalog {
+    /// Lists tombs and reads those not seen before; true when there were any. One that cannot be
+    /// read is warned about and kept in mind: see [`Self::require_sound_tombs`].
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub fn sync_tombs(&self, vault: &Vault) -> Result<bool, Error> {
+        let mut listed = BTreeSet::new();
+        vault.store.list(Folder::Tombs, &mut |name, _| {
+            listed.insert(name);
+            Ok(())
+        })?;
+        let mut state = self.state.lock();
+        let mut any = false;
+        state.damaged_tombs.clear();
+        for name in &listed {
+            if state.tombs_read.contains(name) {
+                continue;
+            }
+            match read_tomb(vault, name) {
+                Ok(tomb) => {
+                    any |= tomb.is_some();
+                    state.tombs_read.insert(*name);
+                    let packs = tomb.into_iter().flat_map(|tomb| tomb.packs);
+                    state.condemned.extend(packs.map(|(kind, pack)| (pack, kind)));
+                }
+                Err(Error::Store(StoreError::NotFound { .. })) => {}
+                Err(error) if error.is_damage() => {
+                    let remark = Remark {
+                        code: error.code(),
+                        subject: name.to_string(),
+                        message: error.to_string(),
+                    };
+                    vault.monitor().warn(remark.clone());
+                    state.damaged_tombs.push(remark);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        state.tombs = listed;
+        Ok(any)
+    }
+
+    /// Finds out which packs of the local index are condemned, and which may not be relied on for
+    /// other reasons. To be called whenever that may have changed.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn find_condemned(&self) -> Result<(), Error> {
+        let state = self.state.lock();
+        let mut here = HashSet::new();
+        for id in state.condemned.keys() {
+            here.extend(self.index.pack_number(id)?);
+        }
+        *self.condemned_here.write() = Arc::new(here);
+        drop(state);
+        let mut unnamed = HashSet::new();
+        for id in self.index.pending_packs()? {
+            if let Some(number) = self.index.pack_number(&id)?
+                && self.index.pack(number)?.is_some_and(|pack| Some(pack.writer) != self.own)
+            {
+                unnamed.insert(number);
+            }
+        }
+        *self.unnamed.write() = Arc::new(unnamed);
+        self.find_suspects()
+    }
+
+    /// Forgets packs that are condemned and no longer in the store.
+    pub(super) fn forget_deleted(&self, vault: &Vault) -> Result<(), Error> {
+        let here = Arc::clone(&self.condemned_here.read());
+        // A collection deletes them one after another: while the first is there it is not done.
+        let Some(first) = here.iter().min() else { return Ok(()) };
+        if let Some(pack) = self.index.pack(*first)?
+            && vault.store.size(&ObjectName::Pack(pack.kind, pack.id)).is_ok()
+        {
+            return Ok(());
+        }
+        self.forget_absent(&list_packs(vault)?)
+    }
+
+    /// Forgets condemned packs that are not among these.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn forget_absent(&self, present: &BTreeMap<PackId, (PackKind, u64)>) -> Result<(), Error> {
+        let here = Arc::clone(&self.condemned_here.read());
+        for number in here.iter() {
+            if let Some(pack) = self.index.pack(*number)?
+                && !present.contains_key(&pack.id)
+            {
+                self.index.remove_pack(&pack.id)?;
+            }
+        }
+        self.find_condemned()
+    }
+
+    /// Brings the index up to date after a pack was found missing, and forgets the pack if it was
+    /// collected: its chunks are then found where they were copied to.
+    ///
+    /// # Errors
+    /// Failures of the store and the cache.
+    pub fn look_again(&self, vault: &Vault, missing: PackNumber) -> Result<(), Error> {
+        self.sync_keeping(vault)?;
+        if let Some(pack) = self.index.pack(missing)?
+            && self.is_condemned(&pack.id)
+            && let Err(StoreError::NotFound { .. }) =
+                vault.store.size(&ObjectName::Pack(pack.kind, pack.id))
+        {
+            self.index.remove_pack(&pack.id)?;
+            self.find_condemned()?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to go on where a tomb could not be read: to pass it over could be to rely on what
+    /// is being deleted.
+    ///
+    /// # Errors
+    /// [`Error::TombDamaged`].
+    pub fn require_sound_tombs(&self) -> Result<(), Error> {
+        match self.state.lock().damaged_tombs.first() {
+            None => Ok(()),
+            Some(Remark { subject, message, .. }) => {
+                Err(Error::TombDamaged { tomb: subject.clone(), message: message.clone() })
+            }
+        }
+    }
+
+    /// True when a tomb condemns the pack.
+    #[must_use]
+    pub fn is_condemned(&self, pack: &PackId) -> bool {
+        self.state.lock().condemned.contains_key(pack)
+    }
+
+    /// All packs that tombs condemn, whether or not they are still there.
+    #[must_use]
+    pub fn condemned(&self) -> HashMap<PackId, PackKind> {
+        self.state.lock().condemned.clone()
+    }
+
+    /// How many packs are condemned: when it has not grown, none was.
+    #[must_use]
+    pub fn condemned_count(&self) -> usize {
+        self.state.lock().condemned.len()
+    }
+
+    /// Test kit: goes back to what was known of tombs at an earlier time, for a protocol that is
+    /// to be found wrong.
+    #[doc(hidden)]
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn pretend_condemned(&self, condemned: HashMap<PackId, PackKind>) -> Result<(), Error> {
+        self.state.lock().condemned = condemned;
+        self.find_condemned()
+    }
+
+    /// BLAKE3 of the sorted, concatenated names of the tombs seen last (SPEC §8.3).
+    #[must_use]
+    pub fn tombs_digest(&self) -> [u8; 32] {
+        let names =
+            self.state.lock().tombs.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let mut hasher = blake3::Hasher::new();
+        for name in names {
+            hasher.update(name.as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The condemned packs that the local index still has.
+    #[must_use]
+    pub fn condemned_here(&self) -> Arc<HashSet<PackNumber>> {
+        Arc::clone(&self.condemned_here.read())
+    }
+}
+
+/// Reads a tomb; `None` for one that does not count.
+fn read_tomb(vault: &Vault, name: &ObjectName) -> Result<Option<Tomb>, Error> {
+    let signed = vault.read_signed(Kind::Tomb, name, TOMB_BYTES_MAX)?;
+    if !matches!(signed.writer.role, Role::Owner | Role::Maintainer) {
+        return Ok(None);
+    }
+    let tomb = Tomb::decode(&signed.record).map_err(Error::format(name))?;
+    let counts = vault.trust.check_not_revoked(&signed.writer, tomb.time_ms).is_ok();
+    Ok(counts.then_some(tomb))
+}

@@ -1,0 +1,93 @@
+//! What a backup relies on without having stored it itself: chunks it found in the index, and
+//! snapshots through which files were recognised. When packs are condemned while it runs, these
+//! are what has to be looked for again.
+
+use std::collections::HashSet;
+
+use cairn_format::ids::{ChunkId, SnapshotId, WriterId};
+use parking_lot::Mutex;
+
+use crate::error::Error;
+use crate::index::catalog::Catalog;
+
+/// Chunks that are remembered: they take about 40 bytes each. Whoever relies on more and can read
+/// walks the snapshot's tree instead.
+const CHUNKS_MAX: usize = 500_000;
+
+/// Notes what is relied on; shared by all tasks of a backup.
+#[derive(Debug, Default)]
+pub struct Relied {
+    noted: Mutex<Noted>,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    chunks: HashSet<ChunkId>,
+    more: bool,
+    snapshots: HashSet<SnapshotId>,
+}
+
+impl Relied {
+    /// Whether each chunk may be relied on. Those that may are then relied on.
+    ///
+    /// # Errors
+    /// As [`Catalog::known`].
+    pub fn known(
+        &self,
+        catalog: &Catalog,
+        ids: &[ChunkId],
+        namespace: WriterId,
+    ) -> Result<Vec<bool>, Error> {
+        let known = catalog.known(ids, namespace)?;
+        self.note(ids.iter().zip(&known).filter(|(_, known)| **known).map(|(id, _)| *id));
+        Ok(known)
+    }
+
+    /// Notes chunks that are relied on.
+    fn note(&self, ids: impl Iterator<Item = ChunkId>) {
+        let mut noted = self.noted.lock();
+        for id in ids {
+            if noted.chunks.len() >= CHUNKS_MAX && !noted.chunks.contains(&id) {
+                noted.more = true;
+                return;
+            }
+            noted.chunks.insert(id);
+        }
+    }
+
+    /// Notes a snapshot whose content is relied on as a whole, for as long as it is listed.
+    pub fn note_snapshot(&self, id: SnapshotId) {
+        self.noted.lock().snapshots.insert(id);
+    }
+
+    /// The chunks relied on; `None` when they are more than are remembered.
+    #[must_use]
+    pub fn chunks(&self) -> Option<Vec<ChunkId>> {
+        let noted = self.noted.lock();
+        (!noted.more).then(|| noted.chunks.iter().copied().collect())
+    }
+
+    /// The snapshots relied on.
+    #[must_use]
+    pub fn snapshots(&self) -> HashSet<SnapshotId> {
+        self.noted.lock().snapshots.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_chunks_are_not_taken_for_few() {
+        let id = |number: usize| {
+            ChunkId::from_bytes(*blake3::hash(&(number as u64).to_le_bytes()).as_bytes())
+        };
+        let relied = Relied::default();
+        relied.note((0..CHUNKS_MAX).map(id));
+        relied.note((0..CHUNKS_MAX).map(id));
+        assert_eq!(relied.chunks().map(|chunks| chunks.len()), Some(CHUNKS_MAX));
+        relied.note([id(CHUNKS_MAX)].into_iter());
+        assert_eq!(relied.chunks(), None);
+    }
+}

@@ -1,0 +1,577 @@
+//! Goal: collections lose nothing that an acknowledged snapshot needs and leave nothing that none
+//! needs, whatever else works at the same time, and wherever they die.
+//! Method: simulations under seeds (`cairn_tests::simulate`), each weakening of the protocol that
+//! must be caught, a death at every store call of a collection, and faults of the store.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_engine::collect::Weakness;
+use cairn_engine::error::{Class, Error, Explain as _};
+use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
+use cairn_engine::ops::gc::{self, GcOptions, GcReport};
+use cairn_engine::ops::snapshots::{self, SnapshotInfo};
+use cairn_engine::repo::{Repository, keys};
+use cairn_engine::store::fault::{Fault, FaultStore, Plan};
+use cairn_engine::store::memory::MemoryStore;
+use cairn_engine::store::record::CallKind;
+use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_format::certificate::Role;
+use cairn_format::names::{Folder, ObjectName, PackKind};
+use cairn_format::pack::{ChunkRef, Codec};
+use cairn_tests::compare::{Tree, assert_same_tree, look};
+use cairn_tests::craft::{Craft, compress_against, entry, file};
+use cairn_tests::lab::{
+    Lab, OWNER, TestClock, back_up, copy_of, inside, new_key, object, select, verify_full,
+};
+use cairn_tests::seed::noise;
+use cairn_tests::simulate::{Course, World, run};
+use cairn_tests::tree;
+
+/// Seeds that every run of the tests takes; `make simulate` takes as many as one likes.
+const SEEDS: u64 = 400;
+/// Seeds within which a weakened protocol must be found wrong.
+const SEEDS_OF_MUTANTS: u64 = 3_000;
+
+#[test]
+fn simulations_lose_nothing_and_leave_nothing() {
+    let world = Arc::new(World::new());
+    let mut all = Course::default();
+    for seed in 0..SEEDS {
+        match run(&world, seed, None) {
+            Ok(course) => all.add(&course),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    // What the protocol is for must have happened, or nothing was tested.
+    cairn_tests::say(&format!("{SEEDS} seeds: {all:?}"));
+    assert!(all.deleted > 0 && all.rescued > 0 && all.repaired + all.repeats > 0);
+    assert!(all.deaths > 0 && all.deltas > 0);
+}
+
+fn is_caught(weakness: Weakness) {
+    let world = Arc::new(World::new());
+    let caught = (0..SEEDS_OF_MUTANTS).find_map(|seed| {
+        let violation = run(&world, seed, Some(weakness)).err()?;
+        violation.contains("is lost").then_some((seed, violation))
+    });
+    let (seed, violation) = caught.expect("no seed shows that the protocol is wrong");
+    cairn_tests::say(&format!("{weakness:?} is caught by seed {seed}: {violation}"));
+}
+
+#[test]
+fn a_writer_that_does_not_look_again_is_caught() {
+    is_caught(Weakness::Precheck);
+}
+
+#[test]
+fn a_collection_that_does_not_list_snapshots_again_is_caught() {
+    is_caught(Weakness::NoResweep);
+}
+
+#[test]
+fn a_collection_that_does_not_list_tombs_again_is_caught() {
+    is_caught(Weakness::StaleTombs);
+}
+
+/// A repository with two snapshots, of which the first is forgotten: much of it is dead.
+struct Scene {
+    lab: Lab,
+    store: MemoryStore,
+    source: PathBuf,
+    kept: SnapshotInfo,
+    tree: Tree,
+}
+
+impl Scene {
+    fn new(seed: u64) -> Self {
+        let lab = Lab::new(seed);
+        let store = lab.memory();
+        let source = lab.path("source");
+        tree::small(&source, 40, seed);
+        std::fs::write(source.join("going"), noise(900_000, seed ^ 1)).expect("a file");
+        std::fs::write(source.join("large"), noise(1_500_000, seed ^ 2)).expect("a file");
+        tree::settle(&source);
+        let repository = lab.open(&store, "maker");
+        let gone = back_up(&repository, &source).expect("a backup").snapshot.expect("a snapshot");
+        std::fs::remove_file(source.join("going")).expect("removed");
+        std::fs::write(source.join("text"), "other\n".repeat(4_000)).expect("a change");
+        tree::settle(&source);
+        let tree = look(&source);
+        let kept = back_up(&repository, &source).expect("a backup").snapshot.expect("a snapshot");
+        drop(repository);
+        forget(&store, &gone);
+        Self { lab, store, source, kept, tree }
+    }
+
+    /// The snapshot that was kept is there, whole, for a host that knows nothing.
+    fn assert_kept(&self, store: &MemoryStore, cache: &str) {
+        let repository = self.lab.open(store, cache);
+        let (target, report) =
+            self.lab.restore(&repository, &self.kept, false).expect("what is kept restores");
+        assert_eq!(report.failure_count, 0, "{:?}", report.failures);
+        assert_same_tree(&self.tree, &inside(&target, &self.source));
+        std::fs::remove_dir_all(target).expect("removed");
+        let found = verify_full(&repository);
+        assert!(found.findings.is_empty(), "{:?}", found.findings);
+        drop(repository);
+        let _none = std::fs::remove_dir_all(self.lab.cache(cache));
+    }
+
+    /// A collection of everything dead, on the way of `store`.
+    fn collect(
+        &self,
+        store: &(impl Store + Clone + 'static),
+        cache: &str,
+    ) -> Result<GcReport, Error> {
+        gc::run(&self.lab.try_open(store, OWNER, cache)?, &everything())
+    }
+}
+
+/// Options that let everything dead go.
+fn everything() -> GcOptions {
+    GcOptions { max_delete_percent: 100.0, honour_leases: false, ..GcOptions::default() }
+}
+
+/// Removes a snapshot as whoever forgets does: its acknowledgement first.
+fn forget(store: &MemoryStore, snapshot: &SnapshotInfo) {
+    let of = |name: &ObjectName| match name {
+        ObjectName::Ack { snapshot: id, .. } | ObjectName::Snapshot { id, .. } => {
+            *id == snapshot.id
+        }
+        _ => false,
+    };
+    let mut names = store.names().into_iter().filter(of).collect::<Vec<_>>();
+    names.sort_by_key(|name| matches!(name, ObjectName::Snapshot { .. }));
+    assert_eq!(names.len(), 2);
+    for name in names {
+        store.delete(&name).expect("deleted");
+    }
+}
+
+fn pack_bytes(store: &MemoryStore) -> usize {
+    let packs = store.names().into_iter().filter(|name| matches!(name, ObjectName::Pack(..)));
+    packs.map(|name| object(store, &name).len()).sum()
+}
+
+fn packs(store: &MemoryStore) -> BTreeSet<ObjectName> {
+    store.names().into_iter().filter(|name| matches!(name, ObjectName::Pack(..))).collect()
+}
+
+#[test]
+fn a_collection_frees_what_is_dead_and_says_so() {
+    let scene = Scene::new(61);
+    let before = pack_bytes(&scene.store);
+    let report = scene.collect(&scene.store, "collector").expect("it collects");
+    assert!(report.packs_deleted > 0 && report.packs_written > 0, "{report:?}");
+    assert_eq!(report.receipts.len(), 1);
+    assert!(pack_bytes(&scene.store) + 800_000 < before);
+    scene.assert_kept(&scene.store, "fresh");
+    let again = scene.collect(&scene.store, "collector").expect("it collects");
+    assert_eq!((again.packs_deleted, again.packs_written), (0, 0), "{again:?}");
+    assert!(again.receipts.is_empty());
+    // What the deleted packs' host still has in its index does not mislead it.
+    let maker = scene.lab.open(&scene.store, "maker");
+    let (target, _) = scene.lab.restore(&maker, &scene.kept, false).expect("it restores");
+    assert_same_tree(&scene.tree, &inside(&target, &scene.source));
+    let more = back_up(&maker, &scene.source).expect("a backup");
+    assert_eq!(more.statistics.bytes_new, 0, "what was copied is found");
+}
+
+#[test]
+fn a_collection_that_dies_at_any_call_is_completed_by_the_next() {
+    let scene = Scene::new(62);
+    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
+    scene.collect(&recorded, "recorded").expect("it collects");
+    let calls = recorded.calls();
+    assert!(calls.iter().filter(|call| call.kind == CallKind::Delete).count() >= 3);
+    for (number, call) in calls.iter().enumerate() {
+        let mut faults = vec![Fault::Crash, Fault::FailBefore];
+        match call.kind {
+            CallKind::Put => faults.extend([Fault::CrashAfter, Fault::FailAfter, Fault::Full]),
+            CallKind::Delete => faults.extend([Fault::CrashAfter, Fault::FailAfter]),
+            _ => {}
+        }
+        for fault in faults {
+            let store = copy_of(&scene.store);
+            let cache = format!("cache-{number}-{fault:?}").replace([' ', '{', '}', ':'], "");
+            let faulty = FaultStore::new(store.clone(), Plan::new().at(number as u64, fault));
+            let _outcome = scene.collect(&faulty, &cache);
+            scene.assert_kept(&store, "fresh");
+            // By the host that died, or by another.
+            let next = if number % 2 == 0 { cache.as_str() } else { "other" };
+            scene.collect(&store, next).expect("the next collection completes");
+            scene.assert_kept(&store, "fresh");
+            let left = scene.collect(&store, "third").expect("it collects");
+            assert_eq!(left.packs_deleted, 0, "{fault:?} at {call:?} left something");
+            for used in [cache.as_str(), "other", "third"] {
+                let _none = std::fs::remove_dir_all(scene.lab.cache(used));
+            }
+        }
+    }
+}
+
+/// Every object that says what is needed, damaged in turn: nothing is deleted.
+#[test]
+fn damage_to_what_says_what_is_needed_stops_a_collection() {
+    let scene = Scene::new(63);
+    let mut struck = 0;
+    for name in scene.store.names() {
+        let says = matches!(
+            name,
+            ObjectName::Snapshot { .. }
+                | ObjectName::Index(_)
+                | ObjectName::Pack(PackKind::Tree, _)
+        );
+        if !says {
+            continue;
+        }
+        let store = copy_of(&scene.store);
+        let mut bytes = object(&store, &name).to_vec();
+        let middle = bytes.len() / 2;
+        // A tree pack may be dead where it is struck: all of its frames are.
+        let strike = if matches!(name, ObjectName::Pack(..)) {
+            192..middle * 2 - 100
+        } else {
+            middle..middle + 1
+        };
+        bytes[strike].iter_mut().for_each(|byte| *byte ^= 1);
+        store.overwrite(name, bytes.into());
+        let before = packs(&store);
+        let outcome = scene.collect(&store, &format!("cache-{struck}"));
+        struck += 1;
+        match outcome {
+            Err(error) => {
+                assert_eq!(error.class(), Class::Damage, "{name}: {error}");
+                assert_eq!(packs(&store), before, "{name}: something was deleted");
+            }
+            // The tree of the snapshot that is gone: nobody needs it.
+            Ok(_) => assert!(matches!(name, ObjectName::Pack(..)), "{name} was not missed"),
+        }
+    }
+    assert!(struck >= 5);
+}
+
+#[test]
+fn a_listing_that_lacks_snapshots_is_not_believed() {
+    let scene = Scene::new(64);
+    // The snapshot is gone, and its acknowledgement says that it was not forgotten.
+    let store = copy_of(&scene.store);
+    let of = |name: &ObjectName| matches!(name, ObjectName::Snapshot { .. });
+    for name in store.names().into_iter().filter(of) {
+        store.delete(&name).expect("deleted");
+    }
+    let before = packs(&store);
+    let error = scene.collect(&store, "one").expect_err("it must stop");
+    assert_eq!(error.class(), Class::Damage, "{error}");
+    assert_eq!(packs(&store), before);
+    // Both listings are empty: nothing is deleted without being told twice.
+    let store = copy_of(&scene.store);
+    forget(&store, &scene.kept);
+    let options = GcOptions { max_delete_percent: 99.0, ..everything() };
+    let repository = scene.lab.open(&store, "two");
+    let error = gc::run(&repository, &options).expect_err("it must refuse");
+    assert_eq!(error.class(), Class::Refused, "{error}");
+    assert_eq!(packs(&store), before);
+}
+
+#[test]
+fn a_pack_that_the_store_does_not_list_stops_a_collection() {
+    let scene = Scene::new(65);
+    let hidden = packs(&scene.store).into_iter().next().expect("a pack");
+    let bytes = object(&scene.store, &hidden);
+    scene.store.delete(&hidden).expect("deleted");
+    let before = packs(&scene.store);
+    let error = scene.collect(&scene.store, "one").expect_err("it must stop");
+    assert_eq!(error.class(), Class::Damage, "{error}");
+    assert_eq!(packs(&scene.store), before);
+    scene.store.overwrite(hidden, bytes);
+    scene.collect(&scene.store, "one").expect("it collects");
+    scene.assert_kept(&scene.store, "fresh");
+}
+
+#[test]
+fn a_damaged_tomb_stops_collections_and_backups_but_no_restore() {
+    let scene = Scene::new(66);
+    scene.collect(&scene.store, "one").expect("it collects");
+    let is_tomb = |name: &ObjectName| matches!(name, ObjectName::Tomb { .. });
+    let tomb = scene.store.names().into_iter().find(is_tomb).expect("a tomb");
+    let mut bytes = object(&scene.store, &tomb).to_vec();
+    bytes[250] ^= 1;
+    scene.store.overwrite(tomb, bytes.into());
+    let error = scene.collect(&scene.store, "two").expect_err("it must stop");
+    assert_eq!(error.class(), Class::Damage, "{error}");
+    let repository = scene.lab.open(&scene.store, "three");
+    let error = back_up(&repository, &scene.source).expect_err("it must stop");
+    assert_eq!(error.class(), Class::Damage, "{error}");
+    drop(repository);
+    scene.assert_kept(&scene.store, "four");
+}
+
+/// A store whose deletes say that they were done.
+#[derive(Clone, Debug)]
+struct Keeps(MemoryStore);
+
+impl Store for Keeps {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.0.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+        self.0.get_range(name, offset, len)
+    }
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+        self.0.put(name, data)
+    }
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.0.size(name)
+    }
+    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
+        self.0.list(folder, each)
+    }
+    fn delete(&self, _: &ObjectName) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_delete_that_lies_is_found_out_and_gets_no_receipt() {
+    let scene = Scene::new(67);
+    let report = scene.collect(&Keeps(scene.store.clone()), "one").expect("it runs");
+    assert!(!report.still_there.is_empty() && report.receipts.is_empty(), "{report:?}");
+    assert_eq!(report.packs_deleted, 0);
+    // The next one, on a store that does as it says, completes it.
+    let report = scene.collect(&scene.store, "two").expect("it collects");
+    assert!(report.packs_deleted > 0 && report.still_there.is_empty(), "{report:?}");
+    assert_eq!(report.receipts.len(), 1);
+    scene.assert_kept(&scene.store, "fresh");
+}
+
+#[test]
+fn packs_that_come_back_are_deleted_again_and_relied_on_by_nobody() {
+    let scene = Scene::new(68);
+    let old = packs(&scene.store).into_iter().map(|name| (name, object(&scene.store, &name)));
+    let old = old.collect::<Vec<_>>();
+    scene.collect(&scene.store, "one").expect("it collects");
+    let left = packs(&scene.store);
+    for (name, bytes) in &old {
+        scene.store.overwrite(*name, bytes.clone());
+    }
+    std::fs::write(scene.source.join("going"), noise(900_000, 68 ^ 1)).expect("a file");
+    let repository = scene.lab.open(&scene.store, "writer");
+    let backed_up = back_up(&repository, &scene.source).expect("a backup");
+    assert!(backed_up.statistics.bytes_new >= 900_000, "it relies on what came back");
+    drop(repository);
+    let report = scene.collect(&scene.store, "two").expect("it collects");
+    assert_eq!(
+        report.packs_deleted as usize,
+        old.iter().filter(|(name, _)| !left.contains(name)).count()
+    );
+    assert_eq!(report.receipts.len(), 1);
+    scene.assert_kept(&scene.store, "fresh");
+}
+
+#[test]
+fn sessions_at_work_are_spared_and_the_dead_only_for_a_day() {
+    let scene = Scene::new(69);
+    scene.collect(&scene.store, "one").expect("it collects");
+    std::fs::write(scene.source.join("more"), noise(3_000_000, 9)).expect("a file");
+    // It dies when its packs are durable, before any segment names them.
+    let plan = Plan::new().nth(CallKind::Put, 3, Fault::Crash);
+    let faulty = FaultStore::new(scene.store.clone(), plan);
+    back_up(&scene.lab.open(&faulty, "dying"), &scene.source).expect_err("it died");
+    let before = packs(&scene.store);
+    let options = GcOptions { honour_leases: true, ..everything() };
+    let report = gc::run(&scene.lab.open(&scene.store, "two"), &options).expect("it collects");
+    assert!(report.plan.packs_spared > 0 && report.packs_deleted == 0, "{report:?}");
+    assert_eq!(packs(&scene.store), before);
+    scene.lab.clock.set_ms(TestClock::START_MS + 2 * 24 * 60 * 60 * 1000);
+    let report = gc::run(&scene.lab.open(&scene.store, "three"), &options).expect("it collects");
+    assert!(report.packs_deleted > 0, "{report:?}");
+    scene.assert_kept(&scene.store, "fresh");
+}
+
+/// Frames that lean on bases: bases that no snapshot needs go, and what leaned on them is stored
+/// anew; with patience for dead data they stay.
+#[test]
+fn bases_that_must_go_take_nothing_with_them() {
+    for (max_dead, goes) in [(0.0, true), (100.0, false)] {
+        let lab = Lab::new(70);
+        let store = lab.memory();
+        let owner = lab.open(&store, "maker");
+        let base = noise(60_000, 1);
+        let changed = [&base[..59_000], b"changed".as_slice()].concat();
+        let mut craft = Craft::new(&owner);
+        let base_id = craft.chunk(&base).expect("a chunk");
+        let root = craft.directory(&[entry("base", file(base_id, 60_000))]).expect("a directory");
+        let first = craft.publish(root).expect("a snapshot");
+        let mut craft = Craft::new(&owner);
+        let id = owner.vault().keys.chunk_id(&changed);
+        let stored = compress_against(&base, &changed);
+        let bytes = u32::try_from(changed.len()).expect("short");
+        craft
+            .frame(
+                PackKind::Data,
+                Codec::Zstd,
+                &stored,
+                vec![ChunkRef { id, bytes }],
+                vec![ChunkRef { id: base_id, bytes: 60_000 }],
+            )
+            .expect("a frame");
+        let root = craft.directory(&[entry("changed", file(id, bytes))]).expect("a directory");
+        craft.publish(root).expect("a snapshot");
+        drop(owner);
+        let repository = lab.open(&store, "collector");
+        let listed = snapshots::list(&repository).expect("a list");
+        let first = listed.iter().find(|snapshot| snapshot.id == first).expect("the first");
+        forget(&store, first);
+        let options = GcOptions { max_dead_percent: max_dead, ..everything() };
+        gc::run(&repository, &options).expect("it collects");
+        drop(repository);
+        let fresh = lab.open(&store, "fresh");
+        let found = verify_full(&fresh);
+        assert!(found.findings.is_empty(), "{:?}", found.findings);
+        let snapshot = select(&fresh, "latest");
+        let content = fresh.data_chunks(&snapshot, &[id]).expect("it is read");
+        assert_eq!(content.concat(), changed);
+        let base_is_there = fresh.data_chunks(&snapshot, &[base_id]).is_ok();
+        assert_eq!(base_is_there, !goes, "at most {max_dead} % dead");
+    }
+}
+
+/// Restores that run while packs are collected under them end equal.
+#[test]
+fn a_restore_survives_the_collection_of_what_it_reads() {
+    let scene = Scene::new(71);
+    let reader = scene.lab.open(&scene.store, "reader");
+    // Its index is opened, and from then on out of date.
+    let snapshot = select(&reader, "latest");
+    scene.collect(&scene.store, "collector").expect("it collects");
+    let (target, report) = scene.lab.restore(&reader, &snapshot, false).expect("it restores");
+    assert_eq!((report.failure_count, report.damage_count), (0, 0), "{report:?}");
+    assert_same_tree(&scene.tree, &inside(&target, &scene.source));
+}
+
+#[test]
+fn only_owners_and_maintainers_collect() {
+    let scene = Scene::new(72);
+    let owner = scene.lab.open(&scene.store, "maker");
+    for (name, role) in [("w", Role::Writer), ("r", Role::Reader), ("m", Role::Maintainer)] {
+        keys::add(&owner, &new_key(name, role)).expect("a key");
+    }
+    drop(owner);
+    let before = packs(&scene.store);
+    for name in ["w", "r"] {
+        let repository = scene.lab.try_open(&scene.store, name, name).expect("it opens");
+        let error = gc::run(&repository, &everything()).expect_err("it may not");
+        assert_eq!(error.class(), Class::WrongKey);
+        assert_eq!(packs(&scene.store), before);
+    }
+    let repository = scene.lab.try_open(&scene.store, "m", "m").expect("it opens");
+    let planned = gc::plan(&repository, &everything()).expect("a plan");
+    assert!(planned.bytes_freed >= 900_000, "{planned:?}");
+    assert_eq!(packs(&scene.store), before, "a plan changes nothing");
+    gc::run(&repository, &everything()).expect("it collects");
+    scene.assert_kept(&scene.store, "fresh");
+}
+
+#[test]
+fn more_dead_than_likely_is_refused() {
+    let scene = Scene::new(73);
+    let before = packs(&scene.store);
+    let options = GcOptions { max_delete_percent: 5.0, ..everything() };
+    let repository = scene.lab.open(&scene.store, "one");
+    let error = gc::run(&repository, &options).expect_err("it must refuse");
+    assert_eq!(error.class(), Class::Refused, "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("--max-delete")));
+    assert_eq!(packs(&scene.store), before);
+}
+
+/// One host finds damage, and what was damaged is stored anew. Another, which knows nothing of
+/// that, collects: of the copies it must keep one that can be read. Returns whether the snapshot is
+/// whole then.
+fn is_whole_after_healing(scene: &Scene, damaged: ObjectName, weakness: Option<Weakness>) -> bool {
+    let store = copy_of(&scene.store);
+    let mut bytes = object(&store, &damaged).to_vec();
+    bytes[192..].iter_mut().step_by(1000).for_each(|byte| *byte ^= 1);
+    store.overwrite(damaged, bytes.into());
+    let cache = |host: &str| format!("{host}-{damaged}-{weakness:?}").replace('/', "-");
+    let healer = scene.lab.open(&store, &cache("healer"));
+    let healing = heal(scene, &healer, &damaged);
+    drop(healer);
+    let stays = one_that_is_healed(scene, &store, &damaged, healing);
+    let collector = scene.lab.open(&store, &cache("collector"));
+    // Packs that are dead in part stay: nothing of them is read for being copied.
+    let options = GcOptions { weakness, max_dead_percent: 90.0, ..everything() };
+    let collected = gc::run(&collector, &options);
+    assert!(collected.is_ok() || weakness.is_some(), "{damaged}: {collected:?}");
+    drop(collector);
+    let reader = scene.lab.open(&store, &cache("reader"));
+    let Ok((target, report)) = scene.lab.restore(&reader, &stays, true) else { return false };
+    if report.failure_count > 0 || report.damage_count > 0 {
+        return false;
+    }
+    assert_same_tree(&scene.tree, &inside(&target, &scene.source));
+    true
+}
+
+/// Finds the damage, and backs up once more.
+fn heal(scene: &Scene, healer: &Repository, damaged: &ObjectName) -> SnapshotInfo {
+    assert!(!verify_full(healer).findings.is_empty(), "{damaged} was damaged");
+    let mut options = BackupOptions::new("job", vec![BackupSource::Path(scene.source.clone())]);
+    options.reread = true;
+    backup::run(healer, options).expect("a backup").snapshot.expect("a snapshot")
+}
+
+/// Forgets all but one of the snapshots that the damage concerned: of files every chunk is stored
+/// anew, so that the older one is whole; of folders those that have not changed since.
+fn one_that_is_healed(
+    scene: &Scene,
+    store: &MemoryStore,
+    damaged: &ObjectName,
+    healing: SnapshotInfo,
+) -> SnapshotInfo {
+    let (goes, stays) = match damaged {
+        ObjectName::Pack(PackKind::Tree, _) => (scene.kept.clone(), healing),
+        _ => (healing, scene.kept.clone()),
+    };
+    forget(store, &goes);
+    stays
+}
+
+#[test]
+fn of_several_copies_one_that_can_be_read_is_kept() {
+    let scene = Scene::new(67);
+    let mut lost = 0;
+    for damaged in packs(&scene.store) {
+        assert!(is_whole_after_healing(&scene, damaged, None), "{damaged}");
+        let weakened = is_whole_after_healing(&scene, damaged, Some(Weakness::UnreadCopies));
+        lost += usize::from(!weakened);
+    }
+    assert!(lost > 0, "a collection that reads no copies would not be noticed");
+}
+
+#[test]
+fn a_pack_that_verify_found_missing_and_that_was_healed_stops_no_collection() {
+    let scene = Scene::new(68);
+    for damaged in packs(&scene.store) {
+        let store = copy_of(&scene.store);
+        store.delete(&damaged).expect("deleted");
+        let cache = |host: &str| format!("{host}-{damaged}").replace('/', "-");
+        let host = scene.lab.open(&store, &cache("host"));
+        let healing = heal(&scene, &host, &damaged);
+        let stays = one_that_is_healed(&scene, &store, &damaged, healing);
+        gc::run(&host, &everything()).expect("it collects");
+        drop(host);
+        // Whoever knows nothing finds no word of the pack that is lost.
+        let other = scene.lab.open(&store, &cache("other"));
+        gc::run(&other, &everything()).expect("it collects");
+        assert!(verify_full(&other).findings.is_empty());
+        let (target, _) = scene.lab.restore(&other, &stays, false).expect("it restores");
+        assert_same_tree(&scene.tree, &inside(&target, &scene.source));
+    }
+}
