@@ -14,6 +14,7 @@ use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
 use super::mark::Marked;
 use super::marks::Marks;
 use crate::context::Counter;
+use crate::delta::patch;
 use crate::error::Error;
 use crate::frame::{COMPRESSION_LEVEL_DEFAULT, FrameCodec};
 use crate::index::catalog::Catalog;
@@ -119,23 +120,24 @@ impl<'a> Copier<'a> {
         };
         plain.clear();
         self.lane(kind).plain = plain;
-        self.add_frame(kind, codec, &stored, chunks, Vec::new())
+        self.add_frame(kind, codec, &stored, chunks, (Vec::new(), false))
     }
 
+    /// Adds a frame to the pack that is open. `own_patch` says that the frame before it was its patch
+    /// already; another must not look so.
     fn add_frame(
         &mut self,
         kind: PackKind,
         codec: Codec,
         stored: &[u8],
         chunks: Vec<ChunkRef>,
-        bases: Vec<ChunkRef>,
+        (bases, own_patch): (Vec<ChunkRef>, bool),
     ) -> Result<(), Error> {
         let vault = self.repository.vault();
-        let fits = self
-            .lane(kind)
-            .open
-            .as_ref()
-            .is_some_and(|open| open.fits(stored.len(), chunks.len() + bases.len()));
+        let fits = self.lane(kind).open.as_ref().is_some_and(|open| {
+            open.fits(1, stored.len(), chunks.len() + bases.len())
+                && (own_patch || !patch::is_patched(open.frames().last(), &bases))
+        });
         if !fits {
             self.put(kind)?;
             let (object, bytes_max) = match kind {
@@ -228,7 +230,10 @@ impl<'a> Copier<'a> {
                 if count == live.len()
                     && self.may_move(number, frame_number, record, frame, marked)?
                 {
+                    let before = frame_number.checked_sub(1).and_then(|at| frames.get(at as usize));
+                    let own_patch = patch::is_patched(before, &frame.bases);
                     let (chunks, bases) = (frame.chunks.clone(), frame.bases.clone());
+                    let bases = (bases, own_patch);
                     self.add_frame(record.kind, frame.codec, &stored, chunks, bases)?;
                 } else {
                     self.copy_chunks(record.kind, frame, &live, &plain)?;

@@ -39,6 +39,7 @@ use crate::repo::chunks::ChunkReader;
 
 mod find;
 pub mod parse;
+pub mod patch;
 pub mod sketch;
 
 /// Plaintext of a frame of copies, bytes: naming bases and patches costs less, the longer it is.
@@ -121,8 +122,8 @@ pub struct Attempt {
     pub copies: Option<Vec<Copied>>,
     /// Length of the patch, the last part of the prefix, bytes; 0 without one.
     pub patch_bytes: usize,
-    /// How many backups wrote the bases.
-    pub days: usize,
+    /// The pack of each base, ascending.
+    packs: Vec<PackNumber>,
 }
 
 impl Attempt {
@@ -134,8 +135,14 @@ impl Attempt {
             prefix: Vec::new(),
             copies: None,
             patch_bytes: 0,
-            days: 1,
+            packs: Vec::new(),
         }
+    }
+
+    /// In how many packs the bases lie: about how many backups wrote them.
+    #[must_use]
+    pub fn days(&self) -> usize {
+        self.packs.chunk_by(|one, other| one == other).count().max(1)
     }
 
     /// The chunks that the patch is stored as; none without one.
@@ -171,8 +178,10 @@ impl Attempt {
                 start += bytes;
             }
             self.prefix = prefix;
-            let mut kept = useful.into_iter();
-            self.bases.retain(|_| kept.next().unwrap_or(false));
+            let mut kept = useful.iter();
+            self.bases.retain(|_| kept.next() == Some(&true));
+            let mut kept = useful.iter();
+            self.packs.retain(|_| kept.next() == Some(&true));
         }
         let least = PATCH_STRETCH_BYTES_MIN;
         let new = parse::unexplained(&copies, self.plain.len(), PATCH_GAP_BYTES, least);
@@ -420,9 +429,8 @@ impl<'a> Deltas<'a> {
             };
             attempt.prefix.extend_from_slice(&content);
             attempt.bases.push(ChunkRef { id: base.id, bytes: base.place.bytes });
+            attempt.packs.push(base.place.pack);
         }
-        bases.dedup_by_key(|base| base.place.pack);
-        attempt.days = bases.len();
         Ok(())
     }
 

@@ -201,7 +201,8 @@ fn by_base(copies: &[Copied], bases: impl Iterator<Item = usize>) -> Vec<(Copied
             let Some(end) = ends.get(base) else { break };
             let bytes = rest.bytes.min(end - rest.from);
             cut.push((Copied { bytes, ..rest }, base));
-            rest = Copied { at: rest.at + bytes, from: rest.from + bytes, bytes: rest.bytes - bytes };
+            rest =
+                Copied { at: rest.at + bytes, from: rest.from + bytes, bytes: rest.bytes - bytes };
         }
     }
     cut
@@ -230,11 +231,7 @@ pub fn unexplained(copies: &[Copied], bytes: usize, gap: usize, least: usize) ->
 /// Copies from a patch, which holds `stretches` of the content and stands at `patch_from` behind
 /// the bases, take the place of whatever else explains these stretches.
 #[must_use]
-pub fn with_patch(
-    copies: &[Copied],
-    stretches: &[Range<usize>],
-    patch_from: usize,
-) -> Vec<Copied> {
+pub fn with_patch(copies: &[Copied], stretches: &[Range<usize>], patch_from: usize) -> Vec<Copied> {
     let mut all = Vec::with_capacity(copies.len() + stretches.len());
     let mut rest = copies.iter().peekable();
     let mut from = patch_from;

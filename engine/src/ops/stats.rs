@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use cairn_format::ids::ChunkId;
 use cairn_format::names::Folder;
 
 use super::snapshots;
+use crate::delta::patch;
 use crate::error::Error;
 use crate::repo::Repository;
 
@@ -96,66 +96,36 @@ pub fn run(repository: &Repository) -> Result<StatsReport, Error> {
     Ok(report)
 }
 
-/// What one pack says of deltas.
-#[derive(Default)]
-struct PackDeltas {
-    /// Frames with bases.
-    based: Vec<u32>,
-    /// Chunks in frames without bases, each with its length and what its frame takes. Other chunks
-    /// of that frame say 0, so that the sum is right.
-    whole: HashMap<ChunkId, (u32, u32)>,
-}
-
-/// Counts what is held as deltas, from what the index says of packs. A backup takes its bases from
-/// packs that were there before it: a base beside its frame in one pack is the patch of that frame.
+/// Counts what is held as deltas, from what the index says of packs.
 fn count_deltas(repository: &Repository, report: &mut StatsReport) -> Result<(), Error> {
-    let index = repository.catalog()?.index();
+    let catalog = repository.catalog()?;
+    let mut packs = Vec::new();
+    catalog.index().for_each_pack(&mut |number, _, _| {
+        packs.push(number);
+        ControlFlow::Continue(())
+    })?;
     let mut bases = HashMap::new();
     let (mut whole, mut whole_stored) = (0_u64, 0_u64);
-    let mut failure = None;
-    index.for_each_pack(&mut |number, _, _| {
-        let mut last = None;
-        let mut pack = PackDeltas::default();
-        let seen = index.for_each_chunk_of_pack(number, &mut |id, place| {
-            let begins = last.replace(place.frame_number) != Some(place.frame_number);
-            let stored = if begins { place.frame_bytes } else { 0 };
-            if place.based {
-                report.delta_chunks += 1;
-                report.delta_bytes += u64::from(place.bytes);
-                report.delta_bytes_stored += u64::from(stored);
-                if begins {
-                    pack.based.push(place.frame_number);
-                }
-            } else {
-                whole += u64::from(place.bytes);
-                whole_stored += u64::from(stored);
-                pack.whole.insert(*id, (place.bytes, stored));
+    for number in packs {
+        let frames = catalog.frames(number)?;
+        for (at, frame) in frames.iter().enumerate() {
+            let (plain, stored) = (u64::from(frame.plain_bytes()), u64::from(frame.sealed_bytes));
+            if frame.bases.is_empty() {
+                whole += plain;
+                whole_stored += stored;
+                continue;
             }
-            ControlFlow::Continue(())
-        });
-        let listed = seen.and_then(|()| {
-            pack.based.iter().try_for_each(|frame| {
-                for (id, bytes) in index.frame_bases(number, *frame)? {
-                    if let Some((bytes, stored)) = pack.whole.remove(&id) {
-                        report.patch_chunks += 1;
-                        report.patch_bytes += u64::from(bytes);
-                        report.patch_bytes_stored += u64::from(stored);
-                    }
-                    bases.insert(id, bytes);
-                }
-                Ok(())
-            })
-        });
-        match listed {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
+            report.delta_chunks += frame.chunks.len() as u64;
+            report.delta_bytes += plain;
+            report.delta_bytes_stored += stored;
+            bases.extend(frame.bases.iter().map(|base| (base.id, base.bytes)));
+            let before = at.checked_sub(1).and_then(|at| frames.get(at));
+            if let Some(patch) = before.filter(|_| patch::is_patched(before, &frame.bases)) {
+                report.patch_chunks += patch.chunks.len() as u64;
+                report.patch_bytes += u64::from(patch.plain_bytes());
+                report.patch_bytes_stored += u64::from(patch.sealed_bytes);
             }
         }
-    })?;
-    if let Some(error) = failure {
-        return Err(error.into());
     }
     report.base_chunks = bases.len() as u64;
     report.base_bytes = bases.values().map(|bytes| u64::from(*bytes)).sum();

@@ -89,6 +89,12 @@ impl PackBuilder {
         Ok(())
     }
 
+    /// What was added so far.
+    #[must_use]
+    pub fn frames(&self) -> &[FrameDescription] {
+        &self.frames
+    }
+
     /// True when nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -249,7 +249,7 @@ impl<'a> Ingest<'a> {
             let patch_bytes = frames.iter().map(|frame| frame.stored.len()).sum::<usize>();
             let stored = match &attempt.copies {
                 Some(copies) => {
-                    let besides = (listing, patch_bytes, attempt.days);
+                    let besides = (listing, patch_bytes, attempt.days());
                     codec.encode_copied(&attempt.plain, &attempt.prefix, copies, besides)?
                 }
                 None => codec.encode_based(&attempt.plain, &attempt.prefix, listing)?,
