@@ -140,7 +140,7 @@ fn the_independent_reader_restores_what_patches_hold() {
         let target = lab.path(&format!("target-{from_packs}"));
         let id = days[3].0.id.to_hex();
         reader::restore(&place, ["--key-file", &key], &id, &target, from_packs);
-        assert_same(&path, &inside(&target, &path));
+        assert_same(&source, &inside(&target, &source));
     }
 }
 
