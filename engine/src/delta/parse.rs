@@ -266,7 +266,7 @@ mod tests {
         for (kind, at, bytes) in pieces {
             let at = at % bases.len();
             match kind % 4 {
-                0 => content.extend(noise(*bytes, *at as u64)),
+                0 => content.extend(noise(*bytes, at as u64)),
                 1 => content.extend(b"| 0 |".repeat(bytes / 5)),
                 _ => content.extend_from_slice(&bases[at..(at + bytes * 4).min(bases.len())]),
             }
@@ -343,6 +343,6 @@ mod tests {
         assert_eq!(new, [10_000..10_251, 50_000..50_001]);
         assert_eq!(unexplained(&found, content.len(), 300, 100), [10_000..10_251]);
         assert_eq!(unexplained(&[], 50, 300, 1), [0..50]);
-        assert_eq!(unexplained(&[], 0, 300, 1), []);
+        assert!(unexplained(&[], 0, 300, 1).is_empty());
     }
 }
