@@ -23,7 +23,7 @@ const SOUND_MAX: usize = 1 << 20;
 pub struct Confirmer<'a> {
     repository: &'a Repository,
     catalog: &'a Catalog,
-    /// What this session wrote it has compared already.
+    /// What this session wrote without bases it has compared already.
     session: SessionId,
     /// The reader used last, and the namespace it reads for.
     reader: Option<(WriterId, ChunkReader<'a>)>,
@@ -108,7 +108,9 @@ impl<'a> Confirmer<'a> {
             _ => self.repository.chunk_reader(namespace)?,
         };
         let outcome = self.catalog.pack(place.pack).and_then(|pack| {
-            if pack.session == self.session { Ok(()) } else { reader.check_at(id, place) }
+            // Another collection may have taken the base, wherever this session had put it.
+            let own = pack.session == self.session && !place.based;
+            if own { Ok(()) } else { reader.check_at(id, place) }
         });
         self.reader = Some((namespace, reader));
         match outcome {

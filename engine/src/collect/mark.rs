@@ -32,6 +32,8 @@ pub struct Marked<'a> {
     /// Packs that were found damaged: they stay while anything in them is needed, and every copy of
     /// that is kept.
     pub doubtful: HashSet<PackNumber>,
+    /// Frames whose bases are gone: what is needed of them is kept elsewhere.
+    broken: HashSet<(PackNumber, u32)>,
 }
 
 /// Marks everything that these snapshots reach.
@@ -56,6 +58,7 @@ pub fn mark<'a>(
         bytes_held: 0,
         orphans: HashSet::new(),
         doubtful: doubtful.clone(),
+        broken: HashSet::new(),
     };
     let mut order = snapshots.iter().collect::<Vec<_>>();
     // Acknowledged ones first, so that what others may lack is never passed over for their sake.
@@ -233,13 +236,15 @@ impl Marked<'_> {
     }
 
     /// Whether a trusted copy of a chunk is kept, or copied, because it is marked; one in a pack that
-    /// was found damaged does not count.
+    /// was found damaged, or in a frame that has lost a base, does not count.
     ///
     /// # Errors
     /// Failures of the cache.
     pub fn has_trusted(&mut self, id: ChunkId) -> Result<bool, Error> {
         for place in self.catalog.copies(id, NAMESPACE_TRUSTED)? {
-            if !self.doubtful.contains(&place.pack) && self.is_live(&place)? {
+            let doubtful = self.doubtful.contains(&place.pack)
+                || self.broken.contains(&(place.pack, place.frame_number));
+            if !doubtful && self.is_live(&place)? {
                 return Ok(true);
             }
         }
@@ -374,6 +379,7 @@ impl Marked<'_> {
         frame: u32,
         base: ChunkId,
     ) -> Result<(), Error> {
+        self.broken.insert((pack, frame));
         let frames = self.catalog.frames(pack)?;
         let mut position = 0;
         for (number, description) in (0_u32..).zip(&frames) {
