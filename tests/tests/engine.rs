@@ -6,6 +6,8 @@ mod access;
 mod changing;
 #[path = "engine/collect.rs"]
 mod collect;
+#[path = "engine/copies.rs"]
+mod copies;
 #[path = "engine/crash.rs"]
 mod crash;
 #[path = "engine/damage.rs"]
@@ -28,5 +30,7 @@ mod reader;
 mod resume;
 #[path = "engine/retention.rs"]
 mod retention;
+#[path = "engine/simulate.rs"]
+mod simulate;
 #[path = "engine/together.rs"]
 mod together;
