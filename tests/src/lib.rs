@@ -14,10 +14,12 @@
 //! repeats it.
 
 pub mod compare;
+pub mod contents;
 pub mod craft;
 pub mod damage;
 pub mod frozen;
 pub mod garbage;
+pub mod ground;
 pub mod lab;
 pub mod odd;
 pub mod powercut;

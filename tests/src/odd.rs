@@ -11,6 +11,8 @@ use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
+use crate::lab::alone;
+
 /// Something to be done once.
 pub type Act = Box<dyn FnOnce() + Send>;
 
@@ -59,8 +61,9 @@ impl<S: Store> Odd<S> {
         Self { keeps: true, ..self }
     }
 
-    /// Before the first call of which `when` is true something is done, in a thread of its own: a
-    /// worker that waits takes up other work meanwhile.
+    /// Before the first call of which `when` is true something is done, by a thread of its own. Whoever
+    /// calls should be [`alone`] too: of two workers that share work, one that waits here would keep what
+    /// the other takes up.
     #[must_use]
     pub fn before(
         self,
@@ -79,7 +82,7 @@ impl<S: Store> Odd<S> {
     fn call(&self, kind: CallKind, name: Option<&ObjectName>) {
         let act = (self.when)(kind, name).then(|| self.act.lock().take()).flatten();
         if let Some(act) = act {
-            std::thread::spawn(act).join().expect("it is done");
+            std::thread::spawn(|| alone(act)).join().expect("it is done");
         }
     }
 }

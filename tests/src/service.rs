@@ -213,10 +213,7 @@ impl Toll {
     /// Calls that went wrong, listings among them.
     #[must_use]
     pub fn strikes(&self) -> u64 {
-        self.of_actor.values().sum::<u64>()
-            + self.late
-            + self.listings
-            + self.versions.len() as u64
+        self.of_actor.values().sum::<u64>() + self.late + self.listings + self.versions.len() as u64
     }
 }
 
@@ -323,7 +320,8 @@ impl Service {
     pub fn catch_up(&self) -> Vec<Change> {
         let mut state = self.state.lock();
         let calls = state.calls;
-        let (due, rest) = std::mem::take(&mut state.later).into_iter().partition(|l| l.due <= calls);
+        let (due, rest) =
+            std::mem::take(&mut state.later).into_iter().partition(|l| l.due <= calls);
         state.later = rest;
         let due: Vec<Later> = due;
         state.toll.late += due.len() as u64;
@@ -361,7 +359,8 @@ impl Service {
     pub fn remove_torn(&self) {
         for name in &self.state.lock().toll.torn {
             let object = self.truth.get(name, u64::MAX).unwrap_or_default();
-            let whole = name.content_hash().is_none_or(|hash| *blake3::hash(&object).as_bytes() == hash);
+            let whole =
+                name.content_hash().is_none_or(|hash| *blake3::hash(&object).as_bytes() == hash);
             if !whole {
                 self.truth.delete(name).expect("it is deleted");
             }
@@ -504,26 +503,27 @@ impl Line {
 
 impl State {
     /// What happens to a call.
-    fn decide(&mut self, profile: Profile, kind: Kind, name: Option<&ObjectName>) -> Option<Strike> {
+    fn decide(
+        &mut self,
+        profile: Profile,
+        kind: Kind,
+        name: Option<&ObjectName>,
+    ) -> Option<Strike> {
         let seed = &mut self.seed;
         match (profile, kind) {
-            (Profile::Failing, _) => one_in(30, seed).then(|| {
-                if one_in(2, seed) { Strike::FailBefore } else { Strike::FailAfter }
-            }),
-            (Profile::Late, Kind::Put | Kind::Delete) => one_in(8, seed)
-                .then(|| if one_in(3, seed) { Strike::Late } else { Strike::Twice }),
-            (Profile::Flipping, Kind::Get) => {
-                one_in(30, seed).then(|| Strike::Flip(seed.next()))
+            (Profile::Failing, _) => one_in(30, seed)
+                .then(|| if one_in(2, seed) { Strike::FailBefore } else { Strike::FailAfter }),
+            (Profile::Late, Kind::Put | Kind::Delete) => {
+                one_in(8, seed).then(|| if one_in(3, seed) { Strike::Late } else { Strike::Twice })
             }
+            (Profile::Flipping, Kind::Get) => one_in(30, seed).then(|| Strike::Flip(seed.next())),
             (Profile::Losing, Kind::Put) => one_in(30, seed).then_some(Strike::Pretend),
             (Profile::Keeping, Kind::Delete) => one_in(3, seed).then_some(Strike::Pretend),
             (Profile::Locked, Kind::Delete) => {
                 let locked = name.is_some_and(|name| !matches!(name, ObjectName::Lease { .. }));
                 (locked && one_in(2, seed)).then_some(Strike::Refuse)
             }
-            (profile, Kind::Put) if profile.tears() => {
-                one_in(12, seed).then_some(Strike::Tear)
-            }
+            (profile, Kind::Put) if profile.tears() => one_in(12, seed).then_some(Strike::Tear),
             _ => None,
         }
     }

@@ -24,7 +24,7 @@ use cairn_format::names::{Folder, ObjectName};
 use cairn_format::record::ChunkerSettings;
 use parking_lot::Mutex;
 
-use crate::lab::{Lab, OWNER, TestClock, memory_folder, new_key, unlock};
+use crate::lab::{Lab, OWNER, TestClock, alone, memory_folder, new_key, unlock};
 use crate::seed::Seed;
 use crate::service::{Profile, Service};
 use crate::turns::{Change, TurnStore, Turns};
@@ -34,7 +34,7 @@ pub mod mutant;
 mod oracle;
 mod plan;
 
-use mutant::{Mutant, Tamper};
+use mutant::Mutant;
 use plan::{ActorPlan, Task, blob, plan};
 
 /// How often an actor does a task again that failed for what the service did.
@@ -205,12 +205,6 @@ fn clock_of(seed: u64) -> i64 {
     TestClock::START_MS + offset + i64::try_from(seed % 997).unwrap_or_default() * 1000
 }
 
-/// Runs `work` where everything is done by one thread, so that it is the same every time.
-fn alone<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    pool.expect("a thread").install(work)
-}
-
 /// Runs one simulation.
 ///
 /// # Errors
@@ -379,9 +373,7 @@ impl Scene {
             Task::Backup { job, blobs, stream } => self.back_up(repository, job, blobs, *stream),
             Task::Gc { max_dead, leases } => self.collect(repository, *max_dead, *leases),
             Task::Forget => {
-                if self.is(Mutant::Tamper(Tamper::NeededPack)) {
-                    self.lose_a_pack();
-                }
+                self.tamper_with_a_pack();
                 forget_oldest(repository.store()).map_err(Error::from)
             }
             Task::Read => self.read_all(repository),

@@ -2,6 +2,8 @@
 
 #[path = "engine/access.rs"]
 mod access;
+#[path = "engine/calls.rs"]
+mod calls;
 #[path = "engine/changing.rs"]
 mod changing;
 #[path = "engine/collect.rs"]
@@ -14,12 +16,16 @@ mod crash;
 mod damage;
 #[path = "engine/delta.rs"]
 mod delta;
+#[path = "engine/faults.rs"]
+mod faults;
 #[path = "engine/frozen.rs"]
 mod frozen;
 #[path = "engine/hostile.rs"]
 mod hostile;
 #[path = "engine/index.rs"]
 mod index;
+#[path = "engine/matrix.rs"]
+mod matrix;
 #[path = "engine/progress.rs"]
 mod progress;
 #[path = "engine/protocol.rs"]

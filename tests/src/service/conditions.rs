@@ -6,16 +6,21 @@ use std::sync::Arc;
 use cairn_engine::store::object::ObjectStore;
 use cairn_engine::store::options::TimeLimits;
 use opendal::raw::{
-    Layer, OpCopy, OpCreateDir, OpList, OpPresign, OpRead, OpRename, OpStat, OpWrite,
-    RpCreateDir, RpPresign, RpRename, RpStat, Service, ServiceInfo, Servicer, oio,
+    Layer, OpCopy, OpCreateDir, OpList, OpPresign, OpRead, OpRename, OpStat, OpWrite, RpCreateDir,
+    RpPresign, RpRename, RpStat, Service, ServiceInfo, Servicer, oio,
 };
 use opendal::{
-    Buffer, Capability, Error, ErrorKind, Metadata, MetadataBuilder, OperationContext, Operator, Result,
+    Buffer, Capability, Error, ErrorKind, Metadata, MetadataBuilder, OperationContext, Operator,
+    Result,
 };
 
 /// What becomes of the condition that no object of that name may be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
+    /// It is kept.
+    Kept,
+    /// It is kept, and listings lack everything.
+    Unlisted,
     /// The service knows no conditions.
     Unknown,
     /// It accepts the condition, and replaces what is there.
@@ -87,7 +92,9 @@ impl Service for Conditional {
 
     fn write(&self, context: &OperationContext, path: &str, how: OpWrite) -> Result<oio::Writer> {
         match self.condition {
-            Condition::Unknown => self.inner.write(context, path, how),
+            Condition::Kept | Condition::Unlisted | Condition::Unknown => {
+                self.inner.write(context, path, how)
+            }
             Condition::Ignored => self.inner.write(context, path, OpWrite::new()),
             Condition::SaysDone => {
                 let inner = self.inner.write(context, path, how)?;
@@ -101,7 +108,10 @@ impl Service for Conditional {
     }
 
     fn list(&self, context: &OperationContext, path: &str, how: OpList) -> Result<oio::Lister> {
-        self.inner.list(context, path, how)
+        match self.condition {
+            Condition::Unlisted => Ok(Box::new(Nothing)),
+            _ => self.inner.list(context, path, how),
+        }
     }
 
     fn copy(
@@ -131,6 +141,15 @@ impl Service for Conditional {
         how: OpPresign,
     ) -> Result<RpPresign> {
         self.inner.presign(context, path, how).await
+    }
+}
+
+/// A listing of nothing.
+struct Nothing;
+
+impl oio::List for Nothing {
+    async fn next(&mut self) -> Result<Option<oio::Entry>> {
+        Ok(None)
     }
 }
 

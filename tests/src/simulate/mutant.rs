@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cairn_engine::collect::Weakness;
 use cairn_engine::store::retry::{Guarded, Pacer, Policy};
 use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_format::envelope::HEADER_BYTES;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
@@ -38,14 +39,12 @@ pub enum Mutant {
 pub enum Careless {
     /// That a put failed.
     Puts,
-    /// That a deletion failed.
-    Deletes,
     /// That a listing broke off.
     Lists,
     /// That a listing repeats an entry: takes it for the end.
     Repeats,
-    /// That an object is there which it has deleted.
-    Proof,
+    /// That a deletion failed, and that an object is there still.
+    Deletions,
 }
 
 /// What happens to the objects besides.
@@ -53,6 +52,8 @@ pub enum Careless {
 pub enum Tamper {
     /// A pack is deleted that nobody has condemned.
     NeededPack,
+    /// A bit of such a pack is not what it was.
+    FlippedBit,
     /// After the last collection a pack that it deleted is there again.
     DeadPack,
     /// After the last collection the segments are gone.
@@ -79,11 +80,9 @@ impl Scene {
     /// An actor's way to the store.
     pub(super) fn way(&self, actor: &ActorPlan, store: &TurnStore) -> Arc<dyn Store> {
         let store: Arc<dyn Store> = match self.trial.mutant {
-            Some(Mutant::Careless(careless)) => Arc::new(Heedless {
-                inner: store.clone(),
-                careless,
-                deleted: Arc::default(),
-            }),
+            Some(Mutant::Careless(careless)) => {
+                Arc::new(Heedless { inner: store.clone(), careless, deleted: Arc::default() })
+            }
             _ => Arc::new(store.clone()),
         };
         if !actor.patient {
@@ -93,8 +92,12 @@ impl Scene {
         Arc::new(Guarded::with_pacer(store, policy, Arc::new(AtOnce)))
     }
 
-    /// Deletes a pack that nobody has condemned.
-    pub(super) fn lose_a_pack(&self) {
+    /// Deletes or damages a pack that nobody has condemned, before something is forgotten.
+    pub(super) fn tamper_with_a_pack(&self) {
+        let tamper = match self.trial.mutant {
+            Some(Mutant::Tamper(tamper @ (Tamper::NeededPack | Tamper::FlippedBit))) => tamper,
+            _ => return,
+        };
         let truth = self.service.truth();
         let owner = self.world.open(Arc::clone(&truth), OWNER, 8);
         let catalog = owner.catalog().expect("an index");
@@ -106,8 +109,15 @@ impl Scene {
             ControlFlow::Continue(())
         });
         looked.expect("packs");
-        if let Some(name) = found {
-            truth.delete(&name).expect("it is deleted");
+        let Some(name) = found else { return };
+        let Ok(data) = truth.get(&name, u64::MAX) else { return };
+        truth.delete(&name).expect("it is deleted");
+        if tamper == Tamper::FlippedBit {
+            let mut data = Vec::from(data);
+            if let Some(byte) = data.get_mut(HEADER_BYTES + 1) {
+                *byte ^= 1;
+            }
+            truth.put(&name, &data).expect("it is put");
         }
     }
 
@@ -125,7 +135,7 @@ impl Scene {
             names
         };
         let gone = match tamper {
-            Tamper::NeededPack => Vec::new(),
+            Tamper::NeededPack | Tamper::FlippedBit => Vec::new(),
             Tamper::DeadPack => {
                 if let Some((name, data)) = deleted.first() {
                     truth.put(name, data).expect("it is put");
@@ -152,7 +162,7 @@ struct Heedless {
 
 impl Heedless {
     fn overlooks(&self, name: &ObjectName) -> bool {
-        self.careless == Careless::Proof && self.deleted.lock().contains(name)
+        self.careless == Careless::Deletions && self.deleted.lock().contains(name)
     }
 }
 
@@ -211,7 +221,7 @@ impl Store for Heedless {
         self.deleted.lock().insert(*name);
         match self.inner.delete(name) {
             Err(StoreError::Denied { .. } | StoreError::Unreachable { .. })
-                if self.careless == Careless::Deletes =>
+                if self.careless == Careless::Deletions =>
             {
                 Ok(())
             }

@@ -1,20 +1,17 @@
 //! The oracle: what must hold of the store at any time.
 
-use std::collections::BTreeMap;
-
 use cairn_engine::error::Error;
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::Repository;
 use cairn_engine::seal::envelope::data_key_fingerprint;
 use cairn_engine::store::StoreError;
-use cairn_engine::tree::reader::{self, Visit, Visitor};
 use cairn_format::envelope::HEADER_BYTES;
 use cairn_format::names::ObjectName;
 use cairn_format::receipt::Receipt;
-use cairn_format::tree::{Content, Entry, Extent, Node};
 
 use super::Scene;
 use super::mutant::Mutant;
+use crate::contents::contents;
 use crate::lab::OWNER;
 use crate::service::Profile;
 use crate::turns::Change;
@@ -25,10 +22,8 @@ impl Scene {
         match (name, change) {
             (ObjectName::Ack { snapshot, .. }, Change::Delete) => {
                 // The deletion may have failed, or been for show.
-                let absent = matches!(
-                    self.service.truth().size(name),
-                    Err(StoreError::NotFound { .. })
-                );
+                let absent =
+                    matches!(self.service.truth().size(name), Err(StoreError::NotFound { .. }));
                 if absent {
                     self.forgotten.lock().insert(*snapshot);
                 }
@@ -65,7 +60,9 @@ impl Scene {
                     self.violation(format!("{name} is sealed with the data key of {other}"));
                 }
             }
-            Err(error) => self.violation(format!("{name} cannot be opened when it is put: {error}")),
+            Err(error) => {
+                self.violation(format!("{name} cannot be opened when it is put: {error}"))
+            }
         }
     }
 
@@ -153,40 +150,10 @@ impl Scene {
     }
 
     fn compare(&self, repository: &Repository, snapshot: &SnapshotInfo) -> Result<(), String> {
-        let nodes = repository.nodes(snapshot).map_err(|error| error.to_string())?;
-        let mut files = Files { found: BTreeMap::new() };
-        reader::walk(&nodes, &snapshot.record.root, &mut Vec::new(), &mut files)
-            .map_err(|error| error.to_string())?;
-        let mut contents = BTreeMap::new();
-        for (name, content) in files.found {
-            let mut ids = Vec::new();
-            reader::extents(&nodes, &content, &mut |_, extent| {
-                if let Extent::Chunk { id, .. } = extent {
-                    ids.push(id);
-                }
-                Ok(())
-            })
-            .map_err(|error| error.to_string())?;
-            let chunks = repository.data_chunks(snapshot, &ids).map_err(|e| e.to_string())?;
-            contents.insert(name, chunks.concat());
-        }
+        let found = contents(repository, snapshot)?;
         match self.expected.lock().get(&snapshot.record.job) {
-            Some(expected) if *expected != contents => Err("its files differ".to_owned()),
+            Some(expected) if *expected != found => Err("its files differ".to_owned()),
             _ => Ok(()),
         }
-    }
-}
-
-struct Files {
-    found: BTreeMap<String, Content>,
-}
-
-impl Visitor for Files {
-    fn entry(&mut self, _: &[u8], entry: &Entry) -> Result<Visit, Error> {
-        if let Node::File(content) = &entry.node {
-            let name = String::from_utf8_lossy(&entry.name).into_owned();
-            self.found.insert(name, content.clone());
-        }
-        Ok(Visit::Descend)
     }
 }

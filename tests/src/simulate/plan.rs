@@ -77,7 +77,13 @@ pub(super) fn plan(seed: &mut Seed) -> Vec<ActorPlan> {
         });
         let tasks = tasks.collect();
         let key = if seed.below(3) == 0 { WRITER } else { OWNER };
-        actors.push(ActorPlan { key, tasks, warm: seed.below(2) == 0, crash: None, patient: false });
+        actors.push(ActorPlan {
+            key,
+            tasks,
+            warm: seed.below(2) == 0,
+            crash: None,
+            patient: false,
+        });
     }
     for _ in 0..1 + seed.below(2) {
         let tasks = (0..1 + seed.below(2)).map(|_| Task::Gc {
@@ -86,7 +92,13 @@ pub(super) fn plan(seed: &mut Seed) -> Vec<ActorPlan> {
         });
         let tasks = tasks.collect();
         let key = if seed.below(2) == 0 { MAINTAINER } else { OWNER };
-        actors.push(ActorPlan { key, tasks, warm: seed.below(2) == 0, crash: None, patient: false });
+        actors.push(ActorPlan {
+            key,
+            tasks,
+            warm: seed.below(2) == 0,
+            crash: None,
+            patient: false,
+        });
     }
     let tasks = (0..1 + seed.below(3)).map(|_| Task::Forget).collect();
     actors.push(ActorPlan { key: OWNER, tasks, warm: true, crash: None, patient: false });

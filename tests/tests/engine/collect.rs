@@ -17,7 +17,9 @@ use cairn_format::pack::{ChunkRef, Codec};
 use cairn_tests::compare::{assert_same_tree, look};
 use cairn_tests::craft::{Craft, compress_against, entry, file};
 use cairn_tests::garbage::{Scene, everything, forget, pack_bytes, packs};
-use cairn_tests::lab::{Lab, TestClock, back_up, copy_of, inside, new_key, object, select, verify_full};
+use cairn_tests::lab::{
+    Lab, TestClock, alone, back_up, copy_of, inside, new_key, object, select, verify_full,
+};
 use cairn_tests::odd::Odd;
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
@@ -314,7 +316,7 @@ fn nothing_is_stored_against_what_is_condemned() {
         let report = back_up(&maker, &source).expect("a backup");
         *made.lock() = report.snapshot;
     });
-    scene.collect(&store, "collector").expect("it collects");
+    alone(|| scene.collect(&store, "collector")).expect("it collects");
     let newest = newest.lock().take().expect("a backup was made meanwhile");
     let reader = scene.lab.open(&scene.store, "reader");
     let (target, _) = scene.lab.restore(&reader, &newest, false).expect("it restores");

@@ -111,3 +111,114 @@ fn a_condition_that_is_ignored_loses_nothing() {
 fn a_put_that_lies_about_its_condition_loses_nothing() {
     simulate(Profile::LiesAboutCondition, SEEDS_OF_PROFILES);
 }
+
+/// Services that do not keep their word about listings may hold no home copy (SPEC section 12). Without
+/// collections nothing is lost there either, and beside collections much is: what this rests on is
+/// needed.
+fn rests_on_listings(profile: Profile) {
+    assert!(!profile.keeps_its_word());
+    let world = Arc::new(World::new());
+    let mut all = Course::default();
+    for seed in 0..SEEDS_OF_PROFILES {
+        let trial = Trial { collects: false, ..Trial::new(seed, profile) };
+        match run(&world, &trial) {
+            Ok(course) => all.add(&course),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    assert!(all.strikes > 0 && all.snapshots > 0, "{all:?}");
+    is_noticed(None, profile, "is lost");
+}
+
+#[test]
+fn listings_that_lag_are_what_no_home_copy_may_have() {
+    rests_on_listings(Profile::Stale);
+}
+
+#[test]
+fn listings_that_lose_pages_are_what_no_home_copy_may_have() {
+    rests_on_listings(Profile::PagesLost);
+}
+
+/// What is weakened makes some seed show a violation that says so.
+fn is_noticed(mutant: impl Into<Option<Mutant>>, profile: Profile, word: &str) {
+    let (world, mutant) = (Arc::new(World::new()), mutant.into());
+    let noticed = (0..SEEDS_OF_MUTANTS).find_map(|seed| {
+        let violation = run(&world, &Trial { mutant, ..Trial::new(seed, profile) }).err()?;
+        violation.contains(word).then_some((seed, violation))
+    });
+    let what = format!("{mutant:?}, {}", profile.name());
+    let (seed, violation) = noticed.unwrap_or_else(|| panic!("{what}: no seed shows it"));
+    say(&format!("{what}: noticed by seed {seed}: {violation}"));
+}
+
+#[test]
+fn a_writer_that_does_not_look_again_is_noticed() {
+    is_noticed(Mutant::Protocol(Weakness::Precheck), Profile::Strong, "is lost");
+}
+
+#[test]
+fn a_collection_that_does_not_list_snapshots_again_is_noticed() {
+    is_noticed(Mutant::Protocol(Weakness::NoResweep), Profile::Strong, "is lost");
+}
+
+#[test]
+fn a_collection_that_does_not_list_tombs_again_is_noticed() {
+    is_noticed(Mutant::Protocol(Weakness::StaleTombs), Profile::Strong, "is lost");
+}
+
+#[test]
+fn a_weakened_protocol_is_noticed_on_services_that_are_late() {
+    is_noticed(Mutant::Protocol(Weakness::Precheck), Profile::Late, "is lost");
+}
+
+#[test]
+fn an_engine_that_ignores_failed_puts_is_noticed() {
+    let ignores = Mutant::Careless(Careless::Puts);
+    for profile in [
+        Profile::Failing,
+        Profile::Torn,
+        Profile::Unconditional,
+        Profile::IgnoresCondition,
+        Profile::LiesAboutCondition,
+    ] {
+        is_noticed(ignores, profile, "is lost");
+    }
+}
+
+#[test]
+fn an_engine_that_takes_part_of_a_listing_for_all_of_it_is_noticed() {
+    is_noticed(Mutant::Careless(Careless::Lists), Profile::ListsBreak, "is lost");
+    is_noticed(Mutant::Careless(Careless::Repeats), Profile::Unordered, "");
+}
+
+#[test]
+fn an_engine_that_takes_deletions_for_done_is_noticed() {
+    for profile in [Profile::Keeping, Profile::Locked] {
+        is_noticed(Mutant::Careless(Careless::Deletions), profile, "and it is there");
+    }
+}
+
+#[test]
+fn losses_of_the_service_are_noticed() {
+    is_noticed(Mutant::CountsLosses, Profile::Losing, "is lost");
+}
+
+#[test]
+fn keys_that_are_used_twice_are_noticed() {
+    is_noticed(Mutant::RepeatedRandom, Profile::Strong, "with the data key of");
+}
+
+#[test]
+fn tampering_with_what_is_there_is_noticed() {
+    for (tamper, word) in [
+        (Tamper::NeededPack, "is lost"),
+        (Tamper::FlippedBit, "is lost"),
+        (Tamper::DeadPack, "still holds the dead chunk"),
+        (Tamper::Segments, "no segment names pack"),
+        (Tamper::Receipts, "no receipt says"),
+        (Tamper::Reported, "it was reported done"),
+    ] {
+        is_noticed(Mutant::Tamper(tamper), Profile::Strong, word);
+    }
+}
