@@ -213,6 +213,15 @@ impl Lab {
         Repository::open(Arc::new(store.clone()), &unlock(key), &context)
     }
 
+    /// Opens a repository with a key and an index in memory: as a host that knows nothing.
+    ///
+    /// # Errors
+    /// Those of [`Repository::open`].
+    pub fn open_alone(&self, store: Arc<dyn Store>, key: &str) -> Result<Repository, Error> {
+        let context = Context { cache_dir: PathBuf::new(), ..self.context.clone() };
+        Repository::open(store, &unlock(key), &context)
+    }
+
     /// Restores a snapshot into a new folder; returns the folder and the report.
     ///
     /// # Errors
@@ -232,6 +241,16 @@ impl Lab {
             RestoreOptions { keep_going, ..RestoreOptions::new(snapshot.clone(), target.clone()) };
         restore::run(repository, &options).map(|report| (target, report))
     }
+}
+
+/// Does something by one thread of its own: the same every time, and without taking up the work of
+/// others where it waits for them.
+///
+/// # Panics
+/// When there can be no further thread.
+pub fn alone<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.expect("a thread").install(work)
 }
 
 /// Backs up one path as the job `job`.

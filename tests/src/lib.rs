@@ -1,8 +1,8 @@
 //! Test kit: surroundings that depend on nothing of this machine, trees to back up, a comparison
 //! that overlooks nothing a restore promises, damage, and the real `cairn` program as a process.
 //!
-//! `simulate` lets writers and collections work on one store under a seed; `torture` lets real
-//! processes do so, and kills them.
+//! `simulate` lets writers and collections work on one store under a seed, on a `service` of any kind;
+//! `torture` lets real processes do so, and kills them.
 //!
 //! `powercut` is a disk whose power can be cut.
 //!
@@ -14,16 +14,21 @@
 //! repeats it.
 
 pub mod compare;
+pub mod contents;
 pub mod craft;
 pub mod damage;
 pub mod frozen;
+pub mod garbage;
+pub mod ground;
 pub mod lab;
+pub mod odd;
 pub mod powercut;
 pub mod process;
 pub mod protocol;
 pub mod reader;
 pub mod seed;
 pub mod servers;
+pub mod service;
 pub mod simulate;
 pub mod torture;
 pub mod tree;

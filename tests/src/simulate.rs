@@ -1,5 +1,6 @@
 //! Writers, collections and a forgetter at work on one repository, their store calls interleaved
-//! under a seed, with deaths; and an oracle that looks after every change that could lose something.
+//! under a seed, with deaths, on services of every kind; and an oracle that looks after every change
+//! that could lose something.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -7,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_engine::chunk::CHUNKER_DEFAULT;
-use cairn_engine::collect::Weakness;
 use cairn_engine::context::{Context, Silent};
 use cairn_engine::error::Error;
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
@@ -18,63 +18,28 @@ use cairn_engine::seal::SeededRandom;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::{Store, StoreError};
 use cairn_format::certificate::Role;
+use cairn_format::ids::SnapshotId;
 use cairn_format::limits::PACK_BYTES_MIN;
 use cairn_format::names::{Folder, ObjectName};
 use cairn_format::record::ChunkerSettings;
 use parking_lot::Mutex;
 
-use crate::lab::{Lab, OWNER, TestClock, copy_of, new_key, unlock};
-use crate::seed::{Seed, noise};
-use crate::turns::{Change, Crash, TurnStore, Turns};
+use crate::lab::{Lab, OWNER, TestClock, alone, memory_folder, new_key, unlock};
+use crate::seed::Seed;
+use crate::service::{Profile, Service};
+use crate::turns::{Change, TurnStore, Turns};
 
+mod end;
+pub mod mutant;
+mod needed;
 mod oracle;
+mod plan;
 
-/// Contents that sources are made of: few, so that writers share them.
-const BLOBS: u64 = 12;
-/// Calls within which an actor may die.
-const CRASH_CALLS_MAX: u64 = 90;
+use mutant::Mutant;
+use plan::{ActorPlan, Task, blob, plan};
 
-/// Contents that resemble each other, so that they are stored as what differs.
-const ALIKE: u64 = 3;
-/// Distance between the bytes in which they differ.
-const DIFFERENCE_EVERY: usize = 900;
-
-/// What a file of the simulation holds.
-fn blob(number: u64) -> Vec<u8> {
-    let family = number / ALIKE;
-    let bytes = if family.is_multiple_of(2) { 24_000 } else { 3_000 + 300 * family };
-    let mut content = noise(usize::try_from(bytes).unwrap_or_default(), family);
-    let own = noise(content.len(), BLOBS + number);
-    let apart = usize::try_from(number % ALIKE).unwrap_or_default() * DIFFERENCE_EVERY / 2;
-    if apart > 0 {
-        for (byte, own) in content.iter_mut().zip(own).skip(apart).step_by(DIFFERENCE_EVERY) {
-            *byte = own;
-        }
-    }
-    content
-}
-
-/// What one actor does.
-#[derive(Clone, Debug)]
-enum Task {
-    /// Backs up these blobs.
-    Backup { job: String, blobs: BTreeSet<u64>, stream: bool },
-    /// Collects.
-    Gc { max_dead: f64, leases: bool },
-    /// Forgets the oldest snapshot.
-    Forget,
-    /// Reads every acknowledged snapshot.
-    Read,
-}
-
-#[derive(Clone, Debug)]
-struct ActorPlan {
-    key: &'static str,
-    tasks: Vec<Task>,
-    /// Opens the repository once, or for every task.
-    warm: bool,
-    crash: Option<Crash>,
-}
+/// How often an actor does a task again that failed for what the service did.
+const ATTEMPTS_MAX: u64 = 3;
 
 /// A repository to start from; making it is the slow part.
 pub struct World {
@@ -87,11 +52,37 @@ const WRITER: &str = "writer";
 /// Name of the key that collects and cannot back up.
 const MAINTAINER: &str = "maintainer";
 
+/// One simulation.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    /// What everything follows from, but for the hashes of objects: sources lie in a folder of their
+    /// own, whose name and times are part of what is stored.
+    pub seed: u64,
+    /// The service.
+    pub profile: Profile,
+    /// Whether there are collections beside the writers.
+    pub collects: bool,
+    /// What is weakened on purpose.
+    pub mutant: Option<Mutant>,
+}
+
+impl Trial {
+    /// Everything as it should be, on a service of this profile.
+    #[must_use]
+    pub const fn new(seed: u64, profile: Profile) -> Self {
+        Self { seed, profile, collects: true, mutant: None }
+    }
+}
+
 /// How a run went.
 #[derive(Clone, Debug, Default)]
 pub struct Course {
     /// Store calls.
     pub calls: u64,
+    /// Calls that went wrong by the profile.
+    pub strikes: u64,
+    /// Tasks that failed for that.
+    pub failed: u64,
     /// Snapshots acknowledged at the end.
     pub snapshots: usize,
     /// Backups that were told that their packs were collected, and had to be run again.
@@ -110,12 +101,16 @@ pub struct Course {
     pub deleted: u64,
     /// Actors that died.
     pub deaths: u64,
+    /// Last collections that were stopped by what the service had done, until that was put right.
+    pub stopped: u64,
 }
 
 impl Course {
     /// Adds another run.
     pub fn add(&mut self, other: &Self) {
         self.calls += other.calls;
+        self.strikes += other.strikes;
+        self.failed += other.failed;
         self.snapshots += other.snapshots;
         self.turned_away += other.turned_away;
         self.repaired += other.repaired;
@@ -125,23 +120,32 @@ impl Course {
         self.rescued += other.rescued;
         self.deleted += other.deleted;
         self.deaths += other.deaths;
+        self.stopped += other.stopped;
     }
 }
 
 /// What all actors of a run share.
 struct Scene {
     world: Arc<World>,
-    store: MemoryStore,
-    seed: u64,
+    service: Service,
+    trial: Trial,
+    actors: Vec<ActorPlan>,
+    /// For the keys.
+    owner: Repository,
     expected: Mutex<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
+    /// Snapshots that backups reported done.
+    reported: Mutex<BTreeMap<SnapshotId, String>>,
+    /// Snapshots whose acknowledgement was deleted.
+    forgotten: Mutex<BTreeSet<SnapshotId>>,
+    /// Data keys of objects that were put.
+    data_keys: Mutex<BTreeMap<[u8; 32], ObjectName>>,
     violations: Mutex<Vec<String>>,
     course: Mutex<Course>,
-    weakness: Option<Weakness>,
     folder: PathBuf,
 }
 
 impl World {
-    /// A repository with two snapshots of which parts are shared, made by two hosts.
+    /// A repository with three keys.
     ///
     /// # Panics
     /// When that fails.
@@ -202,102 +206,68 @@ fn clock_of(seed: u64) -> i64 {
     TestClock::START_MS + offset + i64::try_from(seed % 997).unwrap_or_default() * 1000
 }
 
-/// A folder whose path is the same in every run of a seed, since paths are part of what is stored.
-fn sources_folder(lab: &Lab, number: u64, weakness: Option<Weakness>) -> PathBuf {
-    let name = match weakness {
-        None => format!("cairn-simulation-{number}"),
-        Some(weakness) => format!("cairn-simulation-{weakness:?}-{number}"),
-    };
-    let memory = Path::new("/dev/shm");
-    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let fixed = parent.join(&name);
-    if std::fs::create_dir(&fixed).is_ok() { fixed } else { lab.path(&name) }
-}
-
-/// Runs `work` where everything is done by one thread, so that it is the same every time.
-fn alone<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    pool.expect("a thread").install(work)
-}
-
-fn plan(seed: &mut Seed) -> Vec<ActorPlan> {
-    let mut actors = Vec::new();
-    let some = |seed: &mut Seed| {
-        let count = 1 + seed.below(5);
-        (0..count).map(|_| seed.below(BLOBS)).collect::<BTreeSet<u64>>()
-    };
-    for number in 0..1 + seed.below(3) {
-        let tasks = (0..1 + seed.below(3)).map(|round| Task::Backup {
-            job: format!("writer-{number}-{round}"),
-            blobs: some(seed),
-            stream: seed.below(4) == 0,
-        });
-        let tasks = tasks.collect();
-        let key = if seed.below(3) == 0 { WRITER } else { OWNER };
-        actors.push(ActorPlan { key, tasks, warm: seed.below(2) == 0, crash: None });
-    }
-    for _ in 0..1 + seed.below(2) {
-        let tasks = (0..1 + seed.below(2)).map(|_| Task::Gc {
-            max_dead: if seed.below(3) == 0 { 30.0 } else { 0.0 },
-            leases: seed.below(6) == 0,
-        });
-        let tasks = tasks.collect();
-        let key = if seed.below(2) == 0 { MAINTAINER } else { OWNER };
-        actors.push(ActorPlan { key, tasks, warm: seed.below(2) == 0, crash: None });
-    }
-    let tasks = (0..1 + seed.below(3)).map(|_| Task::Forget).collect();
-    actors.push(ActorPlan { key: OWNER, tasks, warm: true, crash: None });
-    if seed.below(2) == 0 {
-        let tasks = vec![Task::Read; 1 + usize::from(seed.below(2) == 0)];
-        actors.push(ActorPlan { key: OWNER, tasks, warm: true, crash: None });
-    }
-    let count = actors.len() as u64;
-    if seed.below(2) == 0 {
-        let victim = usize::try_from(seed.below(count)).unwrap_or_default();
-        let crash = Crash { call: seed.below(CRASH_CALLS_MAX), after: seed.below(2) == 0 };
-        if let Some(victim) = actors.get_mut(victim) {
-            victim.crash = Some(crash);
-        }
-    }
-    actors
-}
-
 /// Runs one simulation.
 ///
 /// # Errors
-/// What was violated.
-pub fn run(world: &Arc<World>, number: u64, weakness: Option<Weakness>) -> Result<Course, String> {
-    let mut seed = Seed::of(number);
+/// What was violated, and where all calls are written down.
+///
+/// # Panics
+/// When there is no room for temporary files.
+pub fn run(world: &Arc<World>, trial: &Trial) -> Result<Course, String> {
+    let mut seed = Seed::of(trial.seed);
     // SplitMix64 of neighbouring seeds is not alike, but its first numbers are spent here anyway.
-    let _first = seed.next();
-    let folder = sources_folder(&world.lab, number, weakness);
+    let service_seed = seed.next();
+    let folder = memory_folder().map_or_else(tempfile::tempdir, Ok).expect("a folder");
+    let mut actors = plan(&mut seed);
+    if !trial.collects {
+        actors.retain(|actor| !actor.collects());
+    }
+    let service = Service::new(&world.store, trial.profile, service_seed);
     let scene = Arc::new(Scene {
         world: Arc::clone(world),
-        store: copy_of(&world.store),
-        seed: number,
+        owner: world.open(service.truth(), OWNER, 4),
+        service,
+        trial: *trial,
+        actors,
         expected: Mutex::default(),
+        reported: Mutex::default(),
+        forgotten: Mutex::default(),
+        data_keys: Mutex::default(),
         violations: Mutex::default(),
         course: Mutex::default(),
-        weakness,
-        folder: folder.clone(),
+        folder: folder.path().to_owned(),
     });
-    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     scene.prepare(&mut seed);
-    let actors = plan(&mut seed);
-    let turns = Turns::new(seed.next(), actors.len());
-    play(&scene, &actors, &turns);
+    let turns = Turns::new(seed.next(), scene.actors.len());
+    play(&scene, &turns);
     let outcome = alone(|| scene.judge());
-    let _left = std::fs::remove_dir_all(&folder);
-    let violations = scene.violations.lock().clone();
-    match (violations.first(), outcome) {
-        (Some(violation), _) => Err(format!("seed {number}: {violation}; {actors:?}")),
-        (None, Err(violation)) => Err(format!("seed {number}: {violation}; {actors:?}")),
-        (None, Ok(())) => {
-            let mut course = scene.course.lock().clone();
-            course.calls = (0..actors.len()).map(|actor| turns.calls(actor)).sum();
-            Ok(course)
+    let violation = scene.violations.lock().first().cloned().or(outcome.err());
+    if let Some(violation) = violation {
+        let Trial { seed, profile, .. } = trial;
+        let mut told = format!("profile {}, seed {seed}: {violation}", profile.name());
+        if trial.mutant.is_none() {
+            let path = std::env::temp_dir()
+                .join(format!("cairn-simulation-{}-{seed}.calls", profile.name()));
+            let trace = format!("{:#?}\n{}", scene.actors, turns.trace());
+            if std::fs::write(&path, trace).is_ok() {
+                told = format!("{told}; calls: {}", path.display());
+            }
         }
+        return Err(told);
     }
+    let mut course = scene.course.lock().clone();
+    course.calls = (0..scene.actors.len()).map(|actor| turns.calls(actor)).sum();
+    course.strikes = scene.service.toll().strikes();
+    Ok(course)
+}
+
+/// What an error means.
+enum Verdict {
+    /// It is what must happen.
+    Right,
+    /// The service is the cause: it is tried again.
+    Trouble,
+    Wrong,
 }
 
 impl Scene {
@@ -310,7 +280,7 @@ impl Scene {
         alone(|| {
             let rounds = 1 + seed.below(3);
             let hosts = (0..2).map(|host| {
-                self.world.open(Arc::new(self.store.clone()), OWNER, self.seed ^ (host + 1) << 40)
+                self.world.open(self.service.truth(), OWNER, self.trial.seed ^ (host + 1) << 40)
             });
             let hosts = hosts.collect::<Vec<_>>();
             for host in &hosts {
@@ -318,12 +288,9 @@ impl Scene {
             }
             for round in 0..rounds {
                 for (number, host) in hosts.iter().enumerate() {
-                    let blobs = (0..1 + seed.below(6)).map(|_| seed.below(BLOBS)).collect();
+                    let blobs = (0..1 + seed.below(6)).map(|_| seed.below(plan::BLOBS)).collect();
                     let job = format!("before-{number}-{round}");
-                    let task = Task::Backup { job, blobs, stream: false };
-                    if let Task::Backup { job, blobs, stream } = &task {
-                        self.back_up(host, job, blobs, *stream).expect("a backup alone");
-                    }
+                    self.back_up(host, &job, &blobs, false).expect("a backup alone");
                 }
             }
         });
@@ -331,14 +298,15 @@ impl Scene {
 
     fn act(&self, number: usize, actor: &ActorPlan, store: &TurnStore, turns: &Turns) {
         let mut open: Option<Repository> = None;
-        let seed = self.seed ^ ((number as u64 + 3) << 48);
+        let seed = self.trial.seed ^ ((number as u64 + 3) << 48);
         for (round, task) in actor.tasks.iter().enumerate() {
-            // Twice: once more after a death.
-            for attempt in 0..2_u64 {
+            // More than once: after a death, and after failures of the service.
+            for attempt in 0..ATTEMPTS_MAX {
                 let salt = seed ^ ((round as u64 + 1) << 32) ^ (attempt << 24);
+                let salt = if self.is(Mutant::RepeatedRandom) { seed } else { salt };
                 let outcome = match open.take() {
                     Some(repository) => Ok(repository),
-                    None => self.world.try_open(Arc::new(store.clone()), actor.key, salt),
+                    None => self.world.try_open(self.way(actor, store), actor.key, salt),
                 };
                 let outcome = outcome.and_then(|repository| {
                     let outcome = self.perform(&repository, task);
@@ -349,62 +317,94 @@ impl Scene {
                 });
                 if turns.restart(number) {
                     self.course.lock().deaths += 1;
+                    if actor.patient {
+                        // Its index is lost with it; the other's is as if it were on disk.
+                        open = None;
+                    }
                     continue;
                 }
-                if let Err(error) = outcome {
-                    self.excuse(task, actor, &error);
+                let Err(error) = outcome else { break };
+                match self.excuse(number, task, &error) {
+                    Verdict::Right => break,
+                    Verdict::Trouble => self.course.lock().failed += 1,
+                    Verdict::Wrong => {
+                        let key = actor.key;
+                        self.violation(format!("{task:?} with {key} failed: {error} ({error:?})"));
+                        break;
+                    }
                 }
-                break;
             }
         }
     }
 
+    fn is(&self, mutant: Mutant) -> bool {
+        self.trial.mutant == Some(mutant)
+    }
+
+    /// Whether calls of an actor may fail for what the service did, to it or to others.
+    fn in_trouble(&self, actor: usize) -> bool {
+        let (toll, profile) = (self.service.toll(), self.service.profile());
+        match profile {
+            Profile::Strong | Profile::Unordered | Profile::Versioned | Profile::SoftDelete => {
+                false
+            }
+            _ if profile.strikes_one() => toll.of_actor.contains_key(&actor),
+            _ => toll.strikes() > 0,
+        }
+    }
+
     /// Errors that are right; all others are violations.
-    fn excuse(&self, task: &Task, actor: &ActorPlan, error: &Error) {
-        let right = match (task, error) {
+    fn excuse(&self, actor: usize, task: &Task, error: &Error) -> Verdict {
+        match (task, error) {
             (Task::Backup { .. }, Error::Condemned { .. }) => {
                 self.course.lock().turned_away += 1;
-                true
+                Verdict::Right
             }
             // The forgetter took it for the oldest as soon as it was acknowledged.
-            (Task::Backup { .. }, Error::Retention(RetentionError::Forgotten { .. })) => true,
-            _ => false,
-        };
-        if !right {
-            self.violation(format!(
-                "{task:?} with the key {} failed: {error} ({error:?})",
-                actor.key
-            ));
+            (Task::Backup { .. }, Error::Retention(RetentionError::Forgotten { .. })) => {
+                Verdict::Right
+            }
+            _ if self.in_trouble(actor) => Verdict::Trouble,
+            _ => Verdict::Wrong,
         }
     }
 
     fn perform(&self, repository: &Repository, task: &Task) -> Result<(), Error> {
         match task {
             Task::Backup { job, blobs, stream } => self.back_up(repository, job, blobs, *stream),
-            Task::Gc { max_dead, leases } => {
-                let report = gc::run(
-                    repository,
-                    &GcOptions {
-                        max_dead_percent: *max_dead,
-                        erase_within_ms: None,
-                        max_delete_percent: 100.0,
-                        honour_leases: *leases,
-                        weakness: self.weakness,
-                    },
-                )?;
-                let mut course = self.course.lock();
-                course.rescued += report.chunks_rescued;
-                course.rebased += report.chunks_rebased;
-                course.deleted += report.packs_deleted;
-                if !report.still_there.is_empty() || !report.damaged.is_empty() {
-                    drop(course);
-                    self.violation(format!("a collection reports {report:?}"));
-                }
-                Ok(())
+            Task::Gc { max_dead, leases } => self.collect(repository, *max_dead, *leases),
+            Task::Forget => {
+                self.tamper_with_a_pack();
+                forget_oldest(repository.store()).map_err(Error::from)
             }
-            Task::Forget => forget_oldest(repository.store()).map_err(Error::from),
             Task::Read => self.read_all(repository),
         }
+    }
+
+    fn collect(&self, repository: &Repository, max_dead: f64, leases: bool) -> Result<(), Error> {
+        let weakness = match self.trial.mutant {
+            Some(Mutant::Protocol(weakness)) => Some(weakness),
+            _ => None,
+        };
+        let options = GcOptions {
+            max_dead_percent: max_dead,
+            max_delete_percent: 100.0,
+            honour_leases: leases,
+            weakness,
+            ..GcOptions::default()
+        };
+        let report = gc::run(repository, &options)?;
+        let mut course = self.course.lock();
+        course.rescued += report.chunks_rescued;
+        course.rebased += report.chunks_rebased;
+        course.deleted += report.packs_deleted;
+        drop(course);
+        let odd = !report.still_there.is_empty() || !report.damaged.is_empty();
+        let toll = self.service.toll();
+        if odd && toll.of_actor.is_empty() && toll.late == 0 {
+            self.violation(format!("a collection reports {report:?}"));
+        }
+        Ok(())
     }
 
     fn back_up(
@@ -431,8 +431,13 @@ impl Scene {
         };
         self.expected.lock().insert(job.to_owned(), files);
         let mut options = BackupOptions::new(job, sources);
-        options.weakness = self.weakness;
+        if let Some(Mutant::Protocol(weakness)) = self.trial.mutant {
+            options.weakness = Some(weakness);
+        }
         let report = backup::run(repository, options)?;
+        if let Some(snapshot) = report.snapshot {
+            self.reported.lock().insert(snapshot.id, job.to_owned());
+        }
         let mut course = self.course.lock();
         course.repaired += report.chunks_repaired;
         course.repeats += report.repeats;
@@ -442,17 +447,17 @@ impl Scene {
 }
 
 /// Lets all actors work at once.
-fn play(scene: &Arc<Scene>, actors: &[ActorPlan], turns: &Arc<Turns>) {
-    for (number, actor) in actors.iter().enumerate() {
+fn play(scene: &Arc<Scene>, turns: &Arc<Turns>) {
+    for (number, actor) in scene.actors.iter().enumerate() {
         if let Some(crash) = actor.crash {
             turns.crash(number, crash);
         }
     }
     std::thread::scope(|threads| {
-        for (number, actor) in actors.iter().enumerate() {
+        for (number, actor) in scene.actors.iter().enumerate() {
             let (turns, scene) = (Arc::clone(turns), Arc::clone(scene));
             let store = TurnStore {
-                inner: scene.store.clone(),
+                line: scene.service.line(number),
                 turns: Arc::clone(&turns),
                 actor: number,
                 watch: watcher(&scene),
@@ -476,15 +481,16 @@ fn play(scene: &Arc<Scene>, actors: &[ActorPlan], turns: &Arc<Turns>) {
 fn watcher(scene: &Arc<Scene>) -> Arc<crate::turns::Watch> {
     let scene = Arc::clone(scene);
     Arc::new(move |name, change| {
+        scene.note(name, change);
         let matters = matches!(
             (name, change),
-            (ObjectName::Pack(..), Change::Delete) | (ObjectName::Ack { .. }, Change::Put)
+            (ObjectName::Pack(..), Change::Delete) | (ObjectName::Ack { .. }, Change::Put(_))
         );
         if matters {
             // In a thread of its own: a worker that waits takes up other work, which would wait for
             // the turn that this one has.
             std::thread::scope(|threads| {
-                threads.spawn(|| scene.look(&format!("after {change:?} of {name}")));
+                threads.spawn(|| scene.look(&format!("after {change} of {name}")));
             });
         }
     })
@@ -506,9 +512,11 @@ fn write_files(folder: &Path, files: &BTreeMap<String, Vec<u8>>) {
             crate::tree::age(&path);
         }
     }
+    crate::tree::age(folder);
 }
 
-/// Forgets the oldest acknowledged snapshot: its acknowledgement first.
+/// Forgets the oldest acknowledged snapshot: its acknowledgement first, which must be gone before
+/// the record goes.
 fn forget_oldest(store: &dyn Store) -> Result<(), StoreError> {
     let mut acks = BTreeMap::new();
     store.list(Folder::Acks, &mut |name, _| {
@@ -529,7 +537,9 @@ fn forget_oldest(store: &dyn Store) -> Result<(), StoreError> {
     })?;
     if let Some((_, snapshot, ack)) = oldest {
         store.delete(&ack)?;
-        store.delete(&snapshot)?;
+        if matches!(store.size(&ack), Err(StoreError::NotFound { .. })) {
+            store.delete(&snapshot)?;
+        }
     }
     Ok(())
 }

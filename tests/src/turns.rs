@@ -1,4 +1,4 @@
-//! Lets actors share a store call by call, in an order that follows from a seed: at each call the
+//! Lets actors share a service call by call, in an order that follows from a seed: at each call the
 //! turn goes to another actor or stays. What an actor does between calls is its own.
 
 use std::fmt;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_engine::store::error::Place;
-use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::{Condvar, Mutex};
 
 use crate::seed::Seed;
+use crate::service::Line;
 
 /// One in so many turns puts an actor to sleep for a while.
 const SLEEP_ONE_IN: u64 = 40;
@@ -44,16 +44,14 @@ struct State {
     calls: u64,
     /// How many of four turns stay where they are.
     stay: u64,
+    /// Every call so far.
+    trace: String,
 }
-
-/// The variable that has every call told, for whoever looks into a violation.
-const TRACE_VARIABLE: &str = "CAIRN_TRACE";
 
 /// Hands out turns.
 pub struct Turns {
     state: Mutex<State>,
     changed: Condvar,
-    trace: bool,
 }
 
 impl fmt::Debug for Turns {
@@ -68,6 +66,8 @@ enum Order {
     Go,
     Die(u64),
     GoAndDie(u64),
+    /// It died before.
+    Dead(u64),
 }
 
 impl Turns {
@@ -78,9 +78,9 @@ impl Turns {
         let current = usize::try_from(seed.below(actors.max(1) as u64)).unwrap_or_default();
         let stay = seed.below(4);
         let actors = (0..actors).map(|_| Actor::default()).collect();
-        let state = State { seed, actors, current, busy: false, calls: 0, stay };
-        let trace = std::env::var_os(TRACE_VARIABLE).is_some();
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), trace })
+        let trace = String::new();
+        let state = State { seed, actors, current, busy: false, calls: 0, stay, trace };
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Lets an actor die at a call of its own.
@@ -103,6 +103,18 @@ impl Turns {
     #[must_use]
     pub fn calls(&self, actor: usize) -> u64 {
         self.state.lock().actors.get(actor).map_or(0, |actor| actor.calls)
+    }
+
+    /// Every call so far, one in a line, for whoever looks into a violation.
+    #[must_use]
+    pub fn trace(&self) -> String {
+        self.state.lock().trace.clone()
+    }
+
+    fn note(&self, line: &str) {
+        let trace = &mut self.state.lock().trace;
+        trace.push_str(line);
+        trace.push('\n');
     }
 
     /// The actor makes no more calls.
@@ -128,7 +140,7 @@ impl Turns {
         let call = own.calls;
         own.calls += 1;
         if own.dead {
-            return Order::Die(call);
+            return Order::Dead(call);
         }
         match own.crash {
             Some(crash) if crash.call == call => {
@@ -173,23 +185,32 @@ impl State {
     }
 }
 
-/// Is told of every call that changed the store, while nobody else has the turn.
-pub type Watch = dyn Fn(&ObjectName, Change) + Send + Sync;
+/// Is told of every call that changed what is there, while nobody else has the turn.
+pub type Watch = dyn Fn(&ObjectName, &Change) + Send + Sync;
 
-/// How a call changed the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a call changed what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// An object was put.
-    Put,
+    /// These bytes were put, or were to be put by a process that died.
+    Put(Bytes),
     /// An object was deleted.
     Delete,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Put(_) => "a put",
+            Self::Delete => "a deletion",
+        })
+    }
 }
 
 /// One actor's way to the store.
 #[derive(Clone)]
 pub struct TurnStore {
-    /// The store that all share.
-    pub inner: MemoryStore,
+    /// Its way to the service that all share.
+    pub line: Line,
     /// Who has the turn.
     pub turns: Arc<Turns>,
     /// This actor.
@@ -204,22 +225,34 @@ impl fmt::Debug for TurnStore {
     }
 }
 
+/// What a call would change.
+type Changing<'a> = Option<(&'a ObjectName, Change)>;
+
 impl TurnStore {
     fn turn<T>(
         &self,
         what: fmt::Arguments<'_>,
-        changed: Option<(&ObjectName, Change)>,
+        changing: Changing<'_>,
         call: impl FnOnce() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let order = self.turns.enter(self.actor);
-        if self.turns.trace {
-            crate::say(&format!("actor {} {order:?}: {what}", self.actor));
+        for (name, put) in self.line.service().catch_up() {
+            let change = put.map_or(Change::Delete, Change::Put);
+            self.turns.note(&format!("late: {change} of {name}"));
+            (self.watch)(&name, &change);
         }
         let outcome = match order {
-            Order::Die(number) => Err(crashed(number)),
+            Order::Dead(number) => Err(crashed(number)),
+            Order::Die(number) => {
+                if let Some((name, Change::Put(data))) = &changing {
+                    self.line.service().die_putting(name, data);
+                }
+                Err(crashed(number))
+            }
             Order::Go | Order::GoAndDie(_) => {
                 let outcome = call();
-                if let (Ok(_), Some((name, change))) = (&outcome, changed) {
+                // Also of one that failed: it may have been carried out.
+                if let Some((name, change)) = &changing {
                     (self.watch)(name, change);
                 }
                 match order {
@@ -228,6 +261,8 @@ impl TurnStore {
                 }
             }
         };
+        let failed = outcome.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
+        self.turns.note(&format!("actor {} {order:?}: {what}{failed}", self.actor));
         self.turns.leave();
         outcome
     }
@@ -239,40 +274,39 @@ fn crashed(call: u64) -> StoreError {
 
 impl Store for TurnStore {
     fn location(&self) -> String {
-        self.inner.location()
+        self.line.location()
     }
 
     fn is_near(&self) -> bool {
-        self.inner.is_near()
+        self.line.is_near()
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
-        self.turn(format_args!("get {name}"), None, || self.inner.get(name, bytes_max))
+        self.turn(format_args!("get {name}"), None, || self.line.get(name, bytes_max))
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        self.turn(format_args!("get_range {name}"), None, || {
-            self.inner.get_range(name, offset, len)
+        self.turn(format_args!("get_range {name} {offset}+{len}"), None, || {
+            self.line.get_range(name, offset, len)
         })
     }
 
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.turn(format_args!("put {name}"), Some((name, Change::Put)), || {
-            self.inner.put(name, data)
-        })
+        let change = Change::Put(Bytes::copy_from_slice(data));
+        self.turn(format_args!("put {name}"), Some((name, change)), || self.line.put(name, data))
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.turn(format_args!("size {name}"), None, || self.inner.size(name))
+        self.turn(format_args!("size {name}"), None, || self.line.size(name))
     }
 
     fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        self.turn(format_args!("list {folder:?}"), None, || self.inner.list(folder, each))
+        self.turn(format_args!("list {folder:?}"), None, || self.line.list(folder, each))
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.turn(format_args!("delete {name}"), Some((name, Change::Delete)), || {
-            self.inner.delete(name)
+            self.line.delete(name)
         })
     }
 }

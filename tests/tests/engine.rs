@@ -2,22 +2,30 @@
 
 #[path = "engine/access.rs"]
 mod access;
+#[path = "engine/calls.rs"]
+mod calls;
 #[path = "engine/changing.rs"]
 mod changing;
 #[path = "engine/collect.rs"]
 mod collect;
+#[path = "engine/copies.rs"]
+mod copies;
 #[path = "engine/crash.rs"]
 mod crash;
 #[path = "engine/damage.rs"]
 mod damage;
 #[path = "engine/delta.rs"]
 mod delta;
+#[path = "engine/faults.rs"]
+mod faults;
 #[path = "engine/frozen.rs"]
 mod frozen;
 #[path = "engine/hostile.rs"]
 mod hostile;
 #[path = "engine/index.rs"]
 mod index;
+#[path = "engine/matrix.rs"]
+mod matrix;
 #[path = "engine/month.rs"]
 mod month;
 #[path = "engine/progress.rs"]
@@ -30,5 +38,7 @@ mod reader;
 mod resume;
 #[path = "engine/retention.rs"]
 mod retention;
+#[path = "engine/simulate.rs"]
+mod simulate;
 #[path = "engine/together.rs"]
 mod together;

@@ -106,6 +106,14 @@ impl<'a> HeldLease<'a> {
     }
 }
 
+/// Whether a lease has not run out. One that is dated further ahead than it may hold is by a clock that
+/// is wrong: it must not keep what is dead for years.
+fn holds(lease: &Lease, now_ms: i64) -> bool {
+    let ttl_ms = i64::try_from(lease.ttl_ms.min(LEASE_TTL_MS)).unwrap_or(i64::MAX);
+    let runs_out_ms = lease.renewed_ms.saturating_add(ttl_ms);
+    runs_out_ms > now_ms && lease.renewed_ms <= now_ms.saturating_add(ttl_ms)
+}
+
 /// Sessions whose leases have not run out by this host's clock. Leases that cannot be read are
 /// passed over: nothing depends on them.
 ///
@@ -122,8 +130,7 @@ pub fn sessions_at_work(vault: &Vault) -> Result<HashSet<SessionId>, Error> {
     for name in names {
         match read(vault, &name) {
             Ok(lease) => {
-                let ttl_ms = i64::try_from(lease.ttl_ms.min(LEASE_TTL_MS)).unwrap_or(i64::MAX);
-                if lease.renewed_ms.saturating_add(ttl_ms) > now_ms {
+                if holds(&lease, now_ms) {
                     found.insert(lease.session);
                 }
             }

@@ -149,6 +149,27 @@ pub fn adopt(repository: &Repository, catalog: &Catalog, survey: &mut Survey) ->
     catalog.find_condemned()
 }
 
+/// The packs in the store, among them every one that the index names and nobody has condemned. To be
+/// asked before anything is deleted: what takes its place may have been acknowledged and lost.
+///
+/// # Errors
+/// [`Error::LivenessUnknown`] when one is missing; failures of the store and the cache.
+pub fn require_present(
+    repository: &Repository,
+    catalog: &Catalog,
+) -> Result<BTreeMap<PackId, (PackKind, u64)>, Error> {
+    let vault = repository.vault();
+    for _ in 0..ROUNDS_MAX {
+        let mut survey = Survey { present: list_packs(vault)?, ..Survey::default() };
+        let Some(wrong) = check_packs(catalog, &mut survey)? else { return Ok(survey.present) };
+        catalog.sync_keeping(vault)?;
+        if !catalog.is_condemned(&wrong.pack) {
+            return Err(wrong.error);
+        }
+    }
+    Err(Error::PlaceStale)
+}
+
 /// Every pack that the index names is there, with its length; those found damaged or missing are
 /// noted.
 fn check_packs(catalog: &Catalog, survey: &mut Survey) -> Result<Option<Wrong>, Error> {

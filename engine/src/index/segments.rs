@@ -110,10 +110,11 @@ pub fn write(
     Ok(written)
 }
 
+/// What replaces other segments, or names packs that replace others, must be there before these go.
 fn put_segment(vault: &Vault, segment: &Segment) -> Result<SegmentId, Error> {
     let object = vault.seal_signed(Kind::Index, &segment.encode())?;
     let id = SegmentId::from_bytes(*blake3::hash(&object).as_bytes());
-    vault.store.put(&ObjectName::Index(id), &object)?;
+    vault.put_and_look(&ObjectName::Index(id), &object)?;
     Ok(id)
 }
 

@@ -21,7 +21,7 @@ use crate::collect::due::{Past, after, is_due};
 use crate::collect::lease::HeldLease;
 use crate::collect::mark::{Marked, mark};
 use crate::collect::receipt::read_chain;
-use crate::collect::survey::{Survey, list, list_snapshots, survey};
+use crate::collect::survey::{Survey, list, list_snapshots, require_present, survey};
 use crate::collect::sweep::{condemn, delete, rewrite_segments, still_listed, still_there};
 use crate::context::{Counter, Remark};
 use crate::error::Error;
@@ -441,10 +441,10 @@ impl Collection<'_> {
         }
         self.lease.renew();
         self.repository.monitor().stage("gc: deleting", None);
+        let present = require_present(self.repository, self.catalog)?;
         let rewritten = rewrite_segments(self.repository, self.catalog, &condemned)?;
         report.segments_written = rewritten.written;
         report.segments_removed = rewritten.removed.len() as u64;
-        let present = list_packs(vault)?;
         let mut names = Vec::new();
         for (id, (kind, bytes)) in present.iter().filter(|(id, _)| condemned.contains_key(*id)) {
             names.push(ObjectName::Pack(*kind, *id));

@@ -245,6 +245,17 @@ impl Opened {
     }
 }
 
+/// Test kit: tells data keys apart without showing them. Two objects of the same fingerprint are
+/// sealed with the same key, and so under the same nonces.
+///
+/// # Errors
+/// As [`Opened::open`].
+#[doc(hidden)]
+pub fn data_key_fingerprint(header: &[u8], keys: &dyn KeySource) -> Result<[u8; 32], SealError> {
+    let data_key = recover_data_key(&Header::parse(header)?, keys)?;
+    Ok(*kdf("cairn test kit: fingerprint of a data key", &[data_key.expose()]).expose())
+}
+
 /// The data key, after the commitment was compared.
 pub(super) fn recover_data_key(
     header: &Header,

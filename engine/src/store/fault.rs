@@ -33,6 +33,8 @@ pub enum Fault {
     },
     /// A put claims success, and nothing is there.
     LostPut,
+    /// A deletion claims success, and the object is there still.
+    LostDelete,
     /// What a get or ranged get returns differs in one bit.
     FlipBit {
         /// Which bit; taken modulo the number of bits returned.
@@ -209,7 +211,11 @@ impl Entered {
             }
             Course::Run
             | Course::Struck(
-                Fault::Full | Fault::TornPut { .. } | Fault::LostPut | Fault::FlipBit { .. },
+                Fault::Full
+                | Fault::TornPut { .. }
+                | Fault::LostPut
+                | Fault::LostDelete
+                | Fault::FlipBit { .. },
             ) => call(),
         }
     }
@@ -281,6 +287,10 @@ impl<S: Store> Store for FaultStore<S> {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.on_object(CallKind::Delete, name).run(|| self.inner.delete(name))
+        let entered = self.on_object(CallKind::Delete, name);
+        match entered.course {
+            Course::Struck(Fault::LostDelete) => Ok(()),
+            _ => entered.run(|| self.inner.delete(name)),
+        }
     }
 }

@@ -1,165 +1,29 @@
-//! Goal: collections lose nothing that an acknowledged snapshot needs and leave nothing that none
-//! needs, whatever else works at the same time, and wherever they die.
-//! Method: simulations under seeds (`cairn_tests::simulate`), each weakening of the protocol that
-//! must be caught, a death at every store call of a collection, and faults of the store.
+//! Goal: a collection takes what no snapshot needs and nothing else, says so, and stops where it
+//! cannot be told what is needed.
+//! Method: a repository in which much is dead (`cairn_tests::garbage`), damage, and faults of the store.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use cairn_engine::collect::Weakness;
-use cairn_engine::error::{Class, Error, Explain as _};
-use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
-use cairn_engine::ops::gc::{self, GcOptions, GcReport};
-use cairn_engine::ops::snapshots::{self, SnapshotInfo};
-use cairn_engine::repo::{Repository, keys};
+use cairn_engine::error::{Class, Explain as _};
+use cairn_engine::ops::gc::{self, GcOptions};
+use cairn_engine::ops::snapshots;
+use cairn_engine::repo::keys;
+use cairn_engine::store::Store as _;
 use cairn_engine::store::fault::{Fault, FaultStore, Plan};
-use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
-use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
 use cairn_format::certificate::Role;
-use cairn_format::names::{Folder, ObjectName, PackKind};
+use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::pack::{ChunkRef, Codec};
-use cairn_tests::compare::{Tree, assert_same_tree, look};
+use cairn_tests::compare::{assert_same_tree, look};
 use cairn_tests::craft::{Craft, compress_against, entry, file};
+use cairn_tests::garbage::{Scene, everything, forget, pack_bytes, packs};
 use cairn_tests::lab::{
-    Lab, OWNER, TestClock, back_up, copy_of, inside, new_key, object, select, verify_full,
+    Lab, TestClock, alone, back_up, copy_of, inside, new_key, object, select, verify_full,
 };
+use cairn_tests::odd::Odd;
 use cairn_tests::seed::noise;
-use cairn_tests::simulate::{Course, World, run};
 use cairn_tests::tree;
 use parking_lot::Mutex;
-
-/// Seeds that every run of the tests takes; `make simulate` takes as many as one likes.
-const SEEDS: u64 = 400;
-/// Seeds within which a weakened protocol must be found wrong.
-const SEEDS_OF_MUTANTS: u64 = 3_000;
-
-#[test]
-fn simulations_lose_nothing_and_leave_nothing() {
-    let world = Arc::new(World::new());
-    let mut all = Course::default();
-    for seed in 0..SEEDS {
-        match run(&world, seed, None) {
-            Ok(course) => all.add(&course),
-            Err(violation) => panic!("{violation}"),
-        }
-    }
-    // What the protocol is for must have happened, or nothing was tested.
-    cairn_tests::say(&format!("{SEEDS} seeds: {all:?}"));
-    assert!(all.deleted > 0 && all.rescued > 0 && all.repaired + all.repeats > 0);
-    assert!(all.deaths > 0 && all.deltas > 0 && all.rebased > 0);
-}
-
-fn is_caught(weakness: Weakness) {
-    let world = Arc::new(World::new());
-    let caught = (0..SEEDS_OF_MUTANTS).find_map(|seed| {
-        let violation = run(&world, seed, Some(weakness)).err()?;
-        violation.contains("is lost").then_some((seed, violation))
-    });
-    let (seed, violation) = caught.expect("no seed shows that the protocol is wrong");
-    cairn_tests::say(&format!("{weakness:?} is caught by seed {seed}: {violation}"));
-}
-
-#[test]
-fn a_writer_that_does_not_look_again_is_caught() {
-    is_caught(Weakness::Precheck);
-}
-
-#[test]
-fn a_collection_that_does_not_list_snapshots_again_is_caught() {
-    is_caught(Weakness::NoResweep);
-}
-
-#[test]
-fn a_collection_that_does_not_list_tombs_again_is_caught() {
-    is_caught(Weakness::StaleTombs);
-}
-
-/// A repository with two snapshots, of which the first is forgotten: much of it is dead.
-struct Scene {
-    lab: Lab,
-    store: MemoryStore,
-    source: PathBuf,
-    kept: SnapshotInfo,
-    tree: Tree,
-}
-
-impl Scene {
-    fn new(seed: u64) -> Self {
-        let lab = Lab::new(seed);
-        let store = lab.memory();
-        let source = lab.path("source");
-        tree::small(&source, 40, seed);
-        std::fs::write(source.join("going"), noise(900_000, seed ^ 1)).expect("a file");
-        std::fs::write(source.join("large"), noise(1_500_000, seed ^ 2)).expect("a file");
-        tree::settle(&source);
-        let repository = lab.open(&store, "maker");
-        let gone = back_up(&repository, &source).expect("a backup").snapshot.expect("a snapshot");
-        std::fs::remove_file(source.join("going")).expect("removed");
-        std::fs::write(source.join("text"), "other\n".repeat(4_000)).expect("a change");
-        tree::settle(&source);
-        let tree = look(&source);
-        let kept = back_up(&repository, &source).expect("a backup").snapshot.expect("a snapshot");
-        drop(repository);
-        forget(&store, &gone);
-        Self { lab, store, source, kept, tree }
-    }
-
-    /// The snapshot that was kept is there, whole, for a host that knows nothing.
-    fn assert_kept(&self, store: &MemoryStore, cache: &str) {
-        let repository = self.lab.open(store, cache);
-        let (target, report) =
-            self.lab.restore(&repository, &self.kept, false).expect("what is kept restores");
-        assert_eq!(report.failure_count, 0, "{:?}", report.failures);
-        assert_same_tree(&self.tree, &inside(&target, &self.source));
-        std::fs::remove_dir_all(target).expect("removed");
-        let found = verify_full(&repository);
-        assert!(found.findings.is_empty(), "{:?}", found.findings);
-        drop(repository);
-        let _none = std::fs::remove_dir_all(self.lab.cache(cache));
-    }
-
-    /// A collection of everything dead, on the way of `store`.
-    fn collect(
-        &self,
-        store: &(impl Store + Clone + 'static),
-        cache: &str,
-    ) -> Result<GcReport, Error> {
-        gc::run(&self.lab.try_open(store, OWNER, cache)?, &everything())
-    }
-}
-
-/// Options that let everything dead go.
-fn everything() -> GcOptions {
-    GcOptions { max_delete_percent: 100.0, honour_leases: false, ..GcOptions::default() }
-}
-
-/// Removes a snapshot as whoever forgets does: its acknowledgement first.
-fn forget(store: &MemoryStore, snapshot: &SnapshotInfo) {
-    let of = |name: &ObjectName| match name {
-        ObjectName::Ack { snapshot: id, .. } | ObjectName::Snapshot { id, .. } => {
-            *id == snapshot.id
-        }
-        _ => false,
-    };
-    let mut names = store.names().into_iter().filter(of).collect::<Vec<_>>();
-    names.sort_by_key(|name| matches!(name, ObjectName::Snapshot { .. }));
-    assert_eq!(names.len(), 2);
-    for name in names {
-        store.delete(&name).expect("deleted");
-    }
-}
-
-fn pack_bytes(store: &MemoryStore) -> usize {
-    let packs = store.names().into_iter().filter(|name| matches!(name, ObjectName::Pack(..)));
-    packs.map(|name| object(store, &name).len()).sum()
-}
-
-fn packs(store: &MemoryStore) -> BTreeSet<ObjectName> {
-    store.names().into_iter().filter(|name| matches!(name, ObjectName::Pack(..))).collect()
-}
 
 #[test]
 fn a_collection_frees_what_is_dead_and_says_so() {
@@ -179,39 +43,6 @@ fn a_collection_frees_what_is_dead_and_says_so() {
     assert_same_tree(&scene.tree, &inside(&target, &scene.source));
     let more = back_up(&maker, &scene.source).expect("a backup");
     assert_eq!(more.statistics.bytes_new, 0, "what was copied is found");
-}
-
-#[test]
-fn a_collection_that_dies_at_any_call_is_completed_by_the_next() {
-    let scene = Scene::new(62);
-    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
-    scene.collect(&recorded, "recorded").expect("it collects");
-    let calls = recorded.calls();
-    assert!(calls.iter().filter(|call| call.kind == CallKind::Delete).count() >= 3);
-    for (number, call) in calls.iter().enumerate() {
-        let mut faults = vec![Fault::Crash, Fault::FailBefore];
-        match call.kind {
-            CallKind::Put => faults.extend([Fault::CrashAfter, Fault::FailAfter, Fault::Full]),
-            CallKind::Delete => faults.extend([Fault::CrashAfter, Fault::FailAfter]),
-            _ => {}
-        }
-        for fault in faults {
-            let store = copy_of(&scene.store);
-            let cache = format!("cache-{number}-{fault:?}").replace([' ', '{', '}', ':'], "");
-            let faulty = FaultStore::new(store.clone(), Plan::new().at(number as u64, fault));
-            let _outcome = scene.collect(&faulty, &cache);
-            scene.assert_kept(&store, "fresh");
-            // By the host that died, or by another.
-            let next = if number % 2 == 0 { cache.as_str() } else { "other" };
-            scene.collect(&store, next).expect("the next collection completes");
-            scene.assert_kept(&store, "fresh");
-            let left = scene.collect(&store, "third").expect("it collects");
-            assert_eq!(left.packs_deleted, 0, "{fault:?} at {call:?} left something");
-            for used in [cache.as_str(), "other", "third"] {
-                let _none = std::fs::remove_dir_all(scene.lab.cache(used));
-            }
-        }
-    }
 }
 
 /// Every object that says what is needed, damaged in turn: nothing is deleted.
@@ -311,38 +142,10 @@ fn a_damaged_tomb_stops_collections_and_backups_but_no_restore() {
     scene.assert_kept(&scene.store, "four");
 }
 
-/// A store whose deletes say that they were done.
-#[derive(Clone, Debug)]
-struct Keeps(MemoryStore);
-
-impl Store for Keeps {
-    fn location(&self) -> String {
-        self.0.location()
-    }
-    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
-        self.0.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        self.0.get_range(name, offset, len)
-    }
-    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.0.put(name, data)
-    }
-    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.0.size(name)
-    }
-    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        self.0.list(folder, each)
-    }
-    fn delete(&self, _: &ObjectName) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_delete_that_lies_is_found_out_and_gets_no_receipt() {
     let scene = Scene::new(67);
-    let report = scene.collect(&Keeps(scene.store.clone()), "one").expect("it runs");
+    let report = scene.collect(&Odd::new(scene.store.clone()).keeping(), "one").expect("it runs");
     assert!(!report.still_there.is_empty() && report.receipts.is_empty(), "{report:?}");
     assert_eq!(report.packs_deleted, 0);
     // The next one, on a store that does as it says, completes it.
@@ -492,134 +295,8 @@ fn more_dead_than_likely_is_refused() {
     assert_eq!(packs(&scene.store), before);
 }
 
-/// One host finds damage, and what was damaged is stored anew. Another, which knows nothing of
-/// that, collects: of the copies it must keep one that can be read. Returns whether the snapshot is
-/// whole then.
-fn is_whole_after_healing(scene: &Scene, damaged: ObjectName, weakness: Option<Weakness>) -> bool {
-    let store = copy_of(&scene.store);
-    let mut bytes = object(&store, &damaged).to_vec();
-    bytes[192..].iter_mut().step_by(1000).for_each(|byte| *byte ^= 1);
-    store.overwrite(damaged, bytes.into());
-    let cache = |host: &str| format!("{host}-{damaged}-{weakness:?}").replace('/', "-");
-    let healer = scene.lab.open(&store, &cache("healer"));
-    let healing = heal(scene, &healer, &damaged);
-    drop(healer);
-    let stays = one_that_is_healed(scene, &store, &damaged, healing);
-    let collector = scene.lab.open(&store, &cache("collector"));
-    // Packs that are dead in part stay: nothing of them is read for being copied.
-    let options = GcOptions { weakness, max_dead_percent: 90.0, ..everything() };
-    let collected = gc::run(&collector, &options);
-    assert!(collected.is_ok() || weakness.is_some(), "{damaged}: {collected:?}");
-    drop(collector);
-    let reader = scene.lab.open(&store, &cache("reader"));
-    let Ok((target, report)) = scene.lab.restore(&reader, &stays, true) else { return false };
-    if report.failure_count > 0 || report.damage_count > 0 {
-        return false;
-    }
-    assert_same_tree(&scene.tree, &inside(&target, &scene.source));
-    true
-}
-
-/// Finds the damage, and backs up once more.
-fn heal(scene: &Scene, healer: &Repository, damaged: &ObjectName) -> SnapshotInfo {
-    assert!(!verify_full(healer).findings.is_empty(), "{damaged} was damaged");
-    let mut options = BackupOptions::new("job", vec![BackupSource::Path(scene.source.clone())]);
-    options.reread = true;
-    backup::run(healer, options).expect("a backup").snapshot.expect("a snapshot")
-}
-
-/// Forgets all but one of the snapshots that the damage concerned: of files every chunk is stored
-/// anew, so that the older one is whole; of folders those that have not changed since.
-fn one_that_is_healed(
-    scene: &Scene,
-    store: &MemoryStore,
-    damaged: &ObjectName,
-    healing: SnapshotInfo,
-) -> SnapshotInfo {
-    let (goes, stays) = match damaged {
-        ObjectName::Pack(PackKind::Tree, _) => (scene.kept.clone(), healing),
-        _ => (healing, scene.kept.clone()),
-    };
-    forget(store, &goes);
-    stays
-}
-
-#[test]
-fn of_several_copies_one_that_can_be_read_is_kept() {
-    let scene = Scene::new(67);
-    let mut lost = 0;
-    for damaged in packs(&scene.store) {
-        assert!(is_whole_after_healing(&scene, damaged, None), "{damaged}");
-        let weakened = is_whole_after_healing(&scene, damaged, Some(Weakness::UnreadCopies));
-        lost += usize::from(!weakened);
-    }
-    assert!(lost > 0, "a collection that reads no copies would not be noticed");
-}
-
-#[test]
-fn a_pack_that_verify_found_missing_and_that_was_healed_stops_no_collection() {
-    let scene = Scene::new(68);
-    for damaged in packs(&scene.store) {
-        let store = copy_of(&scene.store);
-        store.delete(&damaged).expect("deleted");
-        let cache = |host: &str| format!("{host}-{damaged}").replace('/', "-");
-        let host = scene.lab.open(&store, &cache("host"));
-        let healing = heal(&scene, &host, &damaged);
-        let stays = one_that_is_healed(&scene, &store, &damaged, healing);
-        gc::run(&host, &everything()).expect("it collects");
-        drop(host);
-        // Whoever knows nothing finds no word of the pack that is lost.
-        let other = scene.lab.open(&store, &cache("other"));
-        gc::run(&other, &everything()).expect("it collects");
-        assert!(verify_full(&other).findings.is_empty());
-        let (target, _) = scene.lab.restore(&other, &stays, false).expect("it restores");
-        assert_same_tree(&scene.tree, &inside(&target, &scene.source));
-    }
-}
-
-/// Something to be done once.
-type Act = Box<dyn FnOnce() + Send>;
-
-/// A store that does something before the first pack is deleted.
-#[derive(Clone)]
-struct BeforeDelete {
-    inner: MemoryStore,
-    act: Arc<Mutex<Option<Act>>>,
-}
-
-impl std::fmt::Debug for BeforeDelete {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("BeforeDelete")
-    }
-}
-
-impl Store for BeforeDelete {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
-        self.inner.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        self.inner.get_range(name, offset, len)
-    }
-    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.inner.put(name, data)
-    }
-    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.inner.size(name)
-    }
-    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        self.inner.list(folder, each)
-    }
-    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        let is_pack = matches!(name, ObjectName::Pack(..));
-        if let Some(act) = is_pack.then(|| self.act.lock().take()).flatten() {
-            // In a thread of its own: a worker that waits takes up other work meanwhile.
-            std::thread::spawn(act).join().expect("it acts");
-        }
-        self.inner.delete(name)
-    }
+fn is_pack_deletion(kind: CallKind, name: Option<&ObjectName>) -> bool {
+    kind == CallKind::Delete && matches!(name, Some(ObjectName::Pack(..)))
 }
 
 /// What a backup finds condemned when it begins was condemned by somebody who may have looked for
@@ -635,13 +312,11 @@ fn nothing_is_stored_against_what_is_condemned() {
     let (maker, source) = (scene.lab.open(&scene.store, "maker"), scene.source.clone());
     let newest = Arc::new(Mutex::new(None));
     let made = Arc::clone(&newest);
-    let act: Act = Box::new(move || {
+    let store = Odd::new(scene.store.clone()).before(is_pack_deletion, move || {
         let report = back_up(&maker, &source).expect("a backup");
         *made.lock() = report.snapshot;
     });
-    let act = Arc::new(Mutex::new(Some(act)));
-    let store = BeforeDelete { inner: scene.store.clone(), act };
-    scene.collect(&store, "collector").expect("it collects");
+    alone(|| scene.collect(&store, "collector")).expect("it collects");
     let newest = newest.lock().take().expect("a backup was made meanwhile");
     let reader = scene.lab.open(&scene.store, "reader");
     let (target, _) = scene.lab.restore(&reader, &newest, false).expect("it restores");

@@ -168,13 +168,16 @@ pub fn publish(
     let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
     let ack_name = ObjectName::Ack { snapshot: id, hash };
     vault.store.put(&ack_name, &object)?;
-    // If this process was paused for long, its snapshot may have been taken for an orphan.
-    if let Err(error) = vault.store.size(&name) {
-        if !matches!(error, StoreError::NotFound { .. }) {
-            return Err(error.into());
+    // If this process was paused for long, its snapshot may have been taken for an orphan; and what is
+    // not acknowledged is taken for one sooner or later.
+    for needed in [&ack_name, &name] {
+        if let Err(error) = vault.store.size(needed) {
+            if !matches!(error, StoreError::NotFound { .. }) {
+                return Err(error.into());
+            }
+            vault.store.delete(&ack_name)?;
+            return Err(RetentionError::Forgotten { snapshot: id }.into());
         }
-        vault.store.delete(&ack_name)?;
-        return Err(RetentionError::Forgotten { snapshot: id }.into());
     }
     let signer = vault.keys.signer()?;
     let snapshot = SnapshotInfo {

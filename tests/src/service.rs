@@ -1,0 +1,698 @@
+//! A store as services are: what it keeps, what its listings say, and which of its calls go wrong,
+//! under a seed. Several actors share it; who calls is part of the call.
+//!
+//! SPEC section 12 says what a home copy may be asked to promise. [`Profile::keeps_its_word`] says
+//! which profiles keep that promise, however badly their calls fare otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_engine::store::error::Place;
+use cairn_engine::store::memory::MemoryStore;
+use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_format::names::{Folder, ObjectName};
+use parking_lot::Mutex;
+
+use crate::lab::object;
+use crate::seed::Seed;
+
+pub mod conditions;
+
+use conditions::Condition;
+
+/// Calls of others that a stale listing may lack, at most.
+pub const STALE_CALLS_MAX: u64 = 60;
+/// Calls after which a late one is carried out, at most.
+const LATE_CALLS_MAX: u64 = 120;
+/// Times an entry is listed, at most, where listings repeat entries.
+const REPEATS_MAX: u64 = 3;
+
+/// What kind of service it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Profile {
+    /// Every call does what it says.
+    Strong,
+    /// Listings are in no order and repeat entries.
+    Unordered,
+    /// Calls fail, before or after they were carried out.
+    Failing,
+    /// Listings break off with an error.
+    ListsBreak,
+    /// Puts and deletions are carried out twice, the second time later, or late after they failed.
+    Late,
+    /// Gets return a flipped bit.
+    Flipping,
+    /// A put that fails, or whose process dies, leaves part of the object under its name.
+    Torn,
+    /// Puts are acknowledged and lost.
+    Losing,
+    /// Deletions are acknowledged and not carried out.
+    Keeping,
+    /// Objects are locked for a while: deletions are refused.
+    Locked,
+    /// Deleted and replaced objects stay as older versions.
+    Versioned,
+    /// Deleted objects can be brought back for a while; older versions are not to be listed.
+    SoftDelete,
+    /// There are no conditional puts.
+    Unconditional,
+    /// The condition of a put is ignored: it replaces what is there.
+    IgnoresCondition,
+    /// A conditional put says that it was done where another object is, and does nothing.
+    LiesAboutCondition,
+    /// Listings lack what others changed lately.
+    Stale,
+    /// Listings lack a part without saying so.
+    PagesLost,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::Strong,
+        Self::Unordered,
+        Self::Failing,
+        Self::ListsBreak,
+        Self::Late,
+        Self::Flipping,
+        Self::Torn,
+        Self::Losing,
+        Self::Keeping,
+        Self::Locked,
+        Self::Versioned,
+        Self::SoftDelete,
+        Self::Unconditional,
+        Self::IgnoresCondition,
+        Self::LiesAboutCondition,
+        Self::Stale,
+        Self::PagesLost,
+    ];
+
+    /// Its name on a command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strong => "strong",
+            Self::Unordered => "unordered",
+            Self::Failing => "failing",
+            Self::ListsBreak => "lists-break",
+            Self::Late => "late",
+            Self::Flipping => "flipping",
+            Self::Torn => "torn",
+            Self::Losing => "losing",
+            Self::Keeping => "keeping",
+            Self::Locked => "locked",
+            Self::Versioned => "versioned",
+            Self::SoftDelete => "soft-delete",
+            Self::Unconditional => "unconditional",
+            Self::IgnoresCondition => "ignores-condition",
+            Self::LiesAboutCondition => "lies-about-condition",
+            Self::Stale => "stale",
+            Self::PagesLost => "pages-lost",
+        }
+    }
+
+    /// The profile of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.name() == name)
+    }
+
+    /// Whether listings show what they must by SPEC section 12. Where they do not, the repository
+    /// may be no home copy: collections beside writers may lose data.
+    #[must_use]
+    pub const fn keeps_its_word(self) -> bool {
+        !matches!(self, Self::Stale | Self::PagesLost)
+    }
+
+    /// Whether calls of an actor may fail for what the service does to that actor alone.
+    #[must_use]
+    pub const fn strikes_one(self) -> bool {
+        matches!(self, Self::Failing | Self::ListsBreak | Self::Flipping)
+    }
+
+    /// What puts on a condition do; `None` where objects are kept in plain memory.
+    const fn condition(self) -> Option<Condition> {
+        match self {
+            Self::Unconditional => Some(Condition::Unknown),
+            Self::IgnoresCondition => Some(Condition::Ignored),
+            Self::LiesAboutCondition => Some(Condition::SaysDone),
+            _ => None,
+        }
+    }
+
+    /// Whether a put that fails leaves part of the object.
+    const fn tears(self) -> bool {
+        matches!(
+            self,
+            Self::Torn | Self::Unconditional | Self::IgnoresCondition | Self::LiesAboutCondition
+        )
+    }
+}
+
+/// What happens to one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strike {
+    /// It fails and has no effect.
+    FailBefore,
+    /// It is carried out, and fails.
+    FailAfter,
+    /// It fails, and is carried out later.
+    Late,
+    /// It is carried out now and once more later.
+    Twice,
+    /// It fails, and leaves part of the object.
+    Tear,
+    /// It succeeds without any effect.
+    Pretend,
+    /// What it returns differs in one bit.
+    Flip(u64),
+    /// It is refused.
+    Refuse,
+}
+
+/// A call that is carried out later.
+struct Later {
+    due: u64,
+    name: ObjectName,
+    /// `None`: it is deleted.
+    put: Option<Bytes>,
+}
+
+/// A change that listings may lack.
+struct Past {
+    call: u64,
+    actor: usize,
+    name: ObjectName,
+    /// Its size before, if it was there.
+    before: Option<u64>,
+}
+
+/// What went wrong so far.
+#[derive(Clone, Debug, Default)]
+pub struct Toll {
+    /// Calls of each actor that went wrong.
+    pub of_actor: BTreeMap<usize, u64>,
+    /// Calls that were carried out late or twice.
+    pub late: u64,
+    /// Objects that are there in part.
+    pub torn: BTreeSet<ObjectName>,
+    /// Objects that were acknowledged and are not there, and to whom.
+    pub lost: BTreeMap<ObjectName, (usize, Bytes)>,
+    /// Objects whose deletion was acknowledged and that are there.
+    pub kept: BTreeSet<ObjectName>,
+    /// Deleted objects of which a version is left.
+    pub versions: BTreeMap<ObjectName, Bytes>,
+    /// Listings that were not as they should be.
+    pub listings: u64,
+}
+
+impl Toll {
+    /// Calls that went wrong, listings among them.
+    #[must_use]
+    pub fn strikes(&self) -> u64 {
+        self.of_actor.values().sum::<u64>() + self.late + self.listings + self.versions.len() as u64
+    }
+}
+
+struct State {
+    seed: Seed,
+    calls: u64,
+    well: bool,
+    later: Vec<Later>,
+    past: Vec<Past>,
+    toll: Toll,
+}
+
+/// The service. Clones are the same one.
+#[derive(Clone)]
+pub struct Service {
+    profile: Profile,
+    /// How objects are reached.
+    way: Arc<dyn Store>,
+    /// What is there.
+    truth: Arc<dyn Store>,
+    state: Arc<Mutex<State>>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service({})", self.profile.name())
+    }
+}
+
+/// A change that a late call made.
+pub type Change = (ObjectName, Option<Bytes>);
+
+impl Service {
+    /// A service that holds these objects.
+    ///
+    /// # Panics
+    /// When opendal refuses to keep objects in memory.
+    #[must_use]
+    pub fn new(objects: &MemoryStore, profile: Profile, seed: u64) -> Self {
+        let (way, truth): (Arc<dyn Store>, Arc<dyn Store>) = match profile.condition() {
+            None => {
+                let memory = Arc::new(crate::lab::copy_of(objects));
+                (Arc::clone(&memory) as _, memory)
+            }
+            Some(condition) => {
+                let (way, truth) = conditions::services(condition);
+                for name in objects.names() {
+                    truth.put(&name, &object(objects, &name)).expect("it is put");
+                }
+                (Arc::new(way), Arc::new(truth))
+            }
+        };
+        let state = State {
+            seed: Seed::of(seed),
+            calls: 0,
+            well: false,
+            later: Vec::new(),
+            past: Vec::new(),
+            toll: Toll::default(),
+        };
+        Self { profile, way, truth, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Its profile.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// What is really there, reached without fault.
+    #[must_use]
+    pub fn truth(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.truth)
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn toll(&self) -> Toll {
+        self.state.lock().toll.clone()
+    }
+
+    /// One actor's way to it.
+    #[must_use]
+    pub fn line(&self, actor: usize) -> Line {
+        Line { service: self.clone(), actor }
+    }
+
+    /// Nothing goes wrong any more, and what is to be carried out late is carried out now.
+    ///
+    /// # Panics
+    /// When the objects cannot be changed.
+    pub fn get_well(&self) -> Vec<Change> {
+        let mut state = self.state.lock();
+        state.well = true;
+        state.calls = u64::MAX;
+        drop(state);
+        self.catch_up()
+    }
+
+    /// Carries out what is due; returns what changed. To be called before every call.
+    ///
+    /// # Panics
+    /// When the objects cannot be changed.
+    pub fn catch_up(&self) -> Vec<Change> {
+        let mut state = self.state.lock();
+        let calls = state.calls;
+        let (due, rest) =
+            std::mem::take(&mut state.later).into_iter().partition(|l| l.due <= calls);
+        state.later = rest;
+        let due: Vec<Later> = due;
+        state.toll.late += due.len() as u64;
+        for later in &due {
+            match &later.put {
+                Some(data) => {
+                    // Other bytes of that name, or nothing: it is there then.
+                    let _written = self.truth.put(&later.name, data);
+                }
+                None => self.truth.delete(&later.name).expect("it is deleted"),
+            }
+        }
+        due.into_iter().map(|later| (later.name, later.put)).collect()
+    }
+
+    /// The process that puts this dies in the middle of it.
+    pub fn die_putting(&self, name: &ObjectName, data: &[u8]) {
+        if self.profile.tears() && !self.state.lock().well {
+            self.tear(name, data);
+        }
+    }
+
+    fn tear(&self, name: &ObjectName, data: &[u8]) {
+        if self.truth.size(name).is_err() {
+            let half = data.get(..data.len() / 2).unwrap_or_default();
+            self.truth.put(name, half).expect("part of it is put");
+            self.state.lock().toll.torn.insert(*name);
+        }
+    }
+
+    /// Removes what is there in part, as whoever is told of it does.
+    ///
+    /// # Panics
+    /// When it cannot be deleted.
+    pub fn remove_torn(&self) {
+        for name in &self.state.lock().toll.torn {
+            let object = self.truth.get(name, u64::MAX).unwrap_or_default();
+            let whole =
+                name.content_hash().is_none_or(|hash| *blake3::hash(&object).as_bytes() == hash);
+            if !whole {
+                self.truth.delete(name).expect("it is deleted");
+            }
+        }
+    }
+
+    /// Does something while those lost objects are there whose loss `counts` not, by who put them.
+    ///
+    /// # Panics
+    /// When they cannot be put or deleted.
+    pub fn without_loss<T>(&self, counts: impl Fn(usize) -> bool, look: impl FnOnce() -> T) -> T {
+        let mut back = Vec::new();
+        for (name, (actor, data)) in self.toll().lost {
+            if !counts(actor) && self.truth.size(&name).is_err() {
+                self.truth.put(&name, &data).expect("it is put");
+                back.push(name);
+            }
+        }
+        let seen = look();
+        for name in back {
+            self.truth.delete(&name).expect("it is deleted");
+        }
+        seen
+    }
+
+    /// Brings back what was lost.
+    ///
+    /// # Panics
+    /// When it cannot be put.
+    pub fn bring_back(&self) {
+        for (name, (_, data)) in self.toll().lost {
+            self.truth.put(&name, &data).expect("it is put");
+        }
+    }
+}
+
+/// One actor's way to a service.
+#[derive(Clone, Debug)]
+pub struct Line {
+    service: Service,
+    actor: usize,
+}
+
+/// What kind of call it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Get,
+    Put,
+    Size,
+    List,
+    Delete,
+}
+
+impl Line {
+    /// The service.
+    #[must_use]
+    pub const fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Counts a call and decides what happens to it.
+    fn strike(&self, kind: Kind, name: Option<&ObjectName>) -> Option<Strike> {
+        let mut state = self.service.state.lock();
+        if state.well {
+            return None;
+        }
+        state.calls += 1;
+        let strike = state.decide(self.service.profile, kind, name)?;
+        *state.toll.of_actor.entry(self.actor).or_default() += 1;
+        Some(strike)
+    }
+
+    fn unreachable<T>(&self, name: &ObjectName) -> Result<T, StoreError> {
+        Err(StoreError::Unreachable {
+            place: Place::object(self.location(), name),
+            source: "simulated".into(),
+        })
+    }
+
+    /// Has it carried out later.
+    fn later(&self, name: &ObjectName, put: Option<&[u8]>) {
+        let mut state = self.service.state.lock();
+        let due = state.calls + 1 + state.seed.below(LATE_CALLS_MAX);
+        let put = put.map(Bytes::copy_from_slice);
+        state.later.push(Later { due, name: *name, put });
+    }
+
+    /// Notes a change for listings that lack it.
+    fn note(&self, name: &ObjectName) {
+        if self.service.profile != Profile::Stale {
+            return;
+        }
+        let before = self.service.truth.size(name).ok();
+        let mut state = self.service.state.lock();
+        let past = Past { call: state.calls, actor: self.actor, name: *name, before };
+        state.past.push(past);
+    }
+
+    fn put_now(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+        self.note(name);
+        self.service.way.put(name, data)
+    }
+
+    fn delete_now(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.note(name);
+        if matches!(self.service.profile, Profile::Versioned | Profile::SoftDelete)
+            && let Ok(data) = self.service.truth.get(name, u64::MAX)
+        {
+            self.service.state.lock().toll.versions.insert(*name, data);
+        }
+        self.service.way.delete(name)
+    }
+
+    /// What a listing would show, as far as the service tells; an error at its end if it breaks off.
+    fn entries(&self, folder: Folder) -> Result<(Vec<(ObjectName, u64)>, bool), StoreError> {
+        let mut entries = BTreeMap::new();
+        self.service.way.list(folder, &mut |name, bytes| {
+            entries.insert(name, bytes);
+            Ok(())
+        })?;
+        let mut state = self.service.state.lock();
+        if state.well {
+            return Ok((entries.into_iter().collect(), false));
+        }
+        let state = &mut *state;
+        match self.service.profile {
+            Profile::Stale => Ok((state.lag(self.actor, folder, entries), false)),
+            Profile::Unordered => Ok((state.shuffle(entries), false)),
+            Profile::PagesLost => Ok((state.lose_page(entries), false)),
+            Profile::ListsBreak if state.seed.below(12) == 0 => {
+                let len = entries.len() as u64;
+                let until = usize::try_from(state.seed.below(len + 1)).unwrap_or_default();
+                *state.toll.of_actor.entry(self.actor).or_default() += 1;
+                Ok((entries.into_iter().take(until).collect(), true))
+            }
+            _ => Ok((entries.into_iter().collect(), false)),
+        }
+    }
+}
+
+impl State {
+    /// What happens to a call.
+    fn decide(
+        &mut self,
+        profile: Profile,
+        kind: Kind,
+        name: Option<&ObjectName>,
+    ) -> Option<Strike> {
+        let seed = &mut self.seed;
+        match (profile, kind) {
+            (Profile::Failing, _) => one_in(30, seed)
+                .then(|| if one_in(2, seed) { Strike::FailBefore } else { Strike::FailAfter }),
+            (Profile::Late, Kind::Put | Kind::Delete) => {
+                one_in(8, seed).then(|| if one_in(3, seed) { Strike::Late } else { Strike::Twice })
+            }
+            (Profile::Flipping, Kind::Get) => one_in(30, seed).then(|| Strike::Flip(seed.next())),
+            (Profile::Losing, Kind::Put) => one_in(30, seed).then_some(Strike::Pretend),
+            (Profile::Keeping, Kind::Delete) => one_in(3, seed).then_some(Strike::Pretend),
+            (Profile::Locked, Kind::Delete) => {
+                let locked = name.is_some_and(|name| !matches!(name, ObjectName::Lease { .. }));
+                (locked && one_in(2, seed)).then_some(Strike::Refuse)
+            }
+            (profile, Kind::Put) if profile.tears() => one_in(12, seed).then_some(Strike::Tear),
+            _ => None,
+        }
+    }
+
+    /// A listing from before the latest changes of others.
+    fn lag(
+        &mut self,
+        actor: usize,
+        folder: Folder,
+        mut entries: BTreeMap<ObjectName, u64>,
+    ) -> Vec<(ObjectName, u64)> {
+        let since = self.calls.saturating_sub(self.seed.below(STALE_CALLS_MAX));
+        let mut lacks = false;
+        let unseen = self.past.iter().rev().take_while(|past| past.call > since);
+        let folder = Some(folder);
+        for past in unseen.filter(|past| past.actor != actor && past.name.folder() == folder) {
+            lacks = true;
+            match past.before {
+                Some(bytes) => entries.insert(past.name, bytes),
+                None => entries.remove(&past.name),
+            };
+        }
+        self.toll.listings += u64::from(lacks);
+        entries.into_iter().collect()
+    }
+
+    fn shuffle(&mut self, entries: BTreeMap<ObjectName, u64>) -> Vec<(ObjectName, u64)> {
+        let mut listed = Vec::new();
+        for entry in entries {
+            for _ in 0..1 + self.seed.below(REPEATS_MAX) {
+                let at = self.seed.below(listed.len() as u64 + 1);
+                listed.insert(usize::try_from(at).unwrap_or_default(), entry);
+            }
+        }
+        self.toll.listings += u64::from(listed.len() > 1);
+        listed
+    }
+
+    fn lose_page(&mut self, entries: BTreeMap<ObjectName, u64>) -> Vec<(ObjectName, u64)> {
+        let mut listed = entries.into_iter().collect::<Vec<_>>();
+        if !listed.is_empty() && self.seed.below(20) == 0 {
+            let len = listed.len() as u64;
+            let from = self.seed.below(len);
+            let to = from + 1 + self.seed.below(len - from);
+            let at = |number: u64| usize::try_from(number).unwrap_or_default();
+            listed.drain(at(from)..at(to));
+            self.toll.listings += 1;
+        }
+        listed
+    }
+}
+
+impl Store for Line {
+    fn location(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn is_near(&self) -> bool {
+        true
+    }
+
+    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
+        let strike = self.strike(Kind::Get, Some(name));
+        match strike {
+            Some(Strike::FailBefore | Strike::FailAfter) => self.unreachable(name),
+            _ => self.service.way.get(name, bytes_max).map(|data| flipped(data, strike)),
+        }
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+        let strike = self.strike(Kind::Get, Some(name));
+        match strike {
+            Some(Strike::FailBefore | Strike::FailAfter) => self.unreachable(name),
+            _ => self.service.way.get_range(name, offset, len).map(|data| flipped(data, strike)),
+        }
+    }
+
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+        match self.strike(Kind::Put, Some(name)) {
+            Some(Strike::FailBefore) => self.unreachable(name),
+            Some(Strike::FailAfter) => {
+                self.put_now(name, data)?;
+                self.unreachable(name)
+            }
+            Some(Strike::Late) => {
+                self.later(name, Some(data));
+                self.unreachable(name)
+            }
+            Some(Strike::Twice) => {
+                self.later(name, Some(data));
+                self.put_now(name, data)
+            }
+            Some(Strike::Tear) => {
+                self.service.tear(name, data);
+                self.unreachable(name)
+            }
+            Some(Strike::Pretend) => {
+                let data = Bytes::copy_from_slice(data);
+                self.service.state.lock().toll.lost.insert(*name, (self.actor, data));
+                Ok(Put::Written)
+            }
+            Some(Strike::Flip(_) | Strike::Refuse) | None => self.put_now(name, data),
+        }
+    }
+
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        match self.strike(Kind::Size, Some(name)) {
+            Some(Strike::FailBefore | Strike::FailAfter) => self.unreachable(name),
+            _ => self.service.way.size(name),
+        }
+    }
+
+    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
+        let failed = || StoreError::Unreachable {
+            place: Place::folder(self.location(), folder),
+            source: "simulated".into(),
+        };
+        if let Some(Strike::FailBefore | Strike::FailAfter) = self.strike(Kind::List, None) {
+            return Err(failed());
+        }
+        let (entries, breaks) = self.entries(folder)?;
+        let objects = entries.len() as u64;
+        for (name, bytes) in entries {
+            each(name, bytes)?;
+        }
+        if breaks { Err(failed()) } else { Ok(Listing { objects, foreign: 0 }) }
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        match self.strike(Kind::Delete, Some(name)) {
+            Some(Strike::FailBefore) => self.unreachable(name),
+            Some(Strike::FailAfter) => {
+                self.delete_now(name)?;
+                self.unreachable(name)
+            }
+            Some(Strike::Late) => {
+                self.later(name, None);
+                self.unreachable(name)
+            }
+            Some(Strike::Twice) => {
+                self.later(name, None);
+                self.delete_now(name)
+            }
+            Some(Strike::Pretend) => {
+                self.service.state.lock().toll.kept.insert(*name);
+                Ok(())
+            }
+            Some(Strike::Refuse) => Err(StoreError::Denied {
+                place: Place::object(self.location(), name),
+                source: "simulated: it is locked".into(),
+            }),
+            Some(Strike::Tear | Strike::Flip(_)) | None => self.delete_now(name),
+        }
+    }
+}
+
+fn one_in(count: u64, seed: &mut Seed) -> bool {
+    seed.below(count) == 0
+}
+
+fn flipped(data: Bytes, strike: Option<Strike>) -> Bytes {
+    let Some(Strike::Flip(bit)) = strike else { return data };
+    if data.is_empty() {
+        return data;
+    }
+    let mut data = Vec::from(data);
+    let bit = bit % (data.len() as u64 * 8);
+    if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| data.get_mut(at)) {
+        *byte ^= 1 << (bit % 8);
+    }
+    data.into()
+}

@@ -1,0 +1,231 @@
+//! What is weakened on purpose, so that tests can show that the simulator would notice: the protocol
+//! itself, an engine that does not listen to its store, and what is there behind everybody's back.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_engine::collect::Weakness;
+use cairn_engine::store::retry::{Guarded, Pacer, Policy};
+use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_format::envelope::HEADER_BYTES;
+use cairn_format::names::{Folder, ObjectName};
+use parking_lot::Mutex;
+
+use super::Scene;
+use super::plan::ActorPlan;
+use crate::lab::OWNER;
+use crate::turns::TurnStore;
+
+/// What is weakened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// The protocol of collection.
+    Protocol(Weakness),
+    /// How the engine takes what its store says.
+    Careless(Careless),
+    /// What is there.
+    Tamper(Tamper),
+    /// The random source begins anew with every process.
+    RepeatedRandom,
+    /// The oracle takes lost objects for lost, whoever was told that they are there.
+    CountsLosses,
+}
+
+/// What an engine might not listen to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Careless {
+    /// That a put failed.
+    Puts,
+    /// That a listing broke off.
+    Lists,
+    /// That a listing repeats an entry: takes it for the end.
+    Repeats,
+    /// That a deletion failed, and that an object is there still.
+    Deletions,
+}
+
+/// What happens to the objects besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tamper {
+    /// A pack is deleted that nobody has condemned.
+    NeededPack,
+    /// A bit of such a pack is not what it was.
+    FlippedBit,
+    /// After the last collection a pack that it deleted is there again.
+    DeadPack,
+    /// After the last collection the segments are gone.
+    Segments,
+    /// After the last collection the receipts are gone.
+    Receipts,
+    /// After the last collection a snapshot that was reported done is gone.
+    Reported,
+}
+
+/// Does not wait.
+#[derive(Debug)]
+struct AtOnce;
+
+impl Pacer for AtOnce {
+    fn pause(&self, _: Duration) {}
+
+    fn random(&self) -> u64 {
+        0
+    }
+}
+
+impl Scene {
+    /// An actor's way to the store.
+    pub(super) fn way(&self, actor: &ActorPlan, store: &TurnStore) -> Arc<dyn Store> {
+        let store: Arc<dyn Store> = match self.trial.mutant {
+            Some(Mutant::Careless(careless)) => {
+                Arc::new(Heedless { inner: store.clone(), careless, deleted: Arc::default() })
+            }
+            _ => Arc::new(store.clone()),
+        };
+        if !actor.patient {
+            return store;
+        }
+        let policy = Policy { attempts_max: 2, ..Policy::default() };
+        Arc::new(Guarded::with_pacer(store, policy, Arc::new(AtOnce)))
+    }
+
+    /// Deletes or damages a pack that nobody has condemned, before something is forgotten.
+    pub(super) fn tamper_with_a_pack(&self) {
+        let tamper = match self.trial.mutant {
+            Some(Mutant::Tamper(tamper @ (Tamper::NeededPack | Tamper::FlippedBit))) => tamper,
+            _ => return,
+        };
+        let truth = self.service.truth();
+        let owner = self.world.open(Arc::clone(&truth), OWNER, 8);
+        let catalog = owner.catalog().expect("an index");
+        let mut found = None;
+        let looked = catalog.index().for_each_pack(&mut |_, record, _| {
+            if !catalog.is_condemned(&record.id) {
+                found = Some(ObjectName::Pack(record.kind, record.id));
+            }
+            ControlFlow::Continue(())
+        });
+        looked.expect("packs");
+        let Some(name) = found else { return };
+        let Ok(data) = truth.get(&name, u64::MAX) else { return };
+        truth.delete(&name).expect("it is deleted");
+        if tamper == Tamper::FlippedBit {
+            let mut data = Vec::from(data);
+            if let Some(byte) = data.get_mut(HEADER_BYTES + 1) {
+                *byte ^= 1;
+            }
+            truth.put(&name, &data).expect("it is put");
+        }
+    }
+
+    /// What happens after the last collection.
+    pub(super) fn tamper(&self, deleted: &[(ObjectName, Bytes)]) {
+        let Some(Mutant::Tamper(tamper)) = self.trial.mutant else { return };
+        let truth = self.service.truth();
+        let all = |folder| {
+            let mut names = Vec::new();
+            let listed = truth.list(folder, &mut |name, _| {
+                names.push(name);
+                Ok(())
+            });
+            listed.expect("a list");
+            names
+        };
+        let gone = match tamper {
+            Tamper::NeededPack | Tamper::FlippedBit => Vec::new(),
+            Tamper::DeadPack => {
+                if let Some((name, data)) = deleted.first() {
+                    truth.put(name, data).expect("it is put");
+                }
+                Vec::new()
+            }
+            Tamper::Segments => all(Folder::Index),
+            Tamper::Receipts => all(Folder::Receipts),
+            Tamper::Reported => [all(Folder::Acks), all(Folder::Snapshots)].concat(),
+        };
+        for name in gone {
+            truth.delete(&name).expect("it is deleted");
+        }
+    }
+}
+
+/// What an engine would be that does not listen to its store.
+#[derive(Debug)]
+struct Heedless {
+    inner: TurnStore,
+    careless: Careless,
+    deleted: Arc<Mutex<BTreeSet<ObjectName>>>,
+}
+
+impl Heedless {
+    fn overlooks(&self, name: &ObjectName) -> bool {
+        self.careless == Careless::Deletions && self.deleted.lock().contains(name)
+    }
+}
+
+impl Store for Heedless {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn is_near(&self) -> bool {
+        self.inner.is_near()
+    }
+
+    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(name, bytes_max)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+        self.inner.get_range(name, offset, len)
+    }
+
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+        match self.inner.put(name, data) {
+            Err(StoreError::Unreachable { .. }) if self.careless == Careless::Puts => {
+                Ok(Put::Written)
+            }
+            answer => answer,
+        }
+    }
+
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        let answer = self.inner.size(name);
+        match (&answer, self.overlooks(name)) {
+            (Ok(_), true) => Err(StoreError::NotFound {
+                place: cairn_engine::store::error::Place::object("memory", name),
+            }),
+            _ => answer,
+        }
+    }
+
+    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
+        let mut seen = BTreeSet::new();
+        let mut ended = false;
+        let answer = self.inner.list(folder, &mut |name, bytes| {
+            ended |= self.careless == Careless::Repeats && !seen.insert(name);
+            if ended || self.overlooks(&name) { Ok(()) } else { each(name, bytes) }
+        });
+        match answer {
+            Err(StoreError::Unreachable { .. }) if self.careless == Careless::Lists => {
+                Ok(Listing::default())
+            }
+            answer => answer,
+        }
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.deleted.lock().insert(*name);
+        match self.inner.delete(name) {
+            Err(StoreError::Denied { .. } | StoreError::Unreachable { .. })
+                if self.careless == Careless::Deletions =>
+            {
+                Ok(())
+            }
+            answer => answer,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Goal: of several copies of what is needed one that can be read stays, whoever collects.
+//! Method: every pack damaged, or lost, in turn; found by one host, healed by a backup, and collected
+//! by a host that knows of neither.
+
+use cairn_engine::collect::Weakness;
+use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
+use cairn_engine::ops::gc::{self, GcOptions};
+use cairn_engine::ops::snapshots::SnapshotInfo;
+use cairn_engine::repo::Repository;
+use cairn_engine::store::Store as _;
+use cairn_engine::store::memory::MemoryStore;
+use cairn_format::names::{ObjectName, PackKind};
+use cairn_tests::compare::assert_same_tree;
+use cairn_tests::garbage::{Scene, everything, forget, packs};
+use cairn_tests::lab::{copy_of, inside, object, verify_full};
+
+/// One host finds damage, and what was damaged is stored anew. Another, which knows nothing of
+/// that, collects: of the copies it must keep one that can be read. Returns whether the snapshot is
+/// whole then.
+fn is_whole_after_healing(scene: &Scene, damaged: ObjectName, weakness: Option<Weakness>) -> bool {
+    let store = copy_of(&scene.store);
+    let mut bytes = object(&store, &damaged).to_vec();
+    bytes[192..].iter_mut().step_by(1000).for_each(|byte| *byte ^= 1);
+    store.overwrite(damaged, bytes.into());
+    let cache = |host: &str| format!("{host}-{damaged}-{weakness:?}").replace('/', "-");
+    let healer = scene.lab.open(&store, &cache("healer"));
+    let healing = heal(scene, &healer, &damaged);
+    drop(healer);
+    let stays = one_that_is_healed(scene, &store, &damaged, healing);
+    let collector = scene.lab.open(&store, &cache("collector"));
+    // Packs that are dead in part stay: nothing of them is read for being copied.
+    let options = GcOptions { weakness, max_dead_percent: 90.0, ..everything() };
+    let collected = gc::run(&collector, &options);
+    assert!(collected.is_ok() || weakness.is_some(), "{damaged}: {collected:?}");
+    drop(collector);
+    let reader = scene.lab.open(&store, &cache("reader"));
+    let Ok((target, report)) = scene.lab.restore(&reader, &stays, true) else { return false };
+    if report.failure_count > 0 || report.damage_count > 0 {
+        return false;
+    }
+    assert_same_tree(&scene.tree, &inside(&target, &scene.source));
+    true
+}
+
+/// Finds the damage, and backs up once more.
+fn heal(scene: &Scene, healer: &Repository, damaged: &ObjectName) -> SnapshotInfo {
+    assert!(!verify_full(healer).findings.is_empty(), "{damaged} was damaged");
+    let mut options = BackupOptions::new("job", vec![BackupSource::Path(scene.source.clone())]);
+    options.reread = true;
+    backup::run(healer, options).expect("a backup").snapshot.expect("a snapshot")
+}
+
+/// Forgets all but one of the snapshots that the damage concerned: of files every chunk is stored
+/// anew, so that the older one is whole; of folders those that have not changed since.
+fn one_that_is_healed(
+    scene: &Scene,
+    store: &MemoryStore,
+    damaged: &ObjectName,
+    healing: SnapshotInfo,
+) -> SnapshotInfo {
+    let (goes, stays) = match damaged {
+        ObjectName::Pack(PackKind::Tree, _) => (scene.kept.clone(), healing),
+        _ => (healing, scene.kept.clone()),
+    };
+    forget(store, &goes);
+    stays
+}
+
+#[test]
+fn of_several_copies_one_that_can_be_read_is_kept() {
+    let scene = Scene::new(67);
+    let mut lost = 0;
+    for damaged in packs(&scene.store) {
+        assert!(is_whole_after_healing(&scene, damaged, None), "{damaged}");
+        let weakened = is_whole_after_healing(&scene, damaged, Some(Weakness::UnreadCopies));
+        lost += usize::from(!weakened);
+    }
+    assert!(lost > 0, "a collection that reads no copies would not be noticed");
+}
+
+#[test]
+fn a_pack_that_verify_found_missing_and_that_was_healed_stops_no_collection() {
+    let scene = Scene::new(68);
+    for damaged in packs(&scene.store) {
+        let store = copy_of(&scene.store);
+        store.delete(&damaged).expect("deleted");
+        let cache = |host: &str| format!("{host}-{damaged}").replace('/', "-");
+        let host = scene.lab.open(&store, &cache("host"));
+        let healing = heal(&scene, &host, &damaged);
+        let stays = one_that_is_healed(&scene, &store, &damaged, healing);
+        gc::run(&host, &everything()).expect("it collects");
+        drop(host);
+        // Whoever knows nothing finds no word of the pack that is lost.
+        let other = scene.lab.open(&store, &cache("other"));
+        gc::run(&other, &everything()).expect("it collects");
+        assert!(verify_full(&other).findings.is_empty());
+        let (target, _) = scene.lab.restore(&other, &stays, false).expect("it restores");
+        assert_same_tree(&scene.tree, &inside(&target, &scene.source));
+    }
+}
