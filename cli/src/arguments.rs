@@ -595,6 +595,8 @@ pub enum Cache {
     Show,
     /// Delete the caches
     Clear(CacheClear),
+    /// Forget which copy was found at the place that --repo names: another one may be there now
+    ForgetPlace,
 }
 
 /// `cache clear`

@@ -7,13 +7,14 @@
 use std::borrow::Cow;
 
 use cairn_engine::context::Remark;
+use cairn_engine::index::local::CopyId;
 use cairn_engine::ops::forget::{Planned, Series};
 use cairn_engine::ops::snapshots::SnapshotInfo;
 use cairn_engine::ops::verify;
 use cairn_engine::repo::keys::SlotInfo;
 use cairn_engine::retention::{Reason, Simulated, Verdict};
 use cairn_format::hex;
-use cairn_format::ids::{RepositoryId, SnapshotId};
+use cairn_format::ids::SnapshotId;
 use cairn_format::tree::{Entry as TreeEntry, Node};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -513,20 +514,23 @@ impl<'a> From<&'a SlotInfo> for Key<'a> {
     }
 }
 
-/// The local cache of one repository.
+/// The local cache of one copy of a repository.
 #[derive(Debug, Serialize)]
 pub struct Cache {
     #[serde(rename = "type")]
     kind: &'static str,
     repository: String,
+    copy: Option<String>,
     bytes: u64,
 }
 
 impl Cache {
     /// A cache of that size.
     #[must_use]
-    pub fn new(repository: RepositoryId, bytes: u64) -> Self {
-        Self { kind: "cache", repository: repository.to_hex(), bytes }
+    pub fn new(copy: CopyId, bytes: u64) -> Self {
+        let CopyId { repository, replica } = copy;
+        let copy = replica.map(|replica| replica.to_hex());
+        Self { kind: "cache", repository: repository.to_hex(), copy, bytes }
     }
 }
 

@@ -17,7 +17,9 @@ use crate::seal::{Keys, Opened, Roots, Trust, Unlock, random};
 use crate::store::{Store, StoreError};
 
 pub mod chunks;
+pub mod identity;
 pub mod keys;
+pub mod places;
 pub mod sweep;
 pub mod vault;
 
@@ -145,6 +147,7 @@ pub fn init(
     let slot_id = crate::seal::slot::slot_id(&slot);
     store.put(&name, &sealed)?;
     store.put(&ObjectName::Key(slot_id), &slot)?;
+    identity::ensure(store, repository, context)?;
     match store.put(&ObjectName::Format, &format) {
         Ok(_) => Ok(InitReport { repository, slot: slot_id }),
         Err(StoreError::Exists { .. }) => {
@@ -190,6 +193,28 @@ impl Repository {
         let payload = keys::unlock(store.as_ref(), format.repository, unlock, context)?;
         let mut keys = Keys::from_payload(format.repository, &payload)?;
         let (config, trust) = read_config(store.as_ref(), &keys, hash, context)?;
+        keys.restrict_to_domains(&config.domains);
+        let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
+        let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
+        Ok(Self { vault, catalog: OnceLock::new(), opening: parking_lot::Mutex::default() })
+    }
+
+    /// Opens another copy of this repository with the keys at hand; its format and settings are read
+    /// and checked there.
+    ///
+    /// # Errors
+    /// [`Error::NoRepository`]; [`Error::OtherRepository`]; as [`Self::open`].
+    pub fn open_copy(&self, store: Arc<dyn Store>, context: &Context) -> Result<Self, Error> {
+        let (format, hash) = read_format(store.as_ref())?;
+        if format.repository != self.vault.id() || hash != self.vault.config.format_hash {
+            return Err(Error::OtherRepository {
+                location: store.location(),
+                found: format.repository,
+                expected: self.vault.id(),
+            });
+        }
+        let (config, trust) = read_config(store.as_ref(), &self.vault.keys, hash, context)?;
+        let mut keys = self.vault.keys.clone();
         keys.restrict_to_domains(&config.domains);
         let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
         let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
