@@ -10,6 +10,7 @@ use cairn_engine::repo::Repository;
 use cairn_engine::repo::places::Places;
 use cairn_engine::seal::{Identity, Lock, OsRandom, SecretBytes, Unlock};
 use cairn_engine::store::location::Location;
+use cairn_engine::store::options::RemoteOptions;
 use cairn_engine::store::{Store, StoreError};
 use cairn_engine::timings::Timings;
 
@@ -94,11 +95,25 @@ fn open_store(
     opened.map_err(engine)
 }
 
-/// Refuses to take a place for empty in which this host has known a repository.
+/// Refuses a place that is empty and in which this host has known a repository.
 ///
 /// # Errors
 /// When one was there.
-pub fn require_unknown(location: &Location, context: &Context) -> Result<(), Failure> {
+pub fn refuse_emptied(
+    location: &Location,
+    remote: &RemoteOptions,
+    context: &Context,
+) -> Result<(), Failure> {
+    let known = require_unknown(location, context);
+    // Only then is it worth a request.
+    if known.is_err() && matches!(location.open(remote), Err(StoreError::NoRepository { .. })) {
+        return known;
+    }
+    Ok(())
+}
+
+/// Refuses a place in which this host has known a repository.
+fn require_unknown(location: &Location, context: &Context) -> Result<(), Failure> {
     match (Places::new(&context.cache_dir), place(location)) {
         (Some(places), Some(place)) => Ok(places.require_unknown(&place)?),
         _ => Ok(()),

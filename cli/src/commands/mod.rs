@@ -25,6 +25,7 @@ mod key;
 mod ls;
 mod man;
 mod repair_index;
+mod replicate;
 pub mod requests;
 mod restore;
 mod snapshots;
@@ -98,6 +99,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Restore(_) => "restore",
         Command::Verify(_) => "verify",
         Command::Forget(_) => "forget",
+        Command::Replicate(_) => "replicate",
         Command::Stats(_) => "stats",
         Command::Key(Key::List) => "key list",
         Command::Key(Key::Add(_)) => "key add",
@@ -128,6 +130,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Restore(arguments) => restore::run(app, arguments),
         Command::Verify(arguments) => verify::run(app, arguments),
         Command::Forget(arguments) => forget::run(app, arguments),
+        Command::Replicate(arguments) => replicate::run(app, arguments),
         Command::Stats(arguments) => stats::run(app, arguments),
         Command::Key(command) => key::run(app, command),
         Command::Gc(arguments) => gc::run(app, arguments),

@@ -8,6 +8,7 @@ pub mod forget;
 pub mod gc;
 pub mod ls;
 pub mod repair_index;
+pub mod replicate;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
