@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{Copier, READ_BYTES, only, place_of};
 use crate::collect::marks::Marks;
-use crate::delta::LISTING_BYTES;
+use crate::delta::{LISTING_BYTES, patch};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
@@ -77,31 +77,47 @@ impl Copier<'_> {
         let described = origin.catalog.frames(number)?;
         let bytes = whole.unwrap_or_default();
         let mut taken = Taken { origin, reader: &reader, record: &record, start: 0, bytes };
-        let (mut offset, mut position, mut copied) = (HEADER_BYTES as u64, 0, 0);
-        for (frame_number, frame) in (0_u32..).zip(&described) {
-            let positions = position..position + frame.chunks.len();
-            position = positions.end;
-            let wanted = positions.map(|at| origin.wanted.get(number, at)).collect::<Vec<_>>();
-            let count = wanted.iter().filter(|wanted| **wanted).count();
-            let based = if frame.bases.is_empty() { Frames::Plain } else { Frames::Based };
-            if count > 0 && based == frames {
-                origin.repository.check_cancelled()?;
-                let place = place_of(number, frame_number, offset, frame)?;
-                self.transfer_frame(&mut taken, &place, frame, &wanted)?;
-                copied += count as u64;
+        let parts = parts_of(origin, number, &described)?;
+        let mut copied = 0;
+        for (at, part) in parts.iter().enumerate() {
+            let patches_next = parts.get(at + 1).is_some_and(|next| next.count > 0 && next.patched);
+            let kind = if part.frame.bases.is_empty() { Frames::Plain } else { Frames::Based };
+            // A patch goes with the frame that it was made for.
+            if part.count == 0 || kind != frames || (kind == Frames::Plain && patches_next) {
+                continue;
             }
-            offset += u64::from(frame.sealed_bytes);
+            origin.repository.check_cancelled()?;
+            let patch = at.checked_sub(1).and_then(|before| parts.get(before));
+            let patch = patch.filter(|patch| part.patched && patch.count > 0);
+            if let Some(patch) = patch {
+                self.make_room(record.kind, [patch.frame, part.frame])?;
+                self.transfer_frame(&mut taken, patch, false)?;
+                copied += patch.count as u64;
+            }
+            self.transfer_frame(&mut taken, part, patch.is_some())?;
+            copied += part.count as u64;
         }
         Ok(copied)
+    }
+
+    /// Puts the pack that is open unless both frames fit into it.
+    fn make_room(&mut self, kind: PackKind, frames: [&FrameDescription; 2]) -> Result<(), Error> {
+        let bytes = frames.iter().map(|frame| frame.sealed_bytes as usize).sum();
+        let listed = frames.iter().map(|frame| frame.chunks.len() + frame.bases.len()).sum();
+        let open = self.lane(kind).open.as_ref();
+        if open.is_some_and(|open| !open.fits(frames.len(), bytes, listed)) {
+            self.put(kind)?;
+        }
+        Ok(())
     }
 
     fn transfer_frame(
         &mut self,
         taken: &mut Taken<'_, '_>,
-        place: &ChunkPlace,
-        frame: &FrameDescription,
-        wanted: &[bool],
+        part: &FramePart<'_>,
+        own_patch: bool,
     ) -> Result<(), Error> {
+        let FramePart { place, frame, wanted, .. } = part;
         let (mut stored, mut plain) = (Vec::new(), Vec::new());
         let offset = u64::from(place.frame_offset);
         let opened = taken.fill(offset, offset + u64::from(place.frame_bytes)).and_then(|()| {
@@ -120,7 +136,7 @@ impl Copier<'_> {
         if bases && wanted.iter().all(|wanted| *wanted) {
             let (chunks, bases) = (frame.chunks.clone(), frame.bases.clone());
             self.note_open(&chunks, &bases);
-            return self.add_frame(kind, frame.codec, &stored, chunks, bases);
+            return self.add_frame(kind, frame.codec, &stored, chunks, (bases, own_patch));
         }
         let part = only(frame, wanted, &mut plain)?;
         if bases && !part.bases.is_empty() {
@@ -131,7 +147,8 @@ impl Copier<'_> {
                 None => None,
             };
             if let Some(stored) = stored.map(<[u8]>::to_vec) {
-                return self.add_frame(kind, Codec::Zstd, &stored, part.chunks, part.bases);
+                let bases = (part.bases, own_patch);
+                return self.add_frame(kind, Codec::Zstd, &stored, part.chunks, bases);
             }
         }
         let mut rest = plain.as_slice();
@@ -207,6 +224,42 @@ impl Copier<'_> {
         let copies = self.catalog.base_copies(base, kind, NAMESPACE_TRUSTED)?;
         Ok(copies.first().is_some_and(|place| self.catalog.lasts(place)))
     }
+}
+
+/// A frame, and what is wanted of it.
+struct FramePart<'f> {
+    frame: &'f FrameDescription,
+    place: ChunkPlace,
+    wanted: Vec<bool>,
+    /// How many of its chunks are wanted.
+    count: usize,
+    /// Whether the frame before it is a patch that was made for it.
+    patched: bool,
+}
+
+/// The frames of a pack.
+fn parts_of<'f>(
+    origin: Origin<'_>,
+    number: PackNumber,
+    frames: &'f [FrameDescription],
+) -> Result<Vec<FramePart<'f>>, Error> {
+    let (mut offset, mut position, mut before) = (HEADER_BYTES as u64, 0, None);
+    let mut parts = Vec::with_capacity(frames.len());
+    for (frame_number, frame) in (0_u32..).zip(frames) {
+        let positions = position..position + frame.chunks.len();
+        position = positions.end;
+        let wanted = positions.map(|at| origin.wanted.get(number, at)).collect::<Vec<_>>();
+        parts.push(FramePart {
+            frame,
+            place: place_of(number, frame_number, offset, frame)?,
+            count: wanted.iter().filter(|wanted| **wanted).count(),
+            wanted,
+            patched: !frame.bases.is_empty() && patch::is_patched(before, &frame.bases),
+        });
+        offset += u64::from(frame.sealed_bytes);
+        before = Some(frame);
+    }
+    Ok(parts)
 }
 
 /// The content of bases in a row; `None` when one of them cannot be had there.

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::collect::marks::{Layouts, Marks};
 use crate::collect::reach::{Kind, directory, extents, invalid};
+use crate::delta::patch;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber};
@@ -26,6 +27,16 @@ const NODES_AT_ONCE: usize = 256;
 const CHUNKS_AT_ONCE: usize = 4096;
 
 type Node = (ChunkId, Kind);
+
+/// What became of a base that the replica lacks.
+enum Added {
+    /// It is copied anyway.
+    Known,
+    /// It is copied too.
+    New,
+    /// It is nowhere.
+    Nothing,
+}
 
 /// What has to be copied for some snapshots.
 pub(super) struct Need<'a> {
@@ -161,8 +172,10 @@ impl<'a> Need<'a> {
             self.packs.iter().flat_map(|(nth, packs)| packs.iter().map(|pack| (*nth, *pack)));
         for (nth, number) in packs.collect::<Vec<_>>() {
             let record = self.catalog.pack(number)?;
-            let mut position = 0;
-            for frame in self.catalog.frames(number)? {
+            let (mut position, mut before) = (0, None);
+            for frame in &self.catalog.frames(number)? {
+                let patch = before.replace(frame);
+                let patch = patch.filter(|patch| patch::is_patched(Some(*patch), &frame.bases));
                 let positions = position..position + frame.chunks.len();
                 position = positions.end;
                 if frame.bases.is_empty()
@@ -172,10 +185,18 @@ impl<'a> Need<'a> {
                 }
                 for base in &frame.bases {
                     let here = self.replica.base_copies(base, record.kind, record.writer)?;
-                    if !here.first().is_some_and(|place| self.replica.lasts(place)) {
-                        if !self.add_base(nth, base, record.kind, record.writer)? {
+                    if here.first().is_some_and(|place| self.replica.lasts(place)) {
+                        continue;
+                    }
+                    match self.add_base(nth, base, record.kind, record.writer)? {
+                        Added::Nothing => {
                             self.broken.insert(number);
                         }
+                        // A collection keeps patches for as long as their frames.
+                        Added::New if patch.is_none_or(|patch| !patch.chunks.contains(base)) => {
+                            self.held += 1;
+                        }
+                        Added::New | Added::Known => {}
                     }
                 }
             }
@@ -189,18 +210,17 @@ impl<'a> Need<'a> {
         base: &ChunkRef,
         kind: cairn_format::names::PackKind,
         namespace: WriterId,
-    ) -> Result<bool, Error> {
+    ) -> Result<Added, Error> {
         let copies = self.catalog.base_copies(base, kind, namespace)?;
         for copy in &copies {
             let position = self.layouts.position(copy)?;
             if self.marks.get(copy.pack, position) {
-                return Ok(true);
+                return Ok(Added::Known);
             }
         }
-        let Some(place) = copies.first() else { return Ok(false) };
+        let Some(place) = copies.first() else { return Ok(Added::Nothing) };
         self.mark(nth, place)?;
-        self.held += 1;
-        Ok(true)
+        Ok(Added::New)
     }
 
     /// Whether everything that a pack holds is copied.
