@@ -135,7 +135,6 @@ pub enum Command {
     #[command(subcommand)]
     Key(Key),
     /// Repair the repository
-    #[command(subcommand)]
     Repair(Repair),
     /// Manage local caches; deleting them costs time, never data
     #[command(subcommand)]
@@ -353,6 +352,10 @@ pub struct Restore {
     /// Owners by number, not by name
     #[arg(long)]
     pub numeric_owner: bool,
+    /// Another copy of the repository: what is damaged or missing in this one is read from there; may
+    /// be repeated
+    #[arg(long, value_name = "URL")]
+    pub fallback: Vec<OsString>,
     /// Say at the end where the time went, and what limited it
     #[arg(long)]
     pub timings: bool,
@@ -617,8 +620,24 @@ pub struct KeyNewRecipient {
 }
 
 /// `repair …`
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Repair {
+    /// Another copy: what is damaged or missing here is fetched from there. What is damaged inside of
+    /// packs is known from `verify --level full`
+    #[arg(long, value_name = "URL")]
+    pub from: Option<OsString>,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// What to repair without another copy.
+    #[command(subcommand)]
+    pub command: Option<RepairCommand>,
+}
+
+/// What is repaired without another copy.
 #[derive(Debug, Subcommand)]
-pub enum Repair {
+pub enum RepairCommand {
     /// Rebuild the index from the packs
     Index(RepairIndex),
 }

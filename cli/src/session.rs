@@ -141,6 +141,20 @@ pub fn place(location: &Location) -> Option<String> {
     }
 }
 
+/// Lets another copy stand in for what the repository turns out not to have.
+///
+/// # Errors
+/// When it is not there, or no copy of this repository.
+pub fn add_fallback(app: &App, session: &mut Session, url: &OsStr) -> Result<(), Failure> {
+    let location = Location::parse(url).map_err(engine)?;
+    let context = session.repository.context.clone();
+    let store = open_store(app, &location, &context)?;
+    let copy = session.repository.open_copy(store, &context)?;
+    check_place(&location, &copy)?;
+    session.repository.add_fallback(copy);
+    Ok(())
+}
+
 /// Where the repository is, or shall be.
 ///
 /// # Errors

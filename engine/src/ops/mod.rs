@@ -6,6 +6,7 @@ pub mod dump;
 pub mod find;
 pub mod forget;
 pub mod gc;
+pub mod heal;
 pub mod ls;
 pub mod repair_index;
 pub mod replicate;

@@ -23,6 +23,7 @@ pub mod places;
 pub mod sweep;
 pub mod vault;
 
+pub use chunks::Fallback;
 pub use keys::NewKey;
 pub use vault::Vault;
 
@@ -180,6 +181,8 @@ pub struct Repository {
     catalog: OnceLock<Catalog>,
     /// Held while the catalog is opened, so that this happens once.
     opening: parking_lot::Mutex<()>,
+    /// Other copies, for what this one cannot give.
+    fallbacks: Vec<Fallback>,
 }
 
 impl Repository {
@@ -196,7 +199,7 @@ impl Repository {
         keys.restrict_to_domains(&config.domains);
         let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
         let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
-        Ok(Self { vault, catalog: OnceLock::new(), opening: parking_lot::Mutex::default() })
+        Ok(Self::with(vault))
     }
 
     /// Opens another copy of this repository with the keys at hand; its format and settings are read
@@ -218,7 +221,28 @@ impl Repository {
         keys.restrict_to_domains(&config.domains);
         let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
         let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
-        Ok(Self { vault, catalog: OnceLock::new(), opening: parking_lot::Mutex::default() })
+        Ok(Self::with(vault))
+    }
+
+    fn with(vault: Vault) -> Self {
+        Self {
+            vault,
+            catalog: OnceLock::new(),
+            opening: parking_lot::Mutex::default(),
+            fallbacks: Vec::new(),
+        }
+    }
+
+    /// Reads from another copy, opened by [`Self::open_copy`], what this one turns out not to have, or
+    /// to have damaged. It is opened for good when it is first needed.
+    pub fn add_fallback(&mut self, copy: Self) {
+        self.fallbacks.push(Fallback::new(copy));
+    }
+
+    /// The other copies that stand in for this one.
+    #[must_use]
+    pub fn fallbacks(&self) -> &[Fallback] {
+        &self.fallbacks
     }
 
     /// The store, keys and settings.

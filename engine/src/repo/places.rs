@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Repository, identity};
 use crate::context::Remark;
 use crate::error::Error;
+use crate::index::local::{self, CopyId};
 
 /// Folder below the folder of caches.
 const FOLDER: &str = "places";
@@ -148,7 +149,8 @@ impl Places {
         }
     }
 
-    /// Compares an opened repository with what was in its place before, and remembers it.
+    /// Compares an opened repository with what was in its place before, and remembers it. To be called
+    /// before its index is opened.
     ///
     /// # Errors
     /// [`Error::PlaceChanged`], [`Error::OwnerChanged`]; failures of the store. What cannot be
@@ -165,6 +167,7 @@ impl Places {
         if self.all().iter().any(|place| same(place) && place.owner_key != owner_key) {
             return Err(Error::OwnerChanged { location: location.to_owned() });
         }
+        self.distrust_moved(location, repository, present.first().copied())?;
         let place = Place {
             location: location.to_owned(),
             repository: id.to_hex(),
@@ -181,6 +184,25 @@ impl Places {
             });
         }
         Ok(())
+    }
+
+    /// Files of a repository may have been copied, identity and all. So what the local index says of a
+    /// copy is believed only where that copy was seen last.
+    fn distrust_moved(
+        &self,
+        location: &str,
+        repository: &Repository,
+        replica: Option<ReplicaId>,
+    ) -> Result<(), Error> {
+        let (id, hex) = (repository.id().to_hex(), replica.map(|replica| replica.to_hex()));
+        let all = self.all();
+        let same = all.iter().filter(|place| place.repository == id && place.replica == hex);
+        let last = same.max_by_key(|place| place.seen_ms);
+        if last.is_none_or(|last| last.location == location) {
+            return Ok(());
+        }
+        let copy = CopyId { repository: repository.id(), replica };
+        Ok(local::destroy(&repository.context.cache_dir, copy)?)
     }
 
     fn compare(&self, known: &Place, id: RepositoryId, present: &[ReplicaId]) -> Result<(), Error> {

@@ -41,6 +41,8 @@ pub(super) struct Carrier<'a> {
     pub(super) replica: &'a Repository,
     pub(super) catalog: &'a Catalog,
     pub(super) reads: &'a Reads<'a>,
+    /// Which replica it is, for the reads.
+    pub(super) number: usize,
     pub(super) session: SessionId,
     pub(super) lease: &'a HeldLease<'a>,
 }
@@ -169,7 +171,7 @@ impl Carrier<'_> {
     fn move_one(&self, number: PackNumber) -> Result<(PackSection, u64), Error> {
         let record = self.home.catalog()?.pack(number)?;
         let name = ObjectName::Pack(record.kind, record.id);
-        let bytes = self.reads.pack(record.kind, record.id)?;
+        let bytes = self.reads.pack(self.number, record.kind, record.id)?;
         let length = bytes.len() as u64;
         let shelf = MemoryStore::new();
         shelf.overwrite(name, bytes.clone());

@@ -179,10 +179,10 @@ pub fn run(home: &Repository, targets: &[Target], dry_run: bool) -> Result<Repli
     let reads = Reads::new(home, targets.len());
     let outcomes = std::thread::scope(|scope| {
         let reads = &reads;
-        let threads = targets.iter().map(|target| {
+        let threads = targets.iter().enumerate().map(|(number, target)| {
             let work = move || {
-                let undecided = Undecided { reads, open: true };
-                One { home, target, reads, dry_run }.run(undecided)
+                let undecided = Undecided { reads, number, open: true };
+                One { home, target, number, reads, dry_run }.run(undecided)
             };
             scope.spawn(work)
         });
@@ -201,13 +201,14 @@ pub fn run(home: &Repository, targets: &[Target], dry_run: bool) -> Result<Repli
 /// Says that a replica has decided what it wants when it has not said so by its end.
 struct Undecided<'a> {
     reads: &'a Reads<'a>,
+    number: usize,
     open: bool,
 }
 
 impl Undecided<'_> {
     fn decide(&mut self, packs: &[cairn_format::ids::PackId]) {
         if std::mem::take(&mut self.open) {
-            self.reads.decided(packs);
+            self.reads.decided(self.number, packs);
         }
     }
 }
@@ -222,6 +223,7 @@ impl Drop for Undecided<'_> {
 struct One<'a> {
     home: &'a Repository,
     target: &'a Target,
+    number: usize,
     reads: &'a Reads<'a>,
     dry_run: bool,
 }
@@ -422,7 +424,7 @@ impl One<'_> {
         done: &mut Done,
     ) -> Result<(), Error> {
         for snapshot in snapshots {
-            let mut decided = Undecided { reads: self.reads, open: false };
+            let mut decided = Undecided { reads: self.reads, number: self.number, open: false };
             let one = std::slice::from_ref(snapshot);
             match self.copy_some(replica, one, decision, session, lease, &mut decided, done) {
                 Ok(_) => {}
@@ -468,12 +470,13 @@ impl One<'_> {
             replica,
             catalog: replica.catalog()?,
             reads: self.reads,
+            number: self.number,
             session,
             lease,
         };
         let mut carried = Carried::default();
         let outcome = carrier.carry(&need, snapshots, &mut carried);
-        self.reads.withdraw(whole.into_iter());
+        self.reads.withdraw(self.number);
         done.chunks += need.chunks;
         done.bytes_plain += need.bytes;
         done.chunks_held += need.held;

@@ -1,7 +1,7 @@
 //! Packs of the home copy for several replicas at once: each is read once as long as the replicas keep
 //! up with one another. One that falls behind reads for itself; nobody waits for another.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use cairn_format::ids::PackId;
@@ -30,8 +30,8 @@ struct State {
     packs: HashMap<PackId, Pack>,
     order: VecDeque<PackId>,
     bytes: u64,
-    /// How many replicas have yet to ask for a pack.
-    interest: HashMap<PackId, usize>,
+    /// Replicas that have yet to ask for a pack.
+    interest: HashMap<PackId, HashSet<usize>>,
     /// Replicas that have not yet said what they want.
     undecided: usize,
     packs_read: u64,
@@ -51,21 +51,22 @@ impl<'a> Reads<'a> {
     }
 
     /// A replica has decided what it wants, or has failed.
-    pub(super) fn decided(&self, packs: &[PackId]) {
+    pub(super) fn decided(&self, replica: usize, packs: &[PackId]) {
         let mut state = self.state.lock();
         state.undecided = state.undecided.saturating_sub(1);
         for pack in packs {
-            *state.interest.entry(*pack).or_default() += 1;
+            state.interest.entry(*pack).or_default().insert(replica);
         }
         state.trim();
     }
 
-    /// A replica does without packs that it has asked for by [`Self::decided`].
-    pub(super) fn withdraw(&self, packs: impl Iterator<Item = PackId>) {
+    /// A replica wants nothing more of what it has said by [`Self::decided`].
+    pub(super) fn withdraw(&self, replica: usize) {
         let mut state = self.state.lock();
-        for pack in packs {
-            state.lose_interest(pack);
-        }
+        state.interest.retain(|_, replicas| {
+            replicas.remove(&replica);
+            !replicas.is_empty()
+        });
         state.trim();
     }
 
@@ -79,13 +80,13 @@ impl<'a> Reads<'a> {
     ///
     /// # Errors
     /// [`Error::PackMissing`]; [`Error::Hash`]; failures of the store.
-    pub(super) fn pack(&self, kind: PackKind, id: PackId) -> Result<Bytes, Error> {
+    pub(super) fn pack(&self, replica: usize, kind: PackKind, id: PackId) -> Result<Bytes, Error> {
         let mut state = self.state.lock();
         loop {
             match state.packs.get(&id) {
                 Some(Pack::Kept(bytes)) => {
                     let bytes = bytes.clone();
-                    state.lose_interest(id);
+                    state.lose_interest(id, replica);
                     state.trim();
                     return Ok(bytes);
                 }
@@ -98,7 +99,7 @@ impl<'a> Reads<'a> {
         let read = self.read(kind, id);
         let mut state = self.state.lock();
         state.packs.remove(&id);
-        state.lose_interest(id);
+        state.lose_interest(id, replica);
         if let Ok(bytes) = &read {
             state.packs_read += 1;
             state.bytes_read += bytes.len() as u64;
@@ -125,10 +126,10 @@ impl<'a> Reads<'a> {
 }
 
 impl State {
-    fn lose_interest(&mut self, pack: PackId) {
-        if let Some(count) = self.interest.get_mut(&pack) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+    fn lose_interest(&mut self, pack: PackId, replica: usize) {
+        if let Some(replicas) = self.interest.get_mut(&pack) {
+            replicas.remove(&replica);
+            if replicas.is_empty() {
                 self.interest.remove(&pack);
             }
         }
