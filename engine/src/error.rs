@@ -596,7 +596,7 @@ impl Explain for Error {
             | Self::BaseDepth { .. }
             | Self::BaseMissing { .. }
             | Self::TreeNode { .. } => {
-                "`cairn verify --level full` names everything affected; `--keep-going` restores the rest"
+                "`cairn verify --level full` names everything affected; a replica has it, if there is one: `--fallback`, `cairn repair --from`; `--keep-going` restores the rest"
             }
             Self::SlotTooCostly { .. } => {
                 "it was passed over; cairn makes slots that ask for 65536 KiB: remove it if nobody here made it"
