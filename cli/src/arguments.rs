@@ -55,6 +55,9 @@ pub struct Global {
     /// Folder for local caches
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Repository and key")]
     pub cache_dir: Option<PathBuf>,
+    /// Configuration file: replicas by name
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Repository and key")]
+    pub config: Option<PathBuf>,
     /// Memory the local index may use
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Repository and key")]
     pub index_memory: Option<u64>,
@@ -124,13 +127,14 @@ pub enum Command {
     Forget(Box<Forget>),
     /// Delete what no snapshot needs
     Gc(Gc),
+    /// Make or update copies of the repository in other places
+    Replicate(Box<Replicate>),
     /// Show what the repository holds and what it costs
     Stats(Stats),
     /// Manage the keys that open the repository
     #[command(subcommand)]
     Key(Key),
     /// Repair the repository
-    #[command(subcommand)]
     Repair(Repair),
     /// Manage local caches; deleting them costs time, never data
     #[command(subcommand)]
@@ -236,6 +240,10 @@ pub struct Backup {
     /// Zstandard level, 1 to 19 [default: 3]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Reading and storing")]
     pub compression_level: Option<i32>,
+    /// Also copy the snapshot to this place when it is done; may be repeated. A place that fails does
+    /// not undo the backup
+    #[arg(long, value_name = "URL", conflicts_with = "dry_run", help_heading = "Snapshot")]
+    pub also: Vec<OsString>,
     /// Say what would be backed up
     #[arg(long, help_heading = "Reading and storing")]
     pub dry_run: bool,
@@ -344,6 +352,10 @@ pub struct Restore {
     /// Owners by number, not by name
     #[arg(long)]
     pub numeric_owner: bool,
+    /// Another copy of the repository: what is damaged or missing in this one is read from there; may
+    /// be repeated
+    #[arg(long, value_name = "URL")]
+    pub fallback: Vec<OsString>,
     /// Say at the end where the time went, and what limited it
     #[arg(long)]
     pub timings: bool,
@@ -487,6 +499,40 @@ pub struct Keep {
     pub time_zone: Option<String>,
 }
 
+/// `replicate`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::REPLICATE)]
+pub struct Replicate {
+    /// Replicas of the configuration file [default: all of them]
+    #[arg(value_name = "NAME", conflicts_with_all = ["to", "rules", "job", "erase_within", "max_delete"])]
+    pub names: Vec<String>,
+    /// Place of a replica; made if there is none. May be repeated: what is read is read once for all
+    #[arg(long, value_name = "URL")]
+    pub to: Vec<OsString>,
+    /// The rules.
+    #[command(flatten)]
+    pub keep: Keep,
+    /// Only snapshots of this job
+    #[arg(long, value_name = "NAME", help_heading = "Which snapshots")]
+    pub job: Option<String>,
+    /// This host's clock is right: see `forget`
+    #[arg(long, help_heading = "Which snapshots")]
+    pub trust_clock: bool,
+    /// Leave no expired data on the replica for longer than this: `72h`, `7d`, or `never`. Needs a
+    /// replication at least as often [default: 72h]
+    #[arg(long, value_name = "TIME", value_parser = parse_within)]
+    pub erase_within: Option<Within>,
+    /// Refuse to free more than this share of the replica
+    #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
+    pub max_delete: f64,
+    /// Show what is known of the replicas on this host, without asking them
+    #[arg(long, conflicts_with = "dry_run")]
+    pub status: bool,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `stats`
 #[derive(Args, Debug)]
 pub struct Stats {
@@ -574,8 +620,24 @@ pub struct KeyNewRecipient {
 }
 
 /// `repair …`
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Repair {
+    /// Another copy: what is damaged or missing here is fetched from there. What is damaged inside of
+    /// packs is known from `verify --level full`
+    #[arg(long, value_name = "URL")]
+    pub from: Option<OsString>,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// What to repair without another copy.
+    #[command(subcommand)]
+    pub command: Option<RepairCommand>,
+}
+
+/// What is repaired without another copy.
 #[derive(Debug, Subcommand)]
-pub enum Repair {
+pub enum RepairCommand {
     /// Rebuild the index from the packs
     Index(RepairIndex),
 }
@@ -595,6 +657,8 @@ pub enum Cache {
     Show,
     /// Delete the caches
     Clear(CacheClear),
+    /// Forget which copy was found at the place that --repo names: another one may be there now
+    ForgetPlace,
 }
 
 /// `cache clear`
@@ -645,7 +709,7 @@ pub enum Within {
     Milliseconds(u64),
 }
 
-fn parse_within(text: &str) -> Result<Within, String> {
+pub(crate) fn parse_within(text: &str) -> Result<Within, String> {
     const HOUR_MS: u64 = 60 * 60 * 1000;
     if text == "never" {
         return Ok(Within::Never);

@@ -16,6 +16,29 @@ held stays stored until `cairn gc` collects it.
 Refused (exit 4), changing nothing: snapshots in the future; a gap in the commits that is longer
 than the rules reach back, as a wrong clock leaves; an incomplete listing.";
 
+/// What `replicate --help` says about replicas.
+pub const REPLICATE: &str = "\
+A replica is a complete repository with the same keys: every command works on it alone, with
+--repo, also where the home copy is gone. Without rules it gets every acknowledged snapshot, and
+forgets what came from home and was forgotten there; with rules it keeps what these keep of the
+snapshots of both together, so that it may keep longer than home does. Rules are those of `forget`.
+
+What it lacks is found out by comparing trees; packs of which everything is wanted go as they are.
+Several replicas are written at once, and none waits for another: one that fails ends with its own
+error, and the exit code is the gravest of all. Interrupted anywhere, run it again.
+
+The configuration file names replicas:
+
+  [[replica]]
+  name = \"offsite\"
+  url = \"s3://bucket/prefix\"
+  keep-monthly = 12
+  erase-within = \"72h\"
+
+with the keys name, url, repo (only of this repository), job, keep-last, keep-hourly, keep-daily,
+keep-weekly, keep-monthly, keep-yearly, keep-within, keep-tag (a list), time-zone, erase-within and
+max-delete.";
+
 /// Environment variables and exit codes, as a block of text.
 #[must_use]
 pub fn environment_and_exit_codes() -> String {

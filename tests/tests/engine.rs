@@ -34,6 +34,8 @@ mod progress;
 mod protocol;
 #[path = "engine/reader.rs"]
 mod reader;
+#[path = "engine/replicate.rs"]
+mod replicate;
 #[path = "engine/resume.rs"]
 mod resume;
 #[path = "engine/retention.rs"]

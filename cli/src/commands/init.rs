@@ -43,6 +43,7 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
         let report = json!({ "repository": null, "slot": null, "cipher": cipher, "storage": null, "dry_run": true });
         return Ok(Finished::with(report));
     }
+    session::refuse_emptied(&location, &remote, &context)?;
     app.interrupt.watch()?;
     let store = location.create(&remote).map_err(session::engine)?;
     app.opened(&store);

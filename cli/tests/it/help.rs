@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::env::TestEnv;
 
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 26] = [
     &[],
     &["init"],
     &["backup"],
@@ -18,6 +18,7 @@ const COMMANDS: [&[&str]; 24] = [
     &["verify"],
     &["forget"],
     &["gc"],
+    &["replicate"],
     &["stats"],
     &["key"],
     &["key", "list"],
@@ -27,6 +28,7 @@ const COMMANDS: [&[&str]; 24] = [
     &["repair", "index"],
     &["cache", "show"],
     &["cache", "clear"],
+    &["cache", "forget-place"],
     &["completions"],
     &["man"],
     &["version"],

@@ -17,6 +17,8 @@ mod help;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod replicate;
+#[cfg(test)]
 mod restore;
 #[cfg(test)]
 mod schema;

@@ -26,6 +26,8 @@ use crate::pipeline::ingest::{BATCH_BYTES, TREE_PACK_BYTES_MAX};
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
 
+pub mod transfer;
+
 /// Bytes of a pack read at once.
 const READ_BYTES: u64 = 4 << 20;
 

@@ -33,9 +33,12 @@ pub trait Reach {
     fn unreadable(&mut self, id: &ChunkId, error: Error) -> Result<(), Error>;
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
+/// What a node describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A directory.
     Directory,
+    /// The content of a file.
     Extents,
 }
 
@@ -71,11 +74,11 @@ pub fn reach(nodes: &dyn NodeSource, root: ChunkId, visitor: &mut dyn Reach) -> 
     visitor.data(&data)
 }
 
-fn invalid(node: ChunkId) -> impl FnOnce(FormatError) -> Error {
+pub(crate) fn invalid(node: ChunkId) -> impl FnOnce(FormatError) -> Error {
     move |error| Error::TreeNode { node, message: error.to_string() }
 }
 
-fn directory(
+pub(crate) fn directory(
     bytes: &[u8],
     stack: &mut Vec<(ChunkId, Kind)>,
     data: &mut Vec<(ChunkId, u32)>,
@@ -100,7 +103,7 @@ fn directory(
     Ok(())
 }
 
-fn extents(
+pub(crate) fn extents(
     bytes: &[u8],
     stack: &mut Vec<(ChunkId, Kind)>,
     data: &mut Vec<(ChunkId, u32)>,

@@ -3,16 +3,15 @@
 
 use std::collections::HashSet;
 
-use cairn_format::ids::{ObjectHash, PackId, ReplicaId};
-use cairn_format::limits::{RECORD_BYTES_MAX, TOMB_BYTES_MAX};
+use cairn_format::ids::{ObjectHash, PackId};
+use cairn_format::limits::TOMB_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
-use cairn_format::receipt::{Audit, AuditMethod, AuditResult, ReceiptRecord, Replica};
+use cairn_format::receipt::{Audit, AuditMethod, AuditResult, ReceiptRecord};
 
 use crate::context::Remark;
 use crate::error::Error;
-use crate::repo::Vault;
 use crate::repo::vault::read_object;
-use crate::seal::random;
+use crate::repo::{Vault, identity};
 use crate::store::StoreError;
 
 /// Names in one receipt, at most: with up to 140 bytes each it stays below the limit.
@@ -75,7 +74,7 @@ impl Chain {
         seen_ms: [i64; 2],
         note: &str,
     ) -> Result<Vec<ObjectName>, Error> {
-        let replica = replica(vault)?;
+        let replica = identity::ensure(vault.store(), vault.id(), &vault.context)?;
         let mut written = Vec::new();
         for names in names.chunks(RECEIPT_NAMES_MAX) {
             let methods = [AuditMethod::ByName, AuditMethod::ByListing];
@@ -101,41 +100,4 @@ impl Chain {
         }
         Ok(written)
     }
-}
-
-/// The identity of this copy of the repository; it is given one when it has none yet. Of several
-/// the oldest counts, so that everyone ends with the same.
-fn replica(vault: &Vault) -> Result<ReplicaId, Error> {
-    let mut names = Vec::new();
-    vault.store.list(Folder::Replica, &mut |name, _| {
-        names.push(name);
-        Ok(())
-    })?;
-    let mut found = Vec::new();
-    for name in names {
-        let object = match read_object(vault.store.as_ref(), &name, RECORD_BYTES_MAX) {
-            Ok(object) => object,
-            Err(error) if error.is_damage() => continue,
-            Err(error) => return Err(error),
-        };
-        match Replica::parse(&object) {
-            Ok(replica) if replica.repository == vault.id() => {
-                found.push((replica.created_ms, replica.replica));
-            }
-            _ => {}
-        }
-    }
-    if let Some((_, replica)) = found.into_iter().min() {
-        return Ok(replica);
-    }
-    let replica = Replica {
-        repository: vault.id(),
-        replica: ReplicaId::from_bytes(random::array(vault.context.random.as_ref())?),
-        created_ms: vault.context.clock.now_ms(),
-        description: None,
-    };
-    let object = replica.encode();
-    let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-    vault.store.put(&ObjectName::Replica(hash), &object)?;
-    Ok(replica.replica)
 }

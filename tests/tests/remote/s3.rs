@@ -2,6 +2,8 @@
 //! where its other tools look for them.
 //! Method: moto on loopback; the credentials of one server that checks them, in each place.
 
+use cairn_tests::compare::assert_same;
+use cairn_tests::lab::inside;
 use cairn_tests::process::Cairn;
 use cairn_tests::servers::Target;
 use cairn_tests::servers::moto::Moto;
@@ -167,4 +169,50 @@ fn rates_and_connections_can_be_limited() {
     here.run(["verify", "--level", "full"].into_iter().chain(limits)).expect(0);
     here.run(["backup", "/etc/hostname", "--limit-upload", "0"]).expect(2);
     here.run(["backup", "/etc/hostname", "--connections", "0"]).expect(2);
+}
+
+/// The line of `--json` that says what came of the one replica.
+fn replica(ran: &cairn_tests::process::Ran) -> serde_json::Value {
+    ran.json("replica").pop().expect("a replica")
+}
+
+#[test]
+fn a_replica_costs_what_changed_and_restores_elsewhere() {
+    let server = Moto::start();
+    let target = server.target();
+    let mut here = Cairn::new();
+    let home = here.path("repository").into_os_string().into_string().expect("UTF-8");
+    here.set_target(&target.at(&home));
+    here.init();
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source)]).expect(0);
+    let replicate = ["replicate", "--json", "--to", &target.url];
+    let first = replica(&here.run(replicate).expect(0));
+    assert_eq!((&first["created"], &first["packs_written"]), (&true.into(), &0.into()), "{first}");
+    let mut requests = Vec::new();
+    for round in 0..6 {
+        std::fs::write(source.join("changed"), format!("round {round}")).expect("a change");
+        let made =
+            scenario::result(&here.run(["backup", "--json", scenario::text(&source)]).expect(0));
+        let done = replica(&here.run(replicate).expect(0));
+        let stored = made["report"]["bytes_stored"].as_u64().expect("a number");
+        let written = done["bytes_written"].as_u64().expect("a number");
+        assert!(written <= stored && done["copied"].as_array().map(Vec::len) == Some(1), "{done}");
+        requests.push(done["requests"].as_u64().expect("they are counted"));
+    }
+    cairn_tests::say(&format!("requests of one more snapshot: {requests:?}"));
+    assert!(requests.iter().all(|requests| *requests < 80), "{requests:?}");
+    // Nothing to do.
+    let idle = replica(&here.run(replicate).expect(0));
+    assert_eq!(idle["bytes_written"], 0, "{idle}");
+    // A bucket that is not there, beside one that is.
+    let absent = "s3://absent-bucket/prefix";
+    let ran = here.run(["replicate", "--json", "--to", absent, "--to", &target.url]).expect(10);
+    let outcomes = ran.json("replica");
+    assert_eq!((&outcomes[0]["done"], &outcomes[1]["done"]), (&false.into(), &true.into()));
+    // Home is gone, and so is its machine.
+    let there = cairn(&target);
+    there.run(["verify", "--level", "full"]).expect(0);
+    let restored = there.restored("latest", "restored");
+    assert_same(&source, &inside(&restored, &source));
 }

@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use cairn_format::ids::{ChunkId, PackId, RepositoryId, SegmentId, SessionId, WriterId};
+use cairn_format::ids::{ChunkId, PackId, ReplicaId, RepositoryId, SegmentId, SessionId, WriterId};
 use cairn_format::limits::{PACK_BYTES_MAX, PACK_FRAMES_MAX};
 use cairn_format::names::PackKind;
 
@@ -30,6 +30,50 @@ mod tests;
 
 pub use error::IndexError;
 pub use memory::MemoryIndex;
+
+/// Which copy of which repository an index is of. Copies of one repository hold different packs, so
+/// what one of them has says nothing of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CopyId {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The copy; `None` for one that was never given an identity.
+    pub replica: Option<ReplicaId>,
+}
+
+impl CopyId {
+    /// Name of its folder in the folder of caches.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        match self.replica {
+            None => self.repository.to_hex(),
+            Some(replica) => format!("{}-{}", self.repository.to_hex(), replica.to_hex()),
+        }
+    }
+
+    /// The copy whose folder has this name.
+    #[must_use]
+    pub fn of_folder(name: &str) -> Option<Self> {
+        let (repository, replica) = match name.split_once('-') {
+            None => (name, None),
+            Some((repository, replica)) => (repository, Some(ReplicaId::from_hex(replica).ok()?)),
+        };
+        Some(Self { repository: RepositoryId::from_hex(repository).ok()?, replica })
+    }
+
+    #[cfg(feature = "local-index")]
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = self.repository.as_bytes().to_vec();
+        bytes.extend(self.replica.iter().flat_map(|replica| *replica.as_bytes()));
+        bytes
+    }
+}
+
+impl From<RepositoryId> for CopyId {
+    fn from(repository: RepositoryId) -> Self {
+        Self { repository, replica: None }
+    }
+}
 
 /// Stands for a pack in one opened index, in four bytes instead of thirty-two.
 ///
@@ -209,7 +253,7 @@ pub struct Opened {
     pub shared: bool,
 }
 
-/// Opens the index of `repository` below the folder `cache`, or begins an empty one. With an empty
+/// Opens the index of a copy of a repository below the folder `cache`, or begins an empty one. With an empty
 /// path nothing is kept: the index is in memory and gone when it is dropped.
 ///
 /// The caller then compares [`LocalIndex::segments`] with the segments in the store, and loads or
@@ -220,14 +264,14 @@ pub struct Opened {
 #[cfg(feature = "local-index")]
 pub fn open(
     cache: &Path,
-    repository: RepositoryId,
+    copy: impl Into<CopyId>,
     options: LocalOptions,
 ) -> Result<Opened, IndexError> {
     if cache.as_os_str().is_empty() {
         let index = Arc::new(MemoryIndex::new());
         return Ok(Opened { index, rebuilt_because: None, shared: false });
     }
-    rocks::open(cache, repository, options)
+    rocks::open(cache, copy.into(), options)
 }
 
 /// Begins an empty index in memory: this build has no other.
@@ -237,7 +281,7 @@ pub fn open(
 #[cfg(not(feature = "local-index"))]
 pub fn open(
     _cache: &Path,
-    _repository: RepositoryId,
+    _copy: impl Into<CopyId>,
     _options: LocalOptions,
 ) -> Result<Opened, IndexError> {
     let rebuilt_because = Some("this build keeps its index in memory".to_owned());
@@ -249,8 +293,8 @@ pub fn open(
 /// # Errors
 /// When the folder cannot be written: see [`IndexError`].
 #[cfg(feature = "local-index")]
-pub fn destroy(cache: &Path, repository: RepositoryId) -> Result<(), IndexError> {
-    rocks::destroy(cache, repository)
+pub fn destroy(cache: &Path, copy: impl Into<CopyId>) -> Result<(), IndexError> {
+    rocks::destroy(cache, copy.into())
 }
 
 /// Does nothing: this build keeps no files.
@@ -258,7 +302,7 @@ pub fn destroy(cache: &Path, repository: RepositoryId) -> Result<(), IndexError>
 /// # Errors
 /// None.
 #[cfg(not(feature = "local-index"))]
-pub fn destroy(_cache: &Path, _repository: RepositoryId) -> Result<(), IndexError> {
+pub fn destroy(_cache: &Path, _copy: impl Into<CopyId>) -> Result<(), IndexError> {
     Ok(())
 }
 

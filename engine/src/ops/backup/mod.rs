@@ -45,9 +45,9 @@ mod cache;
 mod feed;
 mod former;
 mod prepare;
-mod prove;
+pub(crate) mod prove;
 mod publish;
-mod relied;
+pub(crate) mod relied;
 mod total;
 
 pub use relied::Relied;

@@ -146,6 +146,7 @@ pub fn publish(
         catalog,
         session,
         root: record.root,
+        namespace: repository.own_namespace()?,
         condemned_before: written.condemned_before,
         packs: &written.packs,
         relied: &written.relied,

@@ -25,7 +25,7 @@ use crate::repo::Repository;
 use crate::retention::{Candidate, Cause, Doubt, Policy, RetentionError, Standing, Verdict, apply};
 use crate::store::StoreError;
 
-mod evidence;
+pub(in crate::ops) mod evidence;
 
 /// Shortest first digits by which a snapshot whose record cannot be read may be named.
 const BARE_DIGITS_MIN: usize = 8;
@@ -122,6 +122,16 @@ impl ForgetPlan {
         (going + self.bare.len()) as u64
     }
 
+    /// Leaves out snapshots of which this copy has nothing: they cannot be forgotten there.
+    pub(super) fn retain_present(&mut self) {
+        let objects = &self.objects;
+        let has =
+            |id: &SnapshotId| objects.records.contains_key(id) || objects.acks.contains_key(id);
+        for series in &mut self.series {
+            series.snapshots.retain(|one| has(&one.snapshot.id));
+        }
+    }
+
     fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
         self.series.iter().flat_map(|series| &series.snapshots).map(|planned| &planned.verdict)
     }
@@ -171,6 +181,24 @@ pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPl
             by_rules(options, policy, known, seen, now_ms)
         }
     }
+}
+
+/// Decides what another copy of the repository keeps and what goes from it: the rules are applied to
+/// the snapshots of both as if they were one, so that what is forgotten here goes on to count
+/// there. [`run`] on the copy removes what goes.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_copy(
+    home: &Repository,
+    copy: &Repository,
+    options: &ForgetOptions,
+) -> Result<ForgetPlan, Error> {
+    copy.require_collect("forget snapshots")?;
+    let Choice::Rules(policy) = &options.choice else { return plan(copy, options) };
+    let known = evidence::gather_both(home, copy)?;
+    let seen = Seen::load(copy.catalog()?)?;
+    by_rules(options, policy, known, seen, home.context.clock.now_ms())
 }
 
 fn by_rules(
