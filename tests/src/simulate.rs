@@ -389,6 +389,7 @@ impl Scene {
                         erase_within_ms: None,
                         max_delete_percent: 100.0,
                         honour_leases: *leases,
+                        full_mark: false,
                         weakness: self.weakness,
                     },
                 )?;

@@ -18,6 +18,8 @@ mod frozen;
 mod hostile;
 #[path = "engine/index.rs"]
 mod index;
+#[path = "engine/memo.rs"]
+mod memo;
 #[path = "engine/progress.rs"]
 mod progress;
 #[path = "engine/protocol.rs"]

@@ -9,7 +9,11 @@ use cairn_format::pack::ChunkRef;
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use super::marks::{Layouts, Marks};
+use super::memo::Memos;
 use super::reach::{Reach, reach};
+use super::tidy::tidy;
+use super::walk::{Halt, walk};
+use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
@@ -33,6 +37,53 @@ pub struct Marked<'a> {
     pub doubtful: HashSet<PackNumber>,
 }
 
+/// How to find out what is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thoroughness {
+    /// What earlier collections found nodes to point to is not read again.
+    Remembering,
+    /// What they remember is forgotten first: everything is read.
+    Anew,
+    /// Nothing is remembered, neither before nor after: every chunk of every snapshot is looked up by
+    /// itself. The other ways must mark the same.
+    Careful,
+}
+
+impl<'a> Marked<'a> {
+    fn new(catalog: &'a Catalog, doubtful: &HashSet<PackNumber>) -> Self {
+        Self {
+            catalog,
+            layouts: Layouts::new(catalog),
+            live: Marks::default(),
+            fresh: false,
+            bytes_held: 0,
+            orphans: HashSet::new(),
+            doubtful: doubtful.clone(),
+        }
+    }
+
+    /// The index.
+    pub(super) fn catalog(&self) -> &'a Catalog {
+        self.catalog
+    }
+
+    /// Position of a chunk in the directory of its pack.
+    pub(super) fn position(&mut self, place: &ChunkPlace) -> Result<usize, Error> {
+        self.layouts.position(place)
+    }
+}
+
+/// The order in which snapshots are marked: acknowledged ones first, so that what others may lack is
+/// never passed over for their sake. Then trusted ones first: what they were found to need serves
+/// every namespace.
+pub(super) fn in_order(snapshots: &[SnapshotInfo]) -> Vec<&SnapshotInfo> {
+    let mut order = snapshots.iter().collect::<Vec<_>>();
+    order.sort_by_key(|snapshot| {
+        (!snapshot.acknowledged, snapshot.namespace != NAMESPACE_TRUSTED, snapshot.namespace)
+    });
+    order
+}
+
 /// Marks everything that these snapshots reach.
 ///
 /// A snapshot that is not acknowledged may lack chunks: its writer, if it lives, proves that all of
@@ -46,25 +97,70 @@ pub fn mark<'a>(
     catalog: &'a Catalog,
     snapshots: &[SnapshotInfo],
     doubtful: &HashSet<PackNumber>,
+    how: Thoroughness,
 ) -> Result<Marked<'a>, Error> {
-    let mut marked = Marked {
-        catalog,
-        layouts: Layouts::new(catalog),
-        live: Marks::default(),
-        fresh: false,
-        bytes_held: 0,
-        orphans: HashSet::new(),
-        doubtful: doubtful.clone(),
-    };
-    let mut order = snapshots.iter().collect::<Vec<_>>();
-    // Acknowledged ones first, so that what others may lack is never passed over for their sake.
-    // Then trusted ones first: what they were found to need serves every namespace.
-    order.sort_by_key(|snapshot| {
-        (!snapshot.acknowledged, snapshot.namespace != NAMESPACE_TRUSTED, snapshot.namespace)
-    });
+    let memos = Memos::new(repository.vault(), catalog);
+    if how == Thoroughness::Anew {
+        memos.clear()?;
+    }
+    let attempts = if how == Thoroughness::Careful { 0 } else { ATTEMPTS };
+    for attempt in 0..attempts {
+        if attempt > 0 {
+            // The index may be older than what a writer did to acknowledge its snapshot.
+            repository.refresh_catalog()?;
+        }
+        match mark_remembering(repository, catalog, snapshots, doubtful, &memos) {
+            Ok(marked) => return Ok(marked),
+            Err(Halt::Unclear) => {}
+            Err(Halt::Useless) => memos.clear()?,
+            Err(Halt::Failed(error)) => return Err(error),
+        }
+    }
+    mark_carefully(repository, catalog, snapshots, doubtful)
+}
+
+/// Walks with what is remembered, and compares some of it with what is stored.
+fn mark_remembering<'a>(
+    repository: &'a Repository,
+    catalog: &'a Catalog,
+    snapshots: &[SnapshotInfo],
+    doubtful: &HashSet<PackNumber>,
+    memos: &Memos<'a>,
+) -> Result<Marked<'a>, Halt> {
+    let mut marked = Marked::new(catalog, doubtful);
+    let packs = memos.open(catalog, &|pack| doubtful.contains(&pack))?;
+    let mut walked = walk(repository, memos, &packs, snapshots, &mut marked)?;
+    match walked.recall.compare(repository, catalog) {
+        Ok(true) => {}
+        Ok(false) => {
+            memos.clear()?;
+            repository.monitor().warn(Remark {
+                code: "gc.memo",
+                subject: repository.context.cache_dir.display().to_string(),
+                message: "what this host remembers of tree nodes is not what they say; it is \
+                          forgotten, and everything is read"
+                    .to_owned(),
+            });
+            return Err(Halt::Unclear);
+        }
+        Err(error) if error.is_damage() || error.has_vanished() => return Err(Halt::Unclear),
+        Err(error) => return Err(error.into()),
+    }
+    tidy(&mut walked, catalog, &packs, marked.live.count())?;
+    Ok(marked)
+}
+
+/// Marks with nothing but what the store says.
+fn mark_carefully<'a>(
+    repository: &'a Repository,
+    catalog: &'a Catalog,
+    snapshots: &[SnapshotInfo],
+    doubtful: &HashSet<PackNumber>,
+) -> Result<Marked<'a>, Error> {
+    let mut marked = Marked::new(catalog, doubtful);
     let (mut seen_trusted, mut seen_own) = (Marks::default(), Marks::default());
     let mut namespace = NAMESPACE_TRUSTED;
-    for snapshot in order {
+    for snapshot in in_order(snapshots) {
         repository.check_cancelled()?;
         if snapshot.namespace != namespace {
             namespace = snapshot.namespace;
@@ -89,6 +185,8 @@ pub fn mark<'a>(
     Ok(marked)
 }
 
+/// How often it is tried to mark with what is remembered.
+const ATTEMPTS: usize = 2;
 /// How often a place is looked up that a collection beside this one takes away meanwhile.
 const LOOKUPS_MAX: usize = 4;
 
@@ -176,7 +274,7 @@ impl Reach for Walk<'_, '_> {
 
 impl Marked<'_> {
     /// Marks a chunk in a place; returns its position.
-    fn set(
+    pub(super) fn set(
         &mut self,
         id: ChunkId,
         place: &ChunkPlace,

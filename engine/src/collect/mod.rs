@@ -17,11 +17,15 @@ pub mod due;
 pub mod lease;
 pub mod mark;
 pub mod marks;
+pub mod memo;
 pub mod reach;
+mod recall;
 pub mod receipt;
 pub mod successors;
 pub mod survey;
 pub mod sweep;
+mod tidy;
+mod walk;
 
 /// Test kit: ways to weaken the protocol, each of which loses data. Tests of the simulator use them
 /// to show that it would notice.

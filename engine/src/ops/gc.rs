@@ -19,7 +19,7 @@ use crate::collect::confirm::Confirmer;
 use crate::collect::copy::Copier;
 use crate::collect::due::{Past, after, is_due};
 use crate::collect::lease::HeldLease;
-use crate::collect::mark::{Marked, mark};
+use crate::collect::mark::{Marked, Thoroughness, mark};
 use crate::collect::receipt::read_chain;
 use crate::collect::survey::{Survey, list, list_snapshots, survey};
 use crate::collect::sweep::{condemn, delete, rewrite_segments, still_listed, still_there};
@@ -50,6 +50,8 @@ pub struct GcOptions {
     pub max_delete_percent: f64,
     /// Spare what sessions at work have stored: they would store it again.
     pub honour_leases: bool,
+    /// Read everything that says what is needed, whatever earlier collections remember of it.
+    pub full_mark: bool,
     /// Test kit.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -62,6 +64,7 @@ impl Default for GcOptions {
             erase_within_ms: None,
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             honour_leases: true,
+            full_mark: false,
             weakness: None,
         }
     }
@@ -71,6 +74,10 @@ impl GcOptions {
     /// Whether chunks that only deltas need stay for their sake.
     fn keeps_bases(&self) -> bool {
         self.max_dead_percent > 0.0
+    }
+
+    fn thoroughness(&self) -> Thoroughness {
+        if self.full_mark { Thoroughness::Anew } else { Thoroughness::Remembering }
     }
 
     /// The options of a collection that leaves nothing dead, where that is due.
@@ -221,7 +228,8 @@ fn find<'a>(
     repository.monitor().stage("gc: looking", None);
     let survey = survey(repository, catalog, session, options.honour_leases)?;
     repository.monitor().stage("gc: marking", None);
-    let mut marked = mark(repository, catalog, &survey.snapshots, &survey.doubtful)?;
+    let how = options.thoroughness();
+    let mut marked = mark(repository, catalog, &survey.snapshots, &survey.doubtful, how)?;
     marked.follow_bases(options.keeps_bases(), &survey.sessions)?;
     let chosen = choose(catalog, &survey, &marked, options.max_dead_percent)?;
     let condemned = catalog.condemned();
@@ -485,7 +493,9 @@ impl Collection<'_> {
             let mut seen = Survey { snapshots, ..Survey::default() };
             list(self.repository, self.catalog, &mut seen)?;
             let doubtful = &found.marked.doubtful;
-            let mut marked = mark(self.repository, self.catalog, &seen.snapshots, doubtful)?;
+            // What the first look has read is not read again.
+            let how = Thoroughness::Remembering;
+            let mut marked = mark(self.repository, self.catalog, &seen.snapshots, doubtful, how)?;
             marked.follow_bases(true, &HashSet::new())?;
             self.confirm_condemned(&mut marked)?;
             match self.copy_condemned(&seen, &mut marked, report) {

@@ -2,6 +2,7 @@
 //! of which some are damaged, condemned, or not named yet.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cairn_format::ids::{ChunkId, PackId, WriterId};
@@ -85,6 +86,37 @@ impl Catalog {
     #[must_use]
     pub fn lasts(&self, place: &ChunkPlace) -> bool {
         self.avoided().lasts(place)
+    }
+
+    /// Whether nothing speaks against a pack: see [`Self::known`].
+    #[must_use]
+    pub fn lasts_in(&self, pack: PackNumber) -> bool {
+        self.avoided().rank(pack) == 0
+    }
+
+    /// The chunks that a pack lists, with their lengths in bytes, in the order of its directory; also
+    /// of a pack that was removed, while that is remembered.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn ids_in(&self, number: PackNumber) -> Result<Option<Vec<(ChunkId, u32)>>, Error> {
+        let (writer, mut chunks) = match self.index.pack(number)? {
+            Some(record) => {
+                let mut chunks = Vec::with_capacity(record.chunks as usize);
+                self.index.for_each_chunk_of_pack(number, &mut |id, place| {
+                    chunks.push((*id, place.bytes));
+                    ControlFlow::Continue(())
+                })?;
+                (record.writer, chunks)
+            }
+            None => match self.index.gone_pack(number)? {
+                Some(gone) => (gone.writer, gone.chunks),
+                None => return Ok(None),
+            },
+        };
+        // The local key's mask is its own inverse.
+        chunks.iter_mut().for_each(|(id, _)| *id = local_key(*id, writer));
+        Ok(Some(chunks))
     }
 
     /// As [`Self::lasts`], and so do the bases of its frame.
@@ -192,7 +224,13 @@ impl Catalog {
         Ok(places)
     }
 
-    fn first_places(
+    /// The first place of each chunk, whatever speaks against it: in the pack of the namespace's own
+    /// that was added first, else in the trusted one. It stays the same until that pack is removed,
+    /// or the namespace gets a copy of its own.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn first_places(
         &self,
         ids: &[ChunkId],
         namespace: WriterId,
