@@ -8,8 +8,10 @@ use cairn_format::ids::{ChunkId, SessionId, WriterId};
 use cairn_format::pack::ChunkRef;
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
+use super::bases::{BasedFrame, Bases};
 use super::marks::{Layouts, Marks};
-use super::memo::Memos;
+use super::memo::record::Name;
+use super::memo::{Memos, Packs, Standing};
 use super::reach::{Reach, reach};
 use super::tidy::tidy;
 use super::walk::{Halt, walk};
@@ -22,6 +24,7 @@ use crate::repo::Repository;
 
 /// What is needed, as far as it was marked.
 pub struct Marked<'a> {
+    repository: &'a Repository,
     catalog: &'a Catalog,
     layouts: Layouts<'a>,
     /// Chunks that snapshots need, each in the place it is read from.
@@ -50,8 +53,13 @@ pub enum Thoroughness {
 }
 
 impl<'a> Marked<'a> {
-    fn new(catalog: &'a Catalog, doubtful: &HashSet<PackNumber>) -> Self {
+    fn new(
+        repository: &'a Repository,
+        catalog: &'a Catalog,
+        doubtful: &HashSet<PackNumber>,
+    ) -> Self {
         Self {
+            repository,
             catalog,
             layouts: Layouts::new(catalog),
             live: Marks::default(),
@@ -127,7 +135,7 @@ fn mark_remembering<'a>(
     doubtful: &HashSet<PackNumber>,
     memos: &Memos<'a>,
 ) -> Result<Marked<'a>, Halt> {
-    let mut marked = Marked::new(catalog, doubtful);
+    let mut marked = Marked::new(repository, catalog, doubtful);
     let packs = memos.open(catalog, &|pack| doubtful.contains(&pack))?;
     let mut walked = walk(repository, memos, &packs, snapshots, &mut marked)?;
     match walked.recall.compare(repository, catalog) {
@@ -157,7 +165,7 @@ fn mark_carefully<'a>(
     snapshots: &[SnapshotInfo],
     doubtful: &HashSet<PackNumber>,
 ) -> Result<Marked<'a>, Error> {
-    let mut marked = Marked::new(catalog, doubtful);
+    let mut marked = Marked::new(repository, catalog, doubtful);
     let (mut seen_trusted, mut seen_own) = (Marks::default(), Marks::default());
     let mut namespace = NAMESPACE_TRUSTED;
     for snapshot in in_order(snapshots) {
@@ -356,12 +364,21 @@ impl Marked<'_> {
             packs.push((number, *record));
             ControlFlow::Continue(())
         })?;
+        let vault = self.repository.vault();
+        let memos = Memos::new(vault, self.catalog);
+        // How packs stand now: this may be called again after more were found damaged.
+        let now = self.catalog.avoided();
+        let mut standings = Packs::default();
+        for (number, record) in &packs {
+            standings.note(*number, record, !now.lasts_in(*number));
+        }
+        let mut bases = Bases::new(self.catalog, &memos, &standings);
         loop {
             self.fresh = false;
-            self.follow_once(&packs, keep, sessions)?;
+            self.follow_once(&packs, &standings, &mut bases, keep, sessions)?;
             // What was marked on the way may stand in frames with bases itself.
             if !self.fresh {
-                return Ok(());
+                return bases.flush();
             }
         }
     }
@@ -369,10 +386,11 @@ impl Marked<'_> {
     fn follow_once(
         &mut self,
         packs: &[(PackNumber, PackRecord)],
+        standings: &Packs,
+        bases: &mut Bases<'_, '_>,
         keep: bool,
         sessions: &HashSet<SessionId>,
     ) -> Result<(), Error> {
-        let catalog = self.catalog;
         self.orphans.clear();
         for (number, record) in packs {
             let number = *number;
@@ -381,23 +399,25 @@ impl Marked<'_> {
                 continue;
             }
             let keep = keep || at_work || self.doubtful.contains(&number);
-            let mut frames = Vec::new();
-            let mut position = 0;
-            catalog.index().for_each_chunk_of_pack(number, &mut |_, place| {
-                if place.based
-                    && (at_work || self.live.get(number, position))
-                    && frames.last() != Some(&place.frame_number)
-                {
-                    frames.push(place.frame_number);
+            for frame in bases.of(number, record)? {
+                let (first, end) = (frame.first as usize, (frame.first + frame.count) as usize);
+                let live = || (first..end).any(|at| self.live.get(number, at));
+                if (at_work || live()) && !self.stays_as_it_is(&frame, standings) {
+                    self.follow_frame(number, record, frame.number, keep)?;
                 }
-                position += 1;
-                ControlFlow::Continue(())
-            })?;
-            for frame in frames {
-                self.follow_frame(number, record, frame, keep)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether every base of a frame is live in the place that it is read from.
+    fn stays_as_it_is(&self, frame: &BasedFrame, standings: &Packs) -> bool {
+        let stays = |base: &Name| {
+            standings.standing(base.pack) == Standing::Direct
+                && !self.doubtful.contains(&base.pack)
+                && self.live.get(base.pack, base.position as usize)
+        };
+        !frame.bases.is_empty() && frame.bases.iter().all(stays)
     }
 
     fn follow_frame(

@@ -72,6 +72,19 @@ impl Marks {
         words.iter().map(|bits| u64::from(bits.count_ones())).sum()
     }
 
+    /// Stands for which bits of a pack are set.
+    #[must_use]
+    pub fn digest(&self, pack: PackNumber) -> [u8; 32] {
+        let words = self.packs.get(&pack).map(Vec::as_slice).unwrap_or_default();
+        // Words without bits at the end are as good as absent.
+        let used = words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        let mut hasher = blake3::Hasher::new();
+        for word in words.iter().take(used) {
+            hasher.update(&word.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
     /// Clears a bit.
     pub fn unset(&mut self, pack: PackNumber, position: usize) {
         let word = self.packs.get_mut(&pack).and_then(|words| words.get_mut(position / WORD_BITS));

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use cairn_format::codec::{Reader, Writer};
-use cairn_format::ids::{PackId, WriterId};
+use cairn_format::ids::{PackId, SegmentId, WriterId};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use crate::error::Error;
@@ -33,6 +33,9 @@ const LOOKUPS: usize = 4096;
 
 const KEY_PACKS: u8 = b'p';
 const KEY_SHEET: u8 = b's';
+const KEY_BASES: u8 = b'b';
+const KEY_WEIGHT: u8 = b'w';
+const KEY_SEGMENT: u8 = b'i';
 /// Kept beside each sheet, so that there is a list of them that takes no reading of sheets.
 const KEY_LISTED: u8 = b'l';
 
@@ -55,6 +58,7 @@ pub enum Standing {
 
 /// All packs of the index, as they stood when a collection began to mark: eight bytes for each number
 /// that was ever given.
+#[derive(Default)]
 pub struct Packs {
     /// 0 for none; otherwise one more than the number of chunks, shifted by one, and whether they
     /// have to be looked up.
@@ -79,7 +83,8 @@ impl Packs {
         u32::try_from((standing >> 1).saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    fn note(&mut self, pack: PackNumber, record: &PackRecord, by_id: bool) {
+    /// Notes how a pack stands.
+    pub fn note(&mut self, pack: PackNumber, record: &PackRecord, by_id: bool) {
         let at = pack.0 as usize;
         if self.standings.len() <= at {
             self.standings.resize(at + 1, 0);
@@ -140,6 +145,49 @@ impl<'a> Memos<'a> {
     #[must_use]
     pub fn new(vault: &'a Vault, catalog: &'a Catalog) -> Self {
         Self { index: catalog.index(), keys: &vault.keys }
+    }
+
+    /// Where it is kept which frames of a pack have bases.
+    #[must_use]
+    pub fn bases_key(pack: PackNumber) -> Vec<u8> {
+        [&[KEY_BASES], pack.0.to_be_bytes().as_slice()].concat()
+    }
+
+    /// Where it is kept how much of a pack was found dead.
+    #[must_use]
+    pub fn weight_key(pack: PackNumber) -> Vec<u8> {
+        [&[KEY_WEIGHT], pack.0.to_be_bytes().as_slice()].concat()
+    }
+
+    /// Where it is kept which packs a segment describes.
+    #[must_use]
+    pub fn segment_key(segment: &SegmentId) -> Vec<u8> {
+        [&[KEY_SEGMENT], segment.as_bytes().as_slice()].concat()
+    }
+
+    /// The segments of which it is remembered which packs they describe.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn segments(&self) -> Result<Vec<SegmentId>, Error> {
+        let keys = self.index.memo_keys(&[KEY_SEGMENT])?;
+        let id = |key: Vec<u8>| SegmentId::from_slice(key.get(1..)?).ok();
+        Ok(keys.into_iter().filter_map(id).collect())
+    }
+
+    /// Forgets what is remembered of packs that are gone.
+    fn forget_gone(&self, packs: &Packs) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for table in [KEY_BASES, KEY_WEIGHT] {
+            for key in self.index.memo_keys(&[table])? {
+                let number = key.get(1..).and_then(|number| number.try_into().ok());
+                let number = PackNumber(number.map_or(u32::MAX, u32::from_be_bytes));
+                if packs.standing(number) == Standing::Gone {
+                    changes.push((key, None));
+                }
+            }
+        }
+        self.put(&changes)
     }
 
     /// A value whose checksum holds; `owner` is what it is about.
@@ -261,7 +309,8 @@ impl<'a> Memos<'a> {
                 Known::default()
             }
         };
-        let mut packs = Packs { standings: Vec::new() };
+        let mut packs = Packs::default();
+        let now_avoided = catalog.avoided();
         let mut now = Known::default();
         let mut arrived = Vec::new();
         let mut before = known.packs.iter().peekable();
@@ -277,7 +326,7 @@ impl<'a> Memos<'a> {
                 arrived.push((number, record.writer));
             }
             now.packs.push((number.0, id));
-            packs.note(number, record, wanted(number) || !catalog.lasts_in(number));
+            packs.note(number, record, wanted(number) || !now_avoided.lasts_in(number));
             ControlFlow::Continue(())
         })?;
         now.below = now.packs.last().map_or(0, |(number, _)| number.saturating_add(1));
@@ -295,6 +344,7 @@ impl<'a> Memos<'a> {
         } else {
             self.clear()?;
         }
+        self.forget_gone(&packs)?;
         self.put(&[self.change(vec![KEY_PACKS], &[], &now.encode())])?;
         Ok(packs)
     }

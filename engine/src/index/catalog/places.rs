@@ -24,7 +24,7 @@ const SOUND_MAX: usize = 1 << 18;
 pub(super) type FrameKey = (PackNumber, u32);
 
 /// Packs that are read from only where there is no other, at one moment.
-struct Avoided {
+pub struct Avoided {
     suspects: Arc<HashSet<PackNumber>>,
     condemned: Arc<HashSet<PackNumber>>,
     unnamed: Arc<HashSet<PackNumber>>,
@@ -45,12 +45,20 @@ impl Avoided {
     }
 
     fn lasts(&self, place: &ChunkPlace) -> bool {
-        self.rank(place.pack) == 0
+        self.lasts_in(place.pack)
+    }
+
+    /// Whether nothing speaks against a pack.
+    #[must_use]
+    pub fn lasts_in(&self, pack: PackNumber) -> bool {
+        self.rank(pack) == 0
     }
 }
 
 impl Catalog {
-    fn avoided(&self) -> Avoided {
+    /// Packs that are read from only where there is no other, as it stands now.
+    #[must_use]
+    pub fn avoided(&self) -> Avoided {
         Avoided {
             suspects: Arc::clone(&self.suspects.read()),
             condemned: Arc::clone(&self.condemned_here.read()),
@@ -86,12 +94,6 @@ impl Catalog {
     #[must_use]
     pub fn lasts(&self, place: &ChunkPlace) -> bool {
         self.avoided().lasts(place)
-    }
-
-    /// Whether nothing speaks against a pack: see [`Self::known`].
-    #[must_use]
-    pub fn lasts_in(&self, pack: PackNumber) -> bool {
-        self.avoided().rank(pack) == 0
     }
 
     /// The chunks that a pack lists, with their lengths in bytes, in the order of its directory; also
@@ -297,6 +299,24 @@ impl Catalog {
             }
         }
         Ok(fitting)
+    }
+
+    /// The first place of a chunk among trusted packs that may serve as a base of frames of this kind,
+    /// whatever speaks against it. It stays the same until its pack is removed.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn first_base_place(
+        &self,
+        base: &ChunkRef,
+        kind: PackKind,
+    ) -> Result<Option<ChunkPlace>, Error> {
+        for copy in self.index.copies(&base.id)? {
+            if self.fits_as_base(base, kind, &copy)? {
+                return Ok(Some(copy));
+            }
+        }
+        Ok(None)
     }
 
     fn fits_as_base(
