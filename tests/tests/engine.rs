@@ -20,6 +20,8 @@ mod hostile;
 mod index;
 #[path = "engine/memo.rs"]
 mod memo;
+#[path = "engine/month.rs"]
+mod month;
 #[path = "engine/progress.rs"]
 mod progress;
 #[path = "engine/protocol.rs"]

@@ -13,6 +13,7 @@ use cairn_format::segment::NAMESPACE_TRUSTED;
 use super::marks::Layouts;
 use super::memo::record::Name;
 use super::memo::{Memos, Packs, Standing};
+use crate::delta::patch;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{MemoChange, PackNumber, PackRecord};
@@ -31,6 +32,8 @@ pub(super) struct BasedFrame {
     pub(super) first: u32,
     /// How many chunks it has.
     pub(super) count: u32,
+    /// How many of its bases, counted from the last, are its own patch.
+    pub(super) patch: u32,
     /// The first place of each base where it can serve as one, whatever speaks against it; empty when
     /// one is nowhere, and where that may change.
     pub(super) bases: Vec<Name>,
@@ -41,7 +44,7 @@ fn encode(home: PackNumber, frames: &[BasedFrame]) -> Vec<u8> {
     let mut last = (i64::from(home.0), 0);
     for frame in frames {
         out.varint(frame.number.into()).varint(frame.first.into()).varint(frame.count.into());
-        out.count(frame.bases.len());
+        out.varint(frame.patch.into()).count(frame.bases.len());
         for base in &frame.bases {
             let (pack, position) = (i64::from(base.pack.0), i64::from(base.position));
             out.zigzag(pack - last.0).zigzag(position - last.1);
@@ -58,9 +61,10 @@ fn decode(home: PackNumber, bytes: &[u8]) -> Option<Vec<BasedFrame>> {
     let mut frames = Vec::new();
     while !fields.is_empty() {
         let (frame, first) = (number(&mut fields)?, number(&mut fields)?);
-        let (count, bases) = (number(&mut fields)?, number(&mut fields)?);
+        let (count, patch) = (number(&mut fields)?, number(&mut fields)?);
+        let bases = number(&mut fields)?;
         first.checked_add(count)?;
-        let mut frame = BasedFrame { number: frame, first, count, bases: Vec::new() };
+        let mut frame = BasedFrame { number: frame, first, count, patch, bases: Vec::new() };
         for _ in 0..bases {
             let pack = last.0.checked_add(fields.zigzag().ok()?)?;
             let position = last.1.checked_add(fields.zigzag().ok()?)?;
@@ -148,6 +152,7 @@ impl<'w, 'a> Bases<'w, 'a> {
                         number: place.frame_number,
                         first: position,
                         count: 1,
+                        patch: 0,
                         bases: Vec::new(),
                     }),
                 }
@@ -155,6 +160,19 @@ impl<'w, 'a> Bases<'w, 'a> {
             position += 1;
             ControlFlow::Continue(())
         })?;
+        if frames.is_empty() {
+            return Ok(frames);
+        }
+        let described = self.catalog.frames(pack)?;
+        for frame in &mut frames {
+            let at = frame.number as usize;
+            let before = at.checked_sub(1).and_then(|before| described.get(before));
+            let bases = described.get(at).map(|frame| frame.bases.as_slice());
+            if patch::is_patched(before, bases.unwrap_or_default()) {
+                let chunks = before.map_or(0, |before| before.chunks.len());
+                frame.patch = u32::try_from(chunks).unwrap_or(u32::MAX);
+            }
+        }
         // In a writer's namespace a copy of its own may come before those of today.
         if record.writer == NAMESPACE_TRUSTED {
             for frame in &mut frames {
@@ -208,13 +226,13 @@ mod tests {
         fn frames_are_read_as_written(
             home in any::<u32>(),
             frames in proptest::collection::vec(
-                (any::<u32>(), 0_u32..1 << 31, 0_u32..1 << 31,
+                (any::<u32>(), 0_u32..1 << 31, 0_u32..1 << 31, any::<u32>(),
                     proptest::collection::vec((any::<u32>(), any::<u32>()), 0..5)), 0..5),
         ) {
             let home = PackNumber(home);
             let name = |(pack, position)| Name { pack: PackNumber(pack), position };
-            let frames = frames.into_iter().map(|(number, first, count, bases)| {
-                BasedFrame { number, first, count, bases: bases.into_iter().map(name).collect() }
+            let frames = frames.into_iter().map(|(number, first, count, patch, bases)| {
+                BasedFrame { number, first, count, patch, bases: bases.into_iter().map(name).collect() }
             });
             let frames = frames.collect::<Vec<_>>();
             prop_assert_eq!(decode(home, &encode(home, &frames)), Some(frames));

@@ -351,10 +351,10 @@ impl Marked<'_> {
         Ok(false)
     }
 
-    /// Follows live frames to their bases. Those that snapshots need are kept where they can be
-    /// read as bases; of those that none needs, the frame is noted as an orphan, or the base is kept
-    /// too: with `keep`, and for frames in packs that stay because they are damaged or were stored by
-    /// `sessions` at work.
+    /// Follows live frames to their bases. Those that snapshots need, and patches of frames that are
+    /// needed whole, are kept where they can be read as bases; of those that none needs, the frame is
+    /// noted as an orphan, or the base is kept too: with `keep`, and for frames in packs that stay
+    /// because they are damaged or were stored by `sessions` at work.
     ///
     /// # Errors
     /// [`Error::LivenessUnknown`] when a base is nowhere; failures of the cache.
@@ -392,19 +392,56 @@ impl Marked<'_> {
         sessions: &HashSet<SessionId>,
     ) -> Result<(), Error> {
         self.orphans.clear();
+        // Patches are needed by later frames too, whichever of them comes first.
+        let mut leaning = Vec::new();
         for (number, record) in packs {
-            let number = *number;
             let at_work = sessions.contains(&record.session);
-            if !self.live.any(number) && !at_work {
+            if !self.live.any(*number) && !at_work {
                 continue;
             }
+            let frames = bases.of(*number, record)?;
+            for frame in frames.iter().filter(|frame| frame.patch > 0) {
+                let whole = at_work || self.chunks_of(*number, frame).all(|live| live);
+                if whole && !self.stays_as_it_is(frame, standings) {
+                    self.keep_patch(*number, record, frame)?;
+                }
+            }
+            if !frames.is_empty() {
+                leaning.push((*number, record));
+            }
+        }
+        for (number, record) in leaning {
+            let at_work = sessions.contains(&record.session);
             let keep = keep || at_work || self.doubtful.contains(&number);
             for frame in bases.of(number, record)? {
-                let (first, end) = (frame.first as usize, (frame.first + frame.count) as usize);
-                let live = || (first..end).any(|at| self.live.get(number, at));
-                if (at_work || live()) && !self.stays_as_it_is(&frame, standings) {
+                let live = at_work || self.chunks_of(number, &frame).any(|live| live);
+                if live && !self.stays_as_it_is(&frame, standings) {
                     self.follow_frame(number, record, frame.number, keep)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which chunks of a frame are live.
+    fn chunks_of(&self, pack: PackNumber, frame: &BasedFrame) -> impl Iterator<Item = bool> + '_ {
+        let positions = frame.first..frame.first.saturating_add(frame.count);
+        positions.map(move |at| self.live.get(pack, at as usize))
+    }
+
+    /// Keeps the patch of a frame that is needed whole: it holds nothing else.
+    fn keep_patch(
+        &mut self,
+        pack: PackNumber,
+        record: &PackRecord,
+        frame: &BasedFrame,
+    ) -> Result<(), Error> {
+        let bases = self.catalog.index().frame_bases(pack, frame.number)?;
+        for (id, bytes) in bases.into_iter().rev().take(frame.patch as usize) {
+            let base = ChunkRef { id, bytes };
+            let copies = self.catalog.base_copies(&base, record.kind, record.writer)?;
+            if let Some(place) = copies.first() {
+                self.set(id, place, record.writer)?;
             }
         }
         Ok(())

@@ -123,11 +123,20 @@ impl Scene {
         }
         let reader = PackReader::new(repository.store(), &repository.keys);
         let mut held = HashSet::new();
+        let mut needed = None;
         for (id, (kind, bytes)) in list_packs(repository.vault())? {
             let section = reader.directory(kind, id, bytes, &repository.trust)?;
             for chunk in section.frames.iter().flat_map(|frame| &frame.chunks) {
                 if !live.ids.contains(&chunk.id) {
-                    return Ok(Err(format!("pack {id} still holds the dead chunk {}", chunk.id)));
+                    // A patch holds bytes of what is needed, and nothing else.
+                    let content = match &needed {
+                        Some(content) => content,
+                        None => needed.insert(Needed::read(repository, listed)?),
+                    };
+                    if !content.explains(&content_of(repository, listed, chunk.id)?) {
+                        let what = format!("pack {id} still holds the dead chunk {}", chunk.id);
+                        return Ok(Err(what));
+                    }
                 }
                 // A writer's own copy serves nobody else: there may be a trusted one beside it.
                 if !held.insert((section.namespace, chunk.id)) {
@@ -213,6 +222,78 @@ impl Reach for Live {
     }
 }
 
+/// Bytes that are compared at once where content is looked for.
+const WINDOW_BYTES: usize = 16;
+
+/// The content of everything that snapshots need.
+struct Needed {
+    windows: HashSet<[u8; WINDOW_BYTES]>,
+}
+
+impl Needed {
+    fn read(repository: &Repository, snapshots: &[SnapshotInfo]) -> Result<Self, Error> {
+        let mut windows = HashSet::new();
+        for snapshot in snapshots {
+            let mut data = Data::default();
+            reach(&repository.nodes(snapshot)?, snapshot.record.root, &mut data)?;
+            for chunk in data.ids {
+                let Ok(chunks) = repository.data_chunks(snapshot, &[chunk]) else { continue };
+                let chunks = chunks.iter().flat_map(|chunk| chunk.windows(WINDOW_BYTES));
+                windows.extend(chunks.filter_map(<[u8]>::first_chunk));
+            }
+        }
+        Ok(Self { windows })
+    }
+
+    /// Whether each byte of `content` stands somewhere, with others around it.
+    fn explains(&self, content: &[u8]) -> bool {
+        let mut explained = 0;
+        for (at, window) in content.windows(WINDOW_BYTES).enumerate() {
+            if window.first_chunk().is_some_and(|window| self.windows.contains(window)) {
+                explained = at + WINDOW_BYTES;
+            } else if at >= explained {
+                return false;
+            }
+        }
+        explained == content.len()
+    }
+}
+
+/// The data chunks of a snapshot.
+#[derive(Default)]
+struct Data {
+    ids: HashSet<ChunkId>,
+}
+
+impl Reach for Data {
+    fn node(&mut self, _: &ChunkId) -> Result<bool, Error> {
+        Ok(true)
+    }
+    fn data(&mut self, chunks: &[(ChunkId, u32)]) -> Result<(), Error> {
+        self.ids.extend(chunks.iter().map(|(id, _)| *id));
+        Ok(())
+    }
+    fn unreadable(&mut self, _: &ChunkId, _: Error) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A chunk that no snapshot needs, from whichever namespace has it.
+fn content_of(
+    repository: &Repository,
+    snapshots: &[SnapshotInfo],
+    chunk: ChunkId,
+) -> Result<Vec<u8>, Error> {
+    let mut found = Err(Error::ChunkMissing { chunk });
+    for snapshot in snapshots {
+        found = repository.data_chunks(snapshot, &[chunk]);
+        if found.is_ok() {
+            break;
+        }
+    }
+    Ok(found?.first().map(|content| content.to_vec()).unwrap_or_default())
+}
+
 struct Files {
     found: BTreeMap<String, Content>,
 }
@@ -224,5 +305,25 @@ impl Visitor for Files {
             self.found.insert(name, content.clone());
         }
         Ok(Visit::Descend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_needed_explains_itself() {
+        let content =
+            (0..2_000_u32).flat_map(|n| (n * 2_654_435).to_le_bytes()).collect::<Vec<_>>();
+        let windows = content.windows(WINDOW_BYTES).filter_map(<[u8]>::first_chunk).copied();
+        let needed = Needed { windows: windows.collect() };
+        let pieces = [&content[100..116], &content[5_000..5_333], &content[7..60]].concat();
+        assert!(needed.explains(&pieces) && needed.explains(&[]));
+        let mut other = pieces.clone();
+        other[100] ^= 1;
+        assert!(!needed.explains(&other));
+        assert!(!needed.explains(&[&content[..64], &[7, 7][..]].concat()));
+        assert!(!needed.explains(&content[..15]));
     }
 }
