@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_engine::chunk::CHUNKER_DEFAULT;
+use cairn_engine::collect::choose::{Chosen, choose};
 use cairn_engine::collect::mark::{Marked, Thoroughness, mark};
 use cairn_engine::collect::memo::Memos;
 use cairn_engine::collect::memo::record::{Edges, Name, NodeKind, Sheet};
@@ -55,11 +56,17 @@ struct Seen {
     live: BTreeMap<PackNumber, Vec<usize>>,
     orphans: BTreeSet<(PackNumber, u32)>,
     bytes_held: u64,
+    /// Packs that would go, with their dead bytes.
+    going: Vec<(PackNumber, u64)>,
+    bytes_left: u64,
 }
 
-fn seen(marked: &Marked<'_>) -> Seen {
+fn seen(marked: &Marked<'_>, chosen: &Chosen) -> Seen {
     let packs = marked.live.packs().filter(|pack| marked.live.any(*pack));
+    let going = chosen.dead.iter().chain(&chosen.repack);
     Seen {
+        going: going.map(|going| (going.number, going.bytes_dead)).collect(),
+        bytes_left: chosen.bytes_left,
         live: packs.map(|pack| (pack, marked.live.positions(pack))).collect(),
         orphans: marked.orphans.iter().copied().collect(),
         bytes_held: marked.bytes_held,
@@ -256,7 +263,9 @@ impl Scene {
         let catalog = repository.catalog()?;
         let mut marked = mark(repository, catalog, &looked.snapshots, &looked.doubtful, how)?;
         marked.follow_bases(keep, &HashSet::new())?;
-        Ok(seen(&marked))
+        let memos = Memos::new(repository.vault(), catalog);
+        let max_dead_percent = if keep { 10.0 } else { 0.0 };
+        Ok(seen(&marked, &choose(catalog, looked, &marked, &memos, max_dead_percent)?))
     }
 }
 
@@ -427,6 +436,10 @@ fn nothing_is_remembered_of_what_is_gone() {
     }
     let gone = catalog.index().gone_packs().expect("packs");
     assert!(gone.is_empty(), "{gone:?} are remembered, and nothing names them");
+    // And no segment was passed over that describes a pack that is gone.
+    let fresh = scene.lab.open(&scene.store, "fresh");
+    let present = list_packs(fresh.vault()).expect("packs");
+    assert!(packs_of(&fresh).iter().all(|(_, id)| present.contains_key(id)));
 }
 
 #[test]
