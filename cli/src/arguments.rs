@@ -396,6 +396,10 @@ pub struct Gc {
     /// again. Leases of processes that died run out after a day
     #[arg(long)]
     pub ignore_leases: bool,
+    /// Read everything that says what is needed, whatever this host remembers of it from earlier
+    /// collections; what it remembers is forgotten
+    #[arg(long)]
+    pub full_mark: bool,
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,

@@ -20,6 +20,7 @@ pub(super) fn run(app: &App, arguments: &Gc) -> Result<Finished, Failure> {
         },
         max_delete_percent: arguments.max_delete,
         honour_leases: !arguments.ignore_leases,
+        full_mark: arguments.full_mark,
         ..GcOptions::default()
     };
     let report = if arguments.dry_run {

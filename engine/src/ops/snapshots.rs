@@ -1,6 +1,6 @@
 //! Lists snapshots and finds the one that is meant.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use cairn_format::envelope::Kind;
 use cairn_format::ids::{SnapshotId, WriterId};
@@ -43,6 +43,19 @@ pub struct SnapshotInfo {
 /// # Errors
 /// When the store cannot be listed or read, or the key may not read.
 pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
+    list_all_but(repository, &[])
+}
+
+/// As [`list_all`]; records among `known`, which were read before, are not read again.
+///
+/// # Errors
+/// As [`list_all`].
+pub(crate) fn list_all_but(
+    repository: &Repository,
+    known: &[SnapshotInfo],
+) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
+    let known = known.iter().map(|one| ((one.name_time_ms, one.id), one));
+    let known = known.collect::<HashMap<_, _>>();
     repository.require_read("list snapshots")?;
     let names = list_names(repository)?;
     // An index that is open may be older than what was just listed.
@@ -50,7 +63,19 @@ pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remar
     let acknowledged = list_acknowledged(repository)?;
     let read = names
         .par_iter()
-        .map(|name| (name, read(repository, name, &acknowledged)))
+        .map(|name| {
+            let known = match name {
+                ObjectName::Snapshot { time_ms, id } => known.get(&(*time_ms, *id)),
+                _ => None,
+            };
+            match known {
+                Some(known) => {
+                    let acknowledged = acknowledged.contains(&known.id);
+                    (name, Ok(SnapshotInfo { acknowledged, ..(*known).clone() }))
+                }
+                None => (name, read(repository, name, &acknowledged)),
+            }
+        })
         .collect::<Vec<_>>();
     let (mut found, mut remarks) = (Vec::new(), Vec::new());
     for (name, outcome) in read {

@@ -235,6 +235,19 @@ impl Default for LocalOptions {
     }
 }
 
+/// What is still known of a pack that was removed: so much that whoever named chunks by their
+/// positions in it can tell which they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GonePack {
+    /// Who signed for it.
+    pub writer: WriterId,
+    /// The chunks it listed with their lengths in bytes, in the order of its directory.
+    pub chunks: Vec<(ChunkId, u32)>,
+}
+
+/// One change of the memos: a key, and the value to keep under it or `None` for none.
+pub type MemoChange = (Vec<u8>, Option<Vec<u8>>);
+
 /// Is shown a pack and its newest verification, and says whether to go on.
 pub type EachPack<'a> =
     dyn FnMut(PackNumber, &PackRecord, Option<LedgerEntry>) -> ControlFlow<()> + 'a;
@@ -378,7 +391,8 @@ pub trait LocalIndex: Send + Sync {
     fn pending_packs(&self) -> Result<Vec<PackId>, IndexError>;
 
     /// Forgets a pack, its ledger entry, and the places in it. A chunk that another pack holds
-    /// too is then found there. Returns whether the pack was known.
+    /// too is then found there. Returns whether the pack was known. While there are memos, what the
+    /// pack held is still told by [`LocalIndex::gone_pack`].
     ///
     /// # Errors
     /// See the trait.
@@ -473,6 +487,44 @@ pub trait LocalIndex: Send + Sync {
     /// # Errors
     /// See the trait.
     fn put_sketches(&self, entries: &[(SketchSlot, SketchEntry)]) -> Result<(), IndexError>;
+
+    /// Reads one memo: what a collection remembers for the next one. Keys and values are the
+    /// caller's. In an index that [`Opened::shared`] tells of, memos that are written are gone with it.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn get_memo(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError>;
+
+    /// Writes and deletes memos in one step.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn put_memos(&self, changes: &[MemoChange]) -> Result<(), IndexError>;
+
+    /// The keys of memos that begin with `prefix`, in ascending order.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn memo_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError>;
+
+    /// What is known of a pack that was removed while there were memos, until it is forgotten by
+    /// [`LocalIndex::forget_gone_packs`].
+    ///
+    /// # Errors
+    /// See the trait.
+    fn gone_pack(&self, number: PackNumber) -> Result<Option<GonePack>, IndexError>;
+
+    /// The packs that [`LocalIndex::gone_pack`] knows, in ascending order.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn gone_packs(&self) -> Result<Vec<PackNumber>, IndexError>;
+
+    /// Forgets packs that were removed altogether.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn forget_gone_packs(&self, numbers: &[PackNumber]) -> Result<(), IndexError>;
 
     /// How much the index holds.
     ///

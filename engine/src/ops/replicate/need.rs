@@ -10,7 +10,8 @@ use cairn_format::pack::ChunkRef;
 use rayon::prelude::*;
 
 use crate::collect::marks::{Layouts, Marks};
-use crate::collect::reach::{Kind, directory, extents, invalid};
+use crate::collect::memo::record::NodeKind;
+use crate::collect::reach::{Found, read_node};
 use crate::delta::patch;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
@@ -98,9 +99,9 @@ impl<'a> Need<'a> {
         if let Some(like) = like.filter(|like| like.namespace == namespace) {
             self.relied.note_snapshot(like.id);
             theirs.insert(like.record.root);
-            old.push((like.record.root, Kind::Directory));
+            old.push((like.record.root, NodeKind::Directory));
         }
-        let mut new = vec![(snapshot.record.root, Kind::Directory)];
+        let mut new = vec![(snapshot.record.root, NodeKind::Directory)];
         while !new.is_empty() {
             self.home.check_cancelled()?;
             let front = new.iter().map(|(id, _)| *id).collect::<HashSet<_>>();
@@ -111,8 +112,10 @@ impl<'a> Need<'a> {
             let mut next = Vec::new();
             for nodes in new.chunks(NODES_AT_ONCE) {
                 let mut data = Vec::new();
-                for (node, bytes) in read(&reader, nodes) {
-                    expand(node, &bytes?, &mut next, &mut data)?;
+                for found in read(&reader, nodes) {
+                    let found = found?;
+                    next.extend(found.nodes);
+                    data.extend(found.data);
                 }
                 let data = data.into_iter().map(|(id, bytes)| (id, Some(bytes)));
                 let data = data.collect::<Vec<_>>();
@@ -234,31 +237,18 @@ impl<'a> Need<'a> {
     }
 }
 
-fn read(reader: &ChunkReader<'_>, nodes: &[Node]) -> Vec<(Node, Result<Bytes, Error>)> {
-    nodes.par_iter().map(|node| (*node, reader.node(&node.0))).collect()
-}
-
 /// What nodes name: further nodes, and chunks of data.
-fn expand(
-    (id, kind): Node,
-    bytes: &[u8],
-    nodes: &mut Vec<Node>,
-    data: &mut Vec<(ChunkId, u32)>,
-) -> Result<(), Error> {
-    match kind {
-        Kind::Directory => directory(bytes, nodes, data),
-        Kind::Extents => extents(bytes, nodes, data),
-    }
-    .map_err(invalid(id))
+fn read(reader: &ChunkReader<'_>, nodes: &[Node]) -> Vec<Result<Found, Error>> {
+    nodes.par_iter().map(|(id, kind)| read_node(reader, id, *kind)).collect()
 }
 
 /// The nodes below these. One that cannot be read is passed over: nothing is known by it then.
 fn step(reader: &ChunkReader<'_>, nodes: &[Node]) -> Result<Vec<Node>, Error> {
-    let (mut below, mut data) = (Vec::new(), Vec::new());
+    let mut below = Vec::new();
     for nodes in nodes.chunks(NODES_AT_ONCE) {
-        for (node, bytes) in read(reader, nodes) {
-            match bytes.and_then(|bytes| expand(node, &bytes, &mut below, &mut data)) {
-                Ok(()) => data.clear(),
+        for found in read(reader, nodes) {
+            match found {
+                Ok(found) => below.extend(found.nodes),
                 Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error),
             }

@@ -22,6 +22,10 @@ pub(super) enum Table {
     Files,
     /// Slot -> super-feature and chunk.
     Sketches,
+    /// What collections remember.
+    Memos,
+    /// Number -> what a removed pack held.
+    Gone,
     /// Number -> pack record.
     Records,
     /// Pack -> number.
@@ -56,6 +60,7 @@ pub(super) const OWN_LOADING: &[u8] = b"loading";
 const CHUNKS: &str = "chunks";
 const FILES: &str = "files";
 const SKETCHES: &str = "sketches";
+const MEMOS: &str = "memos";
 const DEFAULT: &str = "default";
 
 impl Table {
@@ -64,6 +69,7 @@ impl Table {
             Self::Chunks => CHUNKS,
             Self::Files => FILES,
             Self::Sketches => SKETCHES,
+            Self::Memos => MEMOS,
             _ => DEFAULT,
         }
     }
@@ -71,7 +77,8 @@ impl Table {
     /// Sets the tables of the default family apart.
     fn tag(self) -> Option<u8> {
         Some(match self {
-            Self::Chunks | Self::Files | Self::Sketches => return None,
+            Self::Chunks | Self::Files | Self::Sketches | Self::Memos => return None,
+            Self::Gone => b'g',
             Self::Records => b'r',
             Self::Numbers => b'n',
             Self::Layouts => b'l',
@@ -170,7 +177,7 @@ impl Db {
     ) -> Result<Self, rocksdb::Error> {
         let options = database_options(log_folder, access, budget);
         let families = || {
-            [DEFAULT, CHUNKS, FILES, SKETCHES]
+            [DEFAULT, CHUNKS, FILES, SKETCHES, MEMOS]
                 .map(|name| ColumnFamilyDescriptor::new(name, family_options(&options, budget)))
         };
         let rocks = match access {
