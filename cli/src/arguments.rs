@@ -124,6 +124,8 @@ pub enum Command {
     Forget(Box<Forget>),
     /// Delete what no snapshot needs
     Gc(Gc),
+    /// Erase snapshots, a job, or paths out of all snapshots, for good
+    Erase(Erase),
     /// Show what the repository holds and what it costs
     Stats(Stats),
     /// Manage the keys that open the repository
@@ -385,6 +387,32 @@ pub struct Gc {
     #[arg(long)]
     pub ignore_leases: bool,
     /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `erase`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::ERASE)]
+#[command(group = clap::ArgGroup::new("what").multiple(true).required(true))]
+pub struct Erase {
+    /// Erase these paths: as `cairn ls` shows them, or patterns such as '/srv/**/alice.*'
+    #[arg(long = "path", value_name = "PATH", num_args = 1.., group = "what")]
+    pub paths: Vec<OsString>,
+    /// Erase all snapshots of this job; with --path, these paths from them only
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub job: Option<String>,
+    /// Erase these snapshots: first digits of ids, `latest~1`, `job:NAME` or `@TIME`; with --path,
+    /// these paths from them only
+    #[arg(long = "snapshot", value_name = "SNAP", num_args = 1.., group = "what")]
+    pub snapshots: Vec<String>,
+    /// Refuse to free more than this share of the repository; 100 allows that no snapshot is left
+    #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
+    pub max_delete: f64,
+    /// Leave it to the next `cairn gc --max-dead 0` to delete what was erased
+    #[arg(long)]
+    pub no_gc: bool,
+    /// Say what would be erased, entry by entry
     #[arg(long)]
     pub dry_run: bool,
 }

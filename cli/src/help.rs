@@ -16,6 +16,19 @@ held stays stored until `cairn gc` collects it.
 Refused (exit 4), changing nothing: snapshots in the future; a gap in the commits that is longer
 than the rules reach back, as a wrong clock leaves; an incomplete listing.";
 
+/// After the options of `erase`.
+pub const ERASE: &str = "\
+Snapshots that hold such paths are made anew without them: same times, job, host, tags and history,
+signed by whoever erases, which takes an owner's or maintainer's key. Everything else in them is as
+it was. Then what no snapshot needs any more is deleted, with signed receipts.
+
+What other paths hold as well stays stored for their sake, and is counted. What is still at the
+source comes back with the next backup. Nothing is asked; --dry-run shows what would go. It can be
+interrupted and run again.
+
+Refused (exit 4), changing nothing: a path that is in no snapshot; one that does not begin at the
+root (write /path or '**/path'); a pattern that is also the name of an entry; that nothing is left.";
+
 /// Environment variables and exit codes, as a block of text.
 #[must_use]
 pub fn environment_and_exit_codes() -> String {

@@ -12,6 +12,8 @@ mod crash;
 mod damage;
 #[path = "engine/delta.rs"]
 mod delta;
+#[path = "engine/erase.rs"]
+mod erase;
 #[path = "engine/frozen.rs"]
 mod frozen;
 #[path = "engine/hostile.rs"]

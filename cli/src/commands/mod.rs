@@ -17,6 +17,7 @@ mod cache;
 mod completions;
 mod diff;
 mod dump;
+mod erase;
 mod find;
 mod forget;
 mod gc;
@@ -104,6 +105,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Key(Key::Remove(_)) => "key remove",
         Command::Key(Key::NewRecipient(_)) => "key new-recipient",
         Command::Gc(_) => "gc",
+        Command::Erase(_) => "erase",
         Command::Repair(Repair::Index(_)) => "repair index",
         Command::Cache(_) => "cache",
         Command::Completions(_) => "completions",
@@ -131,6 +133,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Stats(arguments) => stats::run(app, arguments),
         Command::Key(command) => key::run(app, command),
         Command::Gc(arguments) => gc::run(app, arguments),
+        Command::Erase(arguments) => erase::run(app, arguments),
         Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),
         Command::Cache(command) => cache::run(app, command),
         Command::Completions(arguments) => completions::run(app, arguments),

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use cairn_engine::context::Remark;
+use cairn_engine::ops::erase;
 use cairn_engine::ops::forget::{Planned, Series};
 use cairn_engine::ops::snapshots::SnapshotInfo;
 use cairn_engine::ops::verify;
@@ -459,6 +460,37 @@ impl From<&Reason> for RetentionReason {
             }
         };
         Self { code: reason.code(), message: reason.to_string(), nth, period }
+    }
+}
+
+/// A snapshot that was erased from.
+#[derive(Debug, Serialize)]
+pub struct Erased {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: String,
+    fate: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    becomes: Option<String>,
+    files: u64,
+    directories: u64,
+    others: u64,
+    bytes: u64,
+}
+
+impl From<&erase::Erased> for Erased {
+    fn from(erased: &erase::Erased) -> Self {
+        let tally = &erased.tally;
+        Self {
+            kind: "erased",
+            id: erased.id.to_hex(),
+            fate: erased.fate.name(),
+            becomes: erased.becomes.map(|id| id.to_hex()),
+            files: tally.files,
+            directories: tally.directories,
+            others: tally.others,
+            bytes: tally.bytes,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::env::TestEnv;
 
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 26] = [
     &[],
     &["init"],
     &["backup"],
@@ -18,6 +18,8 @@ const COMMANDS: [&[&str]; 24] = [
     &["verify"],
     &["forget"],
     &["gc"],
+    &["erase"],
+    &["erasure", "report"],
     &["stats"],
     &["key"],
     &["key", "list"],

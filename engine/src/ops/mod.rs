@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod diff;
 pub mod dump;
+pub mod erase;
 pub mod find;
 pub mod forget;
 pub mod gc;
