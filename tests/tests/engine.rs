@@ -20,6 +20,8 @@ mod frozen;
 mod hostile;
 #[path = "engine/index.rs"]
 mod index;
+#[path = "engine/month.rs"]
+mod month;
 #[path = "engine/progress.rs"]
 mod progress;
 #[path = "engine/protocol.rs"]

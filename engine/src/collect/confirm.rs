@@ -10,7 +10,7 @@ use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use super::mark::Marked;
 use crate::context::Remark;
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
 use crate::repo::Repository;
@@ -137,11 +137,9 @@ impl<'a> Confirmer<'a> {
         }
         let message = "a chunk cannot be read, and is kept in another pack".to_owned();
         let error = Error::PackDamaged { pack: record.id, message };
-        self.repository.monitor().warn(Remark {
-            code: error.code(),
-            subject: ObjectName::Pack(record.kind, record.id).to_string(),
-            message: error.to_string(),
-        });
+        self.repository
+            .monitor()
+            .warn(Remark::of(ObjectName::Pack(record.kind, record.id), &error));
         self.catalog.note_verified(&[record.id], &[])?;
         Ok(true)
     }

@@ -15,7 +15,7 @@ use super::mark::Marked;
 use super::marks::Marks;
 use super::successors::Successors;
 use crate::context::Counter;
-use crate::delta::{LISTING_BYTES, PREFIX_BYTES_MAX};
+use crate::delta::{LISTING_BYTES, PREFIX_BYTES_MAX, patch};
 use crate::error::Error;
 use crate::frame::{COMPRESSION_LEVEL_DEFAULT, FrameCodec};
 use crate::index::catalog::Catalog;
@@ -128,23 +128,24 @@ impl<'a> Copier<'a> {
         };
         plain.clear();
         self.lane(kind).plain = plain;
-        self.add_frame(kind, codec, &stored, chunks, Vec::new())
+        self.add_frame(kind, codec, &stored, chunks, (Vec::new(), false))
     }
 
+    /// Adds a frame to the pack that is open. `own_patch` says that the frame before it was its patch
+    /// already; another must not look so.
     fn add_frame(
         &mut self,
         kind: PackKind,
         codec: Codec,
         stored: &[u8],
         chunks: Vec<ChunkRef>,
-        bases: Vec<ChunkRef>,
+        (bases, own_patch): (Vec<ChunkRef>, bool),
     ) -> Result<(), Error> {
         let vault = self.repository.vault();
-        let fits = self
-            .lane(kind)
-            .open
-            .as_ref()
-            .is_some_and(|open| open.fits(stored.len(), chunks.len() + bases.len()));
+        let fits = self.lane(kind).open.as_ref().is_some_and(|open| {
+            open.fits(1, stored.len(), chunks.len() + bases.len())
+                && (own_patch || !patch::is_patched(open.frames().last(), &bases))
+        });
         if !fits {
             self.put(kind)?;
             let (object, bytes_max) = match kind {
@@ -237,7 +238,10 @@ impl<'a> Copier<'a> {
                 if count == live.len()
                     && self.may_move(number, frame_number, record, frame, marked)?
                 {
+                    let before = frame_number.checked_sub(1).and_then(|at| frames.get(at as usize));
+                    let own_patch = patch::is_patched(before, &frame.bases);
                     let (chunks, bases) = (frame.chunks.clone(), frame.bases.clone());
+                    let bases = (bases, own_patch);
                     self.add_frame(record.kind, frame.codec, &stored, chunks, bases)?;
                 } else {
                     let frame = only(frame, &live, &mut plain)?;
@@ -298,6 +302,7 @@ impl<'a> Copier<'a> {
             if let Some(stored) = stored {
                 let stored = stored.to_vec();
                 self.chunks_rebased += frame.chunks.len() as u64;
+                let bases = (bases, false);
                 return self.add_frame(kind, Codec::Zstd, &stored, frame.chunks.clone(), bases);
             }
             self.successors.note(frame);

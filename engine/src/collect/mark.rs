@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use cairn_format::ids::{ChunkId, SessionId, WriterId};
-use cairn_format::pack::ChunkRef;
+use cairn_format::pack::{ChunkRef, FrameDescription};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use super::marks::{Layouts, Marks};
 use super::reach::{Reach, reach};
+use crate::delta::patch;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
@@ -245,10 +246,10 @@ impl Marked<'_> {
         Ok(false)
     }
 
-    /// Follows live frames to their bases. Those that snapshots need are kept where they can be
-    /// read as bases; of those that none needs, the frame is noted as an orphan, or the base is kept
-    /// too: with `keep`, and for frames in packs that stay because they are damaged or were stored by
-    /// `sessions` at work.
+    /// Follows live frames to their bases. Those that snapshots need, and patches of frames that are
+    /// needed whole, are kept where they can be read as bases; of those that none needs, the frame is
+    /// noted as an orphan, or the base is kept too: with `keep`, and for frames in packs that stay
+    /// because they are damaged or were stored by `sessions` at work.
     ///
     /// # Errors
     /// [`Error::LivenessUnknown`] when a base is nowhere; failures of the cache.
@@ -276,6 +277,7 @@ impl Marked<'_> {
     ) -> Result<(), Error> {
         let catalog = self.catalog;
         self.orphans.clear();
+        let mut based = Vec::new();
         for (number, record) in packs {
             let number = *number;
             let at_work = sessions.contains(&record.session);
@@ -283,20 +285,53 @@ impl Marked<'_> {
                 continue;
             }
             let keep = keep || at_work || self.doubtful.contains(&number);
-            let mut frames = Vec::new();
-            let mut position = 0;
+            let (mut frames, mut position) = (Vec::new(), 0);
             catalog.index().for_each_chunk_of_pack(number, &mut |_, place| {
-                if place.based
-                    && (at_work || self.live.get(number, position))
-                    && frames.last() != Some(&place.frame_number)
-                {
-                    frames.push(place.frame_number);
+                if place.based {
+                    let live = at_work || self.live.get(number, position);
+                    let last = frames.last().map(|(frame, _, _)| *frame);
+                    if last != Some(place.frame_number) {
+                        frames.push((place.frame_number, false, true));
+                    }
+                    if let Some((_, any, all)) = frames.last_mut() {
+                        *any |= live;
+                        *all &= live;
+                    }
                 }
                 position += 1;
                 ControlFlow::Continue(())
             })?;
-            for frame in frames {
-                self.follow_frame(number, record, frame, keep)?;
+            frames.retain(|(_, any, _)| *any);
+            if frames.is_empty() {
+                continue;
+            }
+            let described = catalog.frames(number)?;
+            for (frame, _, all) in frames {
+                let before = frame.checked_sub(1).and_then(|at| described.get(at as usize));
+                let bases = described.get(frame as usize).map(|frame| frame.bases.as_slice());
+                if all && patch::is_patched(before, bases.unwrap_or_default()) {
+                    self.keep_patch(before, record)?;
+                }
+                based.push((number, record, frame, keep));
+            }
+        }
+        // Patches are needed by later frames too, whichever of them comes first.
+        for (number, record, frame, keep) in based {
+            self.follow_frame(number, record, frame, keep)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the patch of a frame that is needed whole: it holds nothing else.
+    fn keep_patch(
+        &mut self,
+        patch: Option<&FrameDescription>,
+        record: &PackRecord,
+    ) -> Result<(), Error> {
+        for base in patch.into_iter().flat_map(|patch| &patch.chunks) {
+            let copies = self.catalog.base_copies(base, record.kind, record.writer)?;
+            if let Some(place) = copies.first() {
+                self.set(base.id, place, record.writer)?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use cairn_format::receipt::{ReceiptRecord, Replica};
 
 use super::audit::{Look, Seen, SeenByName};
 use crate::context::Remark;
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::repo::Vault;
 use crate::repo::vault::read_object;
 use crate::seal::random;
@@ -76,11 +76,7 @@ pub fn read_chain(vault: &Vault) -> Result<Chain, Error> {
             Ok((record, signer)) => chain.take(name, hash, record, signer),
             Err(Error::Store(StoreError::NotFound { .. })) => {}
             Err(error) if error.is_damage() => {
-                let remark = Remark {
-                    code: error.code(),
-                    subject: name.to_string(),
-                    message: error.to_string(),
-                };
+                let remark = Remark::of(name, &error);
                 vault.monitor().warn(remark.clone());
                 chain.unsound.push(remark);
             }
