@@ -126,6 +126,9 @@ pub enum Command {
     Gc(Gc),
     /// Erase snapshots, a job, or paths out of all snapshots, for good
     Erase(Erase),
+    /// Show what was erased and what is pending
+    #[command(subcommand)]
+    Erasure(Erasure),
     /// Show what the repository holds and what it costs
     Stats(Stats),
     /// Manage the keys that open the repository
@@ -157,6 +160,10 @@ pub struct Init {
     /// Length at which a pack is closed
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub pack_size: Option<u64>,
+    /// How soon what expired must be gone: storage that locks objects for longer is refused. `72h`,
+    /// `7d`, or `never`
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
+    pub erase_within: Within,
     /// Say what would be made
     #[arg(long)]
     pub dry_run: bool,
@@ -415,6 +422,34 @@ pub struct Erase {
     /// Say what would be erased, entry by entry
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `erasure …`
+#[derive(Debug, Subcommand)]
+pub enum Erasure {
+    /// Say what was deleted and how often its absence was seen, what is pending, and why
+    Report(ErasureReport),
+}
+
+/// `erasure report`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::ERASURE)]
+pub struct ErasureReport {
+    /// What is pending for longer than this is overdue: `72h`, `7d`, or `never`
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
+    pub erase_within: Within,
+    /// How long the storage keeps deleted objects that it does not show (soft delete on Google and
+    /// Azure): `7d`, or `never` when it is switched off
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_within)]
+    pub kept_for: Within,
+    /// Look once more for everything that receipts name, delete what has come back, and write down
+    /// what was seen
+    #[arg(long)]
+    pub audit: bool,
+    /// Do not find out what no snapshot needs and is still stored, which takes as long as marking
+    /// for a collection
+    #[arg(long)]
+    pub receipts_only: bool,
 }
 
 /// How thoroughly `verify` looks.

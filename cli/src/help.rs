@@ -29,6 +29,15 @@ interrupted and run again.
 Refused (exit 4), changing nothing: a path that is in no snapshot; one that does not begin at the
 root (write /path or '**/path'); a pattern that is also the name of an entry; that nothing is left.";
 
+/// After the options of `erasure report`.
+pub const ERASURE: &str = "\
+Receipts are signed, and each names the one before. Their objects were looked for by name, in
+listings, and where the storage keeps versions among these; they count as confirmed once that was
+done twice, a day or more apart. `cairn gc` looks for the second time by itself.
+
+Exit code 6 when something is pending for longer than it may, 5 when receipts are missing or do not
+hold.";
+
 /// Environment variables and exit codes, as a block of text.
 #[must_use]
 pub fn environment_and_exit_codes() -> String {

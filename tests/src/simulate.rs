@@ -388,6 +388,7 @@ impl Scene {
                         max_dead_percent: *max_dead,
                         erase_within_ms: None,
                         max_delete_percent: 100.0,
+                        compact: false,
                         honour_leases: *leases,
                         weakness: self.weakness,
                     },

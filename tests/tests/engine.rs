@@ -14,6 +14,8 @@ mod damage;
 mod delta;
 #[path = "engine/erase.rs"]
 mod erase;
+#[path = "engine/erasure.rs"]
+mod erasure;
 #[path = "engine/frozen.rs"]
 mod frozen;
 #[path = "engine/hostile.rs"]

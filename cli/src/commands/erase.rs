@@ -128,14 +128,20 @@ fn show_report(app: &App, done: &EraseReport) -> Result<Finished, Failure> {
         names.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let gc = done.collection.as_ref();
+    let own = gc.map_or_else(Vec::new, |gc| names(&gc.receipts));
+    let receipts = [names(&done.receipts), own].concat();
+    let kept = gc.map_or_else(Vec::new, |gc| names(&gc.versions_kept));
+    let kept = [names(&done.records_kept), kept].concat();
     let rest = json!({
         "waiting": done.waiting.len(),
         "collected": gc.is_some(),
         "packs_deleted": gc.map_or(0, |gc| gc.packs_deleted),
         "bytes_deleted": gc.map_or(0, |gc| gc.bytes_deleted),
         "packs_spared": gc.map_or(0, |gc| gc.plan.packs_spared),
-        "receipts": names(gc.map_or(&[], |gc| &gc.receipts)),
+        "receipts": receipts,
         "still_there": names(gc.map_or(&[], |gc| &gc.still_there)),
+        "versions_kept": kept,
+        "cache_clean": done.cache_clean,
         "damaged": gc.map_or(0, |gc| gc.damaged.len()),
         "chunks": done.chunks,
         "chunks_kept": done.chunks_kept,
@@ -147,10 +153,20 @@ fn show_report(app: &App, done: &EraseReport) -> Result<Finished, Failure> {
         format::plural(done.snapshots.len() as u64, "snapshot", "snapshots"),
         format::count((done.snapshots.len() as u64).saturating_sub(remade)),
         format::bytes(gc.map_or(0, |gc| gc.bytes_deleted)),
-        format::plural(gc.map_or(0, |gc| gc.receipts.len() as u64), "receipt", "receipts"),
+        format::plural(
+            gc.map_or(0, |gc| gc.receipts.len() as u64) + done.receipts.len() as u64,
+            "receipt",
+            "receipts",
+        ),
     ))?;
     if gc.is_none() && done.uncollected.is_none() {
         app.printer.note("It is stored until `cairn gc --max-dead 0` has run.");
+    }
+    if gc.is_some() && !done.cache_clean {
+        app.printer.note(
+            "The cache of this host was in use and still names what was erased: `cairn cache \
+             clear`, or the next collection, ends that.",
+        );
     }
     if done.chunks_kept > 0 {
         app.printer.note(&format!(
@@ -178,6 +194,15 @@ fn finish(done: &EraseReport, finished: Finished) -> Finished {
             "what was erased is still stored: {error}{hint}; then run `cairn gc --max-dead 0`"
         );
         finished = finished.but(ExitCode::Failed, "erase.uncollected", fact);
+    }
+    let versions = done.collection.as_ref().map_or(0, |gc| gc.versions_kept.len());
+    if versions + done.records_kept.len() > 0 {
+        let what = format::plural((versions + done.records_kept.len()) as u64, "object", "objects");
+        let fact = format!(
+            "the store keeps {what} that were deleted, or versions of them, and refuses to delete \
+             them"
+        );
+        finished = finished.but(ExitCode::Failed, "gc.versions", fact);
     }
     let Some(gc) = &done.collection else { return finished };
     if !gc.damaged.is_empty() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use cairn_engine::store::Store;
 use serde_json::Value;
 
-use crate::arguments::{Command, Global, Key, Repair};
+use crate::arguments::{Command, Erasure, Global, Key, Repair};
 use crate::exit_code::ExitCode;
 use crate::settings::Environment;
 use crate::signals::Interrupt;
@@ -18,6 +18,7 @@ mod completions;
 mod diff;
 mod dump;
 mod erase;
+mod erasure;
 mod find;
 mod forget;
 mod gc;
@@ -106,6 +107,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Key(Key::NewRecipient(_)) => "key new-recipient",
         Command::Gc(_) => "gc",
         Command::Erase(_) => "erase",
+        Command::Erasure(Erasure::Report(_)) => "erasure report",
         Command::Repair(Repair::Index(_)) => "repair index",
         Command::Cache(_) => "cache",
         Command::Completions(_) => "completions",
@@ -134,6 +136,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Key(command) => key::run(app, command),
         Command::Gc(arguments) => gc::run(app, arguments),
         Command::Erase(arguments) => erase::run(app, arguments),
+        Command::Erasure(Erasure::Report(arguments)) => erasure::run(app, arguments),
         Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),
         Command::Cache(command) => cache::run(app, command),
         Command::Completions(arguments) => completions::run(app, arguments),

@@ -51,6 +51,8 @@ pub struct GcOptions {
     pub max_delete_percent: f64,
     /// Spare what sessions at work have stored: they would store it again.
     pub honour_leases: bool,
+    /// When everything dead went, also write this host's index anew, without what was removed.
+    pub compact: bool,
     /// Test kit.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -63,6 +65,7 @@ impl Default for GcOptions {
             erase_within_ms: None,
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             honour_leases: true,
+            compact: true,
             weakness: None,
         }
     }
@@ -221,6 +224,10 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
     collection.sweep(&found, &own, &mut report)?;
     lease.end();
     after(past, started_ms, report.left_nothing(&found)).write(catalog)?;
+    if options.compact && report.plan.erases && report.packs_deleted > 0 {
+        repository.monitor().stage("gc: writing the cache anew", None);
+        catalog.index().compact()?;
+    }
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     Ok(report)
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use cairn_engine::error::{Class, Error, Explain as _};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
 use cairn_engine::ops::erase::{self, EraseError, EraseOptions, EraseReport, Fate};
@@ -16,18 +18,23 @@ use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::{Repository, keys};
 use cairn_engine::retention::{Cause, Policy, Rule, Verdict, zone};
-use cairn_engine::store::Store;
 use cairn_engine::store::fault::{Fault, FaultStore, Plan};
+use cairn_engine::store::local::LocalStore;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
+use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_engine::tree::reader::{extents, lookup_path};
 use cairn_format::certificate::Role;
-use cairn_format::names::ObjectName;
+use cairn_format::envelope::Cipher;
+use cairn_format::names::{Folder, ObjectName};
+use cairn_format::tree::{Extent, Node};
 use cairn_tests::compare::{Tree, assert_same_tree, look};
 use cairn_tests::lab::{
     Lab, OWNER, TestClock, back_up, copy_of, inside, new_key, select, verify_full,
 };
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
+use parking_lot::Mutex;
 
 /// Erases these paths below a folder, whatever share of the repository that is.
 fn below(source: &Path, names: &[&[u8]]) -> EraseOptions {
@@ -439,4 +446,233 @@ fn nothing_is_erased_where_something_cannot_be_read() {
     let error = run(&repository, &below(&scene.source, &[b"text"])).unwrap_err();
     assert!(matches!(error, Error::Erase(EraseError::Unreadable { .. })), "{error:?}");
     assert_eq!(scene.store.names().into_iter().collect::<BTreeSet<_>>(), before);
+}
+
+/// The files below a folder that hold any of these bytes.
+fn holding(folder: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
+    let files = cairn_tests::process::files_below(folder).into_iter();
+    let holds = |path: &PathBuf| {
+        let data = std::fs::read(path).expect("a file");
+        needles
+            .iter()
+            .any(|needle| data.windows(needle.len()).any(|window| window == needle.as_slice()))
+    };
+    files.filter(holds).collect()
+}
+
+#[test]
+fn neither_cache_nor_repository_names_what_was_erased() {
+    let lab = Lab::new(310);
+    let place = lab.path("repository");
+    let store = Arc::new(LocalStore::create(&place).expect("a folder"));
+    lab.init(store.as_ref(), Cipher::Aes256Gcm);
+    let source = lab.path("source");
+    tree::small(&source, 30, 310);
+    let open = |cache: &str| lab.open(&store, cache);
+    let repository = open("cache");
+    back_up(&repository, &source).expect("a backup");
+    // Of few chunks, of many, and what resembles something that is stored.
+    std::fs::write(source.join("folder/secret"), noise(300_000, 1)).expect("a file");
+    std::fs::write(source.join("large secret"), noise(3_000_000, 2)).expect("a file");
+    let mut alike = noise(300_000, 1);
+    alike[200_000] ^= 1;
+    std::fs::write(source.join("alike secret"), alike).expect("a file");
+    tree::settle(&source);
+    let all = back_up(&repository, &source).expect("a backup").snapshot.expect("a snapshot");
+    let mut ids = Vec::new();
+    let nodes = repository.nodes(&all).expect("nodes");
+    for name in ["folder/secret", "large secret", "alike secret"] {
+        let path = source.join(name);
+        let entry = lookup_path(&nodes, &all.record.root, path.as_os_str().as_bytes());
+        let Node::File(content) = entry.expect("read").expect("there").node else {
+            panic!("{name}")
+        };
+        extents(&nodes, &content, &mut |_, extent| {
+            if let Extent::Chunk { id, .. } = extent {
+                ids.push(id.as_bytes().to_vec());
+            }
+            Ok(())
+        })
+        .expect("extents");
+    }
+    drop(nodes);
+    let packs = |store: &LocalStore| {
+        let mut packs = BTreeSet::new();
+        for folder in [Folder::DataPacks, Folder::TreePacks] {
+            let mut each = |name, _| {
+                packs.insert(name);
+                Ok(())
+            };
+            store.list(folder, &mut each).expect("a list");
+        }
+        packs
+    };
+    let before = packs(&store);
+    drop(repository);
+    assert!(!holding(&lab.cache("cache"), &ids).is_empty(), "the cache names chunks");
+    let repository = open("cache");
+    let options = below(&source, &[b"folder/secret", b"large secret", b"alike secret"]);
+    let report = run(&repository, &options).expect("it erases");
+    assert!(report.cache_clean && report.chunks_kept == 0);
+    assert_eq!(report.receipts.len(), 1);
+    drop(repository);
+    // The journal of the cache begins anew when it is opened.
+    drop(open("cache").catalog().map(|_| ()));
+    let after = packs(&store);
+    let gone = before.difference(&after).filter_map(ObjectName::content_hash);
+    ids.extend(gone.map(|hash| hash.to_vec()));
+    assert!(ids.len() > 40, "{}", ids.len());
+    for folder in [lab.cache("cache"), place] {
+        let found = holding(&folder, &ids);
+        assert!(found.is_empty(), "{found:?}");
+    }
+    // The cache is still of use.
+    let repository = open("cache");
+    std::fs::remove_file(source.join("folder/secret")).expect("removed");
+    let again = back_up(&repository, &source).expect("a backup");
+    assert!(again.statistics.bytes_new > 3_000_000, "{:?}", again.statistics);
+    assert!(verify_full(&repository).findings.is_empty());
+}
+
+/// Something to be done once.
+type Act = Box<dyn FnOnce() + Send>;
+
+/// A store that lets something else happen before the change of a number.
+#[derive(Clone)]
+struct Between {
+    inner: MemoryStore,
+    act: Arc<Mutex<(u64, Option<Act>)>>,
+}
+
+impl Between {
+    fn change(&self) {
+        let act = {
+            let (left, act) = &mut *self.act.lock();
+            let due = *left == 0;
+            *left = left.saturating_sub(1);
+            due.then(|| act.take()).flatten()
+        };
+        if let Some(act) = act {
+            // In a thread of its own: a worker that waits takes up other work meanwhile.
+            std::thread::spawn(act).join().expect("it acts");
+        }
+    }
+}
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+impl Store for Between {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+        self.inner.get_range(name, offset, len)
+    }
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+        self.change();
+        self.inner.put(name, data)
+    }
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.inner.size(name)
+    }
+    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
+        self.inner.list(folder, each)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.change();
+        self.inner.delete(name)
+    }
+}
+
+/// What another host does in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meanwhile {
+    Collects,
+    BacksUp,
+    Forgets,
+    Erases,
+}
+
+#[test]
+fn whatever_others_do_between_two_changes_nothing_is_lost_and_nothing_comes_back() {
+    let scene = Scene::new(311, |root, seed| {
+        tree::small(root, 6, seed);
+        std::fs::write(root.join("folder/secret"), noise(200_000, seed)).expect("a file");
+    });
+    let gone: [&[u8]; 1] = [b"folder/secret"];
+    let options = below(&scene.source, &gone);
+    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
+    run(&scene.lab.open(&recorded, "recorded"), &options).expect("it erases");
+    let calls = recorded.calls();
+    let changes = calls.iter().filter(|call| matches!(call.kind, CallKind::Put | CallKind::Delete));
+    for number in 0..changes.count() as u64 {
+        use Meanwhile::{BacksUp, Collects, Erases, Forgets};
+        for meanwhile in [Collects, BacksUp, Forgets, Erases] {
+            let store = copy_of(&scene.store);
+            let other = scene.lab.open(&store, "other");
+            let (source, own) = (scene.source.clone(), options.clone());
+            let act: Act = Box::new(move || match meanwhile {
+                Collects => {
+                    let all = GcOptions {
+                        max_delete_percent: 100.0,
+                        honour_leases: false,
+                        ..GcOptions::default()
+                    };
+                    gc::run(&other, &all).map(drop).expect("it collects");
+                }
+                BacksUp => back_up(&other, &source).map(drop).expect("a backup"),
+                Forgets => {
+                    let plan = keep_last(&other, 2);
+                    forget::run(&other, &plan).map(drop).expect("forgotten");
+                }
+                // What the one has begun, the other may find half done.
+                Erases => drop(run(&other, &own)),
+            });
+            let between =
+                Between { inner: store.clone(), act: Arc::new(Mutex::new((number, Some(act)))) };
+            let repository = scene.lab.open(&between, "eraser");
+            let outcome = run(&repository, &options);
+            drop(repository);
+            let what = format!("{meanwhile:?} before change {number}");
+            // It may have to be run again, and then there may be nothing left to do.
+            let repository = scene.lab.open(&store, "after");
+            match run(&repository, &options) {
+                Ok(_) | Err(Error::Erase(EraseError::NothingMatches { .. })) => {}
+                Err(error) => panic!("{what}: {error}; before: {outcome:?}"),
+            }
+            let listed = list(&repository);
+            let expected = match meanwhile {
+                Forgets => 2..=3,
+                BacksUp => 4..=4,
+                Collects | Erases => 3..=3,
+            };
+            assert!(expected.contains(&listed.len()), "{what}: {} snapshots", listed.len());
+            for snapshot in &listed {
+                assert!(snapshot.acknowledged, "{what}");
+                let (target, report) =
+                    scene.lab.restore(&repository, snapshot, false).expect("it restores");
+                assert_eq!(report.failure_count, 0, "{what}: {:?}", report.failures);
+                let sequence = usize::try_from(snapshot.record.sequence).expect("a small number");
+                let tree = scene.trees.get(sequence - 1).filter(|_| snapshot.record.host == "host");
+                if let Some(tree) = tree.filter(|_| listed.len() < 4) {
+                    assert_same_tree(&without(tree, &gone), &inside(&target, &scene.source));
+                }
+                assert!(!inside(&target, &scene.source).join("folder/secret").exists(), "{what}");
+                std::fs::remove_dir_all(target).expect("removed");
+            }
+            let found = verify_full(&repository);
+            assert!(found.findings.is_empty(), "{what}: {:?}", found.findings);
+            drop(repository);
+            for cache in ["other", "eraser", "after"] {
+                let _none = std::fs::remove_dir_all(scene.lab.cache(cache));
+            }
+        }
+    }
 }

@@ -8,9 +8,10 @@
 //! before (SPEC section 8.2), and running it again goes on from there. At the end everything is
 //! looked at once more, for what others made meanwhile, and garbage is collected with nothing left.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cairn_format::ids::{ChunkId, SnapshotId};
+use cairn_format::names::ObjectName;
 use cairn_format::tree::Entry;
 
 pub use self::error::EraseError;
@@ -18,10 +19,13 @@ pub use self::paths::Paths;
 use self::remake::Remaker;
 pub use self::tree::Tally;
 use self::tree::{Surgery, count_rest};
+use super::backup::cache::forget_erased;
 use super::forget::evidence;
 use super::forget::{Known, Objects, remove, remove_late_acks, select_bare};
 use super::gc::{self, GcOptions, GcReport, MAX_DELETE_PERCENT_DEFAULT};
 use super::snapshots::{self, SnapshotInfo};
+use crate::collect::audit;
+use crate::collect::receipt::read_chain;
 use crate::error::Error;
 use crate::repo::Repository;
 use crate::retention::UNACKNOWLEDGED_GRACE_MS;
@@ -166,6 +170,13 @@ pub struct EraseReport {
     pub chunks: Option<u64>,
     /// Of these, chunks that other entries hold as well, and that are stored for their sake.
     pub chunks_kept: u64,
+    /// Receipts for the records of snapshots and acknowledgements that were deleted.
+    pub receipts: Vec<ObjectName>,
+    /// Of these records, what the store still has, or keeps as older versions.
+    pub records_kept: Vec<ObjectName>,
+    /// Whether nothing of what was erased is left in this host's cache; another process that has it
+    /// open prevents that.
+    pub cache_clean: bool,
     /// Milliseconds it took by the wall clock.
     pub elapsed_ms: i64,
 }
@@ -215,7 +226,7 @@ pub fn run(
     let started_ms = repository.context.clock.now_ms();
     let mut report = EraseReport::default();
     let mut paths = Paths::parse(&options.paths)?;
-    let mut chunks = Some(HashSet::new());
+    let mut noted = Noted { chunks: Some(HashSet::new()), ..Noted::default() };
     // Names such as `latest` mean what they meant when it was planned.
     let named = plan.named.iter().map(SnapshotId::to_hex).collect();
     let again = EraseOptions { snapshots: named, ..options.clone() };
@@ -234,13 +245,15 @@ pub fn run(
         if plan.is_done() {
             break;
         }
-        erase(repository, &plan, &mut paths, &mut chunks, &mut report)?;
+        erase(repository, &plan, &mut paths, &mut noted, &mut report)?;
     }
+    prove(repository, &noted, &mut report)?;
     if options.collect {
         let collect = GcOptions {
             max_dead_percent: 0.0,
             erase_within_ms: None,
             max_delete_percent: options.max_delete_percent,
+            compact: false,
             ..GcOptions::default()
         };
         match gc::run(repository, &collect) {
@@ -250,11 +263,10 @@ pub fn run(
         }
     }
     // Of snapshots that went as a whole nobody asked what is in them.
-    chunks = chunks.filter(|_| !paths.is_empty());
-    report.chunks = chunks.as_ref().map(|chunks| chunks.len() as u64);
+    noted.chunks = noted.chunks.filter(|_| !paths.is_empty());
+    report.chunks = noted.chunks.as_ref().map(|chunks| chunks.len() as u64);
     if report.collection.is_some() {
-        let chunks = chunks.unwrap_or_default().into_iter().collect::<Vec<_>>();
-        report.chunks_kept = still_stored(repository, &chunks)?;
+        clean_cache(repository, &mut noted, &mut report)?;
     }
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     Ok(report)
@@ -267,14 +279,61 @@ impl EraseOptions {
     }
 }
 
-/// How many of these chunks are in packs.
-fn still_stored(repository: &Repository, chunks: &[ChunkId]) -> Result<u64, Error> {
-    let catalog = repository.current_catalog()?;
-    let mut stored = 0;
-    for id in chunks {
-        stored += u64::from(catalog.is_stored(*id)?);
+/// What was taken out and deleted.
+#[derive(Default)]
+struct Noted {
+    /// Chunks of files; `None` when they are too many.
+    chunks: Option<HashSet<ChunkId>>,
+    /// Nodes of their lists of extents.
+    nodes: HashSet<ChunkId>,
+    /// Records and acknowledgements of snapshots.
+    records: BTreeSet<ObjectName>,
+}
+
+/// Writes receipts for the records that were deleted.
+fn prove(repository: &Repository, noted: &Noted, report: &mut EraseReport) -> Result<(), Error> {
+    if noted.records.is_empty() {
+        return Ok(());
     }
-    Ok(stored)
+    let vault = repository.vault();
+    repository.monitor().stage("erase: proving", None);
+    audit::purge(vault)?;
+    let look = audit::look(vault, noted.records.clone())?;
+    report.receipts = audit::write(vault, &mut read_chain(vault)?, &look, "erase")?;
+    report.records_kept = look.still.into_iter().chain(look.kept).collect();
+    Ok(())
+}
+
+/// Removes from this host's cache what names chunks that are stored no more, and writes it anew.
+fn clean_cache(
+    repository: &Repository,
+    noted: &mut Noted,
+    report: &mut EraseReport,
+) -> Result<(), Error> {
+    repository.monitor().stage("erase: writing the cache anew", None);
+    let catalog = repository.current_catalog()?;
+    if let Some(chunks) = &mut noted.chunks {
+        let mut kept = Vec::new();
+        for id in chunks.iter() {
+            if catalog.is_stored(*id)? {
+                kept.push(*id);
+            }
+        }
+        report.chunks_kept = kept.len() as u64;
+        for id in kept {
+            chunks.remove(&id);
+        }
+        // Lists of extents that are the same elsewhere are read from there again.
+        chunks.extend(&noted.nodes);
+    }
+    let listed = snapshots::list_names(repository)?.into_iter();
+    let listed = listed.filter_map(|name| match name {
+        ObjectName::Snapshot { id, .. } => Some(id),
+        _ => None,
+    });
+    forget_erased(catalog, noted.chunks.as_ref(), &listed.collect())?;
+    report.cache_clean = catalog.index().compact()?;
+    Ok(())
 }
 
 /// Snapshots that belong together: one, and what it was before.
@@ -462,13 +521,13 @@ fn erase(
     repository: &Repository,
     plan: &ErasePlan,
     paths: &mut Paths,
-    chunks: &mut Option<HashSet<ChunkId>>,
+    noted: &mut Noted,
     report: &mut EraseReport,
 ) -> Result<(), Error> {
     repository.monitor().stage("erase: making snapshots anew", None);
     let mut remaker = Remaker::new(repository)?;
     let mut surgery = Surgery::new(paths, true);
-    surgery.chunks = chunks.take();
+    surgery.chunks = noted.chunks.take();
     let mut namespace = None;
     let mut drafts = Vec::new();
     for planned in plan.snapshots.iter().filter(|planned| planned.fate != Fate::Waits) {
@@ -492,7 +551,8 @@ fn erase(
             }
         }
     }
-    *chunks = surgery.chunks.take();
+    noted.chunks = surgery.chunks.take();
+    noted.nodes.extend(surgery.nodes.drain());
     let mut made = HashMap::new();
     for (planned, outcome) in drafts {
         let nodes = repository.nodes(&planned.snapshot)?;
@@ -522,6 +582,7 @@ fn erase(
         let gone = planned.before.iter().copied().chain(old).collect::<Vec<_>>();
         for id in &gone {
             remove(repository, &plan.objects, *id)?;
+            noted.records.extend(plan.objects.names(*id));
         }
         remove_late_acks(repository, &gone.into_iter().collect())?;
         report.snapshots.push(Erased {
@@ -533,6 +594,7 @@ fn erase(
     }
     for id in &plan.bare {
         remove(repository, &plan.objects, *id)?;
+        noted.records.extend(plan.objects.names(*id));
         let tally = Tally::default();
         report.snapshots.push(Erased { id: *id, fate: Fate::Goes, becomes: None, tally });
     }

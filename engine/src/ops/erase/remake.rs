@@ -17,7 +17,7 @@ use crate::collect::lease::HeldLease;
 use crate::collect::reach::{Reach, reach};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
-use crate::ops::snapshots::SnapshotInfo;
+use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
 use crate::seal::random;
@@ -160,12 +160,18 @@ impl<'a> Remaker<'a> {
         needed.append(&mut self.adopted);
         self.prove(&needed)?;
         for (before, (_, draft)) in drafts {
-            // What was forgotten meanwhile must not come back.
             let Err(error) = vault.store.size(&draft.before) else { continue };
             if !matches!(error, StoreError::NotFound { .. }) {
                 return Err(error.into());
             }
-            let Some(id) = became.remove(before) else { continue };
+            // Another erasure may have taken the new one over: then it acknowledged it before it
+            // removed the one before.
+            let Some(id) = became.get(before).copied() else { continue };
+            if self.is_acknowledged(id)? {
+                continue;
+            }
+            // It was forgotten meanwhile, and must not come back.
+            became.remove(before);
             vault.store.delete(&ObjectName::Snapshot { time_ms: draft.name_time_ms, id })?;
             needed.retain(|snapshot| snapshot.id != id);
         }
@@ -174,6 +180,10 @@ impl<'a> Remaker<'a> {
         }
         self.lease.end();
         Ok(became)
+    }
+
+    fn is_acknowledged(&self, snapshot: SnapshotId) -> Result<bool, Error> {
+        Ok(list_acknowledged(self.repository)?.contains(&snapshot))
     }
 
     fn acknowledge(&self, snapshot: SnapshotId) -> Result<(), Error> {

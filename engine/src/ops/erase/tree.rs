@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cairn_format::ids::ChunkId;
 use cairn_format::limits::PATH_DEPTH_MAX;
-use cairn_format::tree::{Content, Entry, Extent, LinkGroup, Node};
+use cairn_format::tree::{Content, Entry, Extent, Extents, LinkGroup, Node};
 
 use super::paths::Paths;
 use crate::error::Error;
@@ -74,6 +74,8 @@ pub(super) struct Surgery<'p> {
     counted: HashMap<ChunkId, Tally>,
     /// Chunks of files that were taken out; `None` when they are too many, or not wanted.
     pub chunks: Option<HashSet<ChunkId>>,
+    /// Nodes of the lists of extents of such files.
+    pub nodes: HashSet<ChunkId>,
 }
 
 /// A directory that is being looked at.
@@ -113,7 +115,8 @@ impl<'p> Surgery<'p> {
     /// Takes out these paths.
     pub fn new(paths: &'p mut Paths, notes_chunks: bool) -> Self {
         let chunks = notes_chunks.then(HashSet::new);
-        Self { paths, done: HashMap::new(), counted: HashMap::new(), chunks }
+        let (done, counted, nodes) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Self { paths, done, counted, chunks, nodes }
     }
 
     /// Forgets what was learned of trees: those of another namespace may have other nodes.
@@ -211,6 +214,11 @@ impl<'p> Surgery<'p> {
         Ok(Outcome { node: list.finish(sink)?, ..level.outcome })
     }
 
+    fn counter<'a>(&'a mut self, nodes: &'a dyn NodeSource) -> Counter<'a> {
+        let (chunks, nodes_noted) = (&mut self.chunks, &mut self.nodes);
+        Counter { nodes, tally: Tally::default(), chunks, nodes_noted }
+    }
+
     /// Counts an entry that is taken out, and everything below it.
     fn count(
         &mut self,
@@ -219,7 +227,7 @@ impl<'p> Surgery<'p> {
         entry: &Entry,
     ) -> Result<Tally, Error> {
         let Node::Directory(node) = &entry.node else {
-            let mut counter = Counter { nodes, tally: Tally::default(), chunks: &mut self.chunks };
+            let mut counter = self.counter(nodes);
             counter.entry(path, entry)?;
             return Ok(counter.tally);
         };
@@ -228,7 +236,7 @@ impl<'p> Surgery<'p> {
             tally.add(known);
             return Ok(tally);
         }
-        let mut counter = Counter { nodes, tally: Tally::default(), chunks: &mut self.chunks };
+        let mut counter = self.counter(nodes);
         reader::walk(nodes, node, &mut path.to_vec(), &mut counter)?;
         let below = counter.tally;
         if self.counted.len() < REMEMBERED_MAX {
@@ -244,6 +252,7 @@ struct Counter<'a> {
     nodes: &'a dyn NodeSource,
     tally: Tally,
     chunks: &'a mut Option<HashSet<ChunkId>>,
+    nodes_noted: &'a mut HashSet<ChunkId>,
 }
 
 impl Counter<'_> {
@@ -259,6 +268,9 @@ impl Counter<'_> {
             // What cannot be read goes as well.
             Err(error) if error.is_damage() => {}
             noted => noted?,
+        }
+        if let Extents::Tree(node) = &content.extents {
+            self.nodes_noted.insert(*node);
         }
         if chunks.len() > CHUNKS_MAX {
             *self.chunks = None;

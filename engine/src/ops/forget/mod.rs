@@ -152,6 +152,16 @@ pub(super) struct Known {
     pub(super) acknowledged: HashSet<SnapshotId>,
 }
 
+impl Objects {
+    /// Every object of a snapshot.
+    pub(super) fn names(&self, id: SnapshotId) -> Vec<ObjectName> {
+        let of = |names: &HashMap<SnapshotId, Vec<ObjectName>>| {
+            names.get(&id).cloned().unwrap_or_default()
+        };
+        [of(&self.acks), of(&self.records)].concat()
+    }
+}
+
 impl Known {
     /// Snapshots of which an erasure made others that are acknowledged: each with the new one. They
     /// count no more, and are left of an erasure that was interrupted, or is under way.

@@ -32,7 +32,7 @@ use super::traffic::{Meter, RequestKind, Traffic};
 use super::{Each, Keeping, Listing, Purged, Put, Store};
 
 pub(super) use errors::from_opendal;
-pub(super) use versions::Deleted;
+pub(super) use versions::{Deleted, LockSeen};
 
 /// Threads that drive requests; they wait more than they work.
 const RUNTIME_THREADS: usize = 2;
@@ -56,6 +56,8 @@ pub struct ObjectStore {
     condition_is_dear: bool,
     /// What becomes of objects that are deleted.
     deleted: Deleted,
+    /// Until when what was looked at last is locked.
+    lock_seen: LockSeen,
     /// Set when the service was found not to know conditional writes.
     unconditional: AtomicBool,
     /// Set when an entity tag was found that looks like an MD5 sum and is none.
@@ -95,6 +97,7 @@ impl ObjectStore {
             writes_in_place: false,
             condition_is_dear: false,
             deleted: Deleted::default(),
+            lock_seen: LockSeen::default(),
             unconditional: AtomicBool::new(false),
             tags_are_other: AtomicBool::new(false),
             runtime: Mutex::new(None),
@@ -117,6 +120,11 @@ impl ObjectStore {
     /// written so.
     pub(super) const fn set_condition_is_dear(&mut self) {
         self.condition_is_dear = true;
+    }
+
+    /// Where what sends the requests notes that objects are locked.
+    pub(super) fn set_lock_seen(&mut self, lock_seen: LockSeen) {
+        self.lock_seen = lock_seen;
     }
 
     /// Says what the service does with objects that are deleted.

@@ -1,8 +1,11 @@
 //! Older versions that a service keeps of objects that were deleted or written again, and the marks
 //! of their deletion.
 
+use std::sync::Arc;
+
 use cairn_format::names::{Folder, ObjectName};
 use opendal::options::{DeleteOptions, ListOptions};
+use parking_lot::Mutex;
 
 use super::{ObjectStore, RequestKind, next};
 use crate::store::error::{Place, StoreError};
@@ -18,6 +21,25 @@ pub(in crate::store) enum Deleted {
     Versions,
     /// It may stay for a while, where this program cannot see it.
     Hidden,
+}
+
+/// Until when the object is locked that was looked at last, milliseconds since 1970: only the
+/// headers of the answer tell, which the layers above do not hand on. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(in crate::store) struct LockSeen(Arc<Mutex<Option<i64>>>);
+
+impl LockSeen {
+    /// Notes what a header says; nothing is noted of one that makes no sense.
+    pub(in crate::store) fn note(&self, header: &str) {
+        if let Ok(until) = header.parse::<jiff::Timestamp>() {
+            *self.0.lock() = Some(until.as_millisecond());
+        }
+    }
+
+    /// What was noted; it is forgotten then.
+    pub(super) fn take(&self) -> Option<i64> {
+        self.0.lock().take()
+    }
 }
 
 /// Something that is kept of an object.
