@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::env::TestEnv;
 
@@ -102,4 +103,55 @@ fn garbage_can_be_left_and_names_need_not_be_utf_8() {
     env.ok(["verify", "--level", "full"]);
     let (_, gone) = env.json(["erase", "--job", "people", "--max-delete", "100"]);
     assert_eq!(gone["report"]["removed"], 3);
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn what_was_erased_is_reported() {
+    let (env, path) = env();
+    let repository = env.path("repo");
+    let packs = files_below(&repository.join("packs")).into_iter();
+    let packs = packs.map(|path| (fs::read(&path).unwrap(), path)).collect::<Vec<_>>();
+    let (_, nothing) = env.json(["erasure", "report"]);
+    assert_eq!((&nothing["report"]["receipts"], &nothing["exit_code"]), (&0.into(), &0.into()));
+    env.ok(["erase", "--path", &path]);
+    let (events, done) = env.json(["erasure", "report"]);
+    let receipts = events.iter().filter(|event| event["type"] == "receipt").collect::<Vec<_>>();
+    assert_eq!(receipts.len(), 2, "{events:?}");
+    assert!(receipts.iter().all(|receipt| receipt["audits"][0]["result"] == "gone"));
+    assert_eq!((&done["report"]["pending"], &done["exit_code"]), (&0.into(), &0.into()), "{done}");
+    let shown = env.ok(["erasure", "report"]);
+    assert!(shown.contains("confirmed twice") && shown.contains("owner"), "{shown}");
+
+    // A pack comes back.
+    let (bytes, back) = packs.iter().find(|(_, path)| !path.exists()).unwrap();
+    fs::create_dir_all(back.parent().unwrap()).unwrap();
+    fs::write(back, bytes).unwrap();
+    let overdue = env.run(["erasure", "report"]);
+    assert_eq!(overdue.code, 6, "{overdue:?}");
+    assert!(overdue.text().contains("OVERDUE reappeared: 1"), "{overdue:?}");
+    let (_, audited) = env.json(["erasure", "report", "--audit"]);
+    assert_eq!(audited["report"]["reappeared"], 1, "{audited}");
+    assert_eq!(audited["exit_code"], 0, "{audited}");
+    assert!(!back.exists());
+
+    // A receipt is taken away.
+    let receipts = files_below(&repository.join("receipts"));
+    fs::remove_file(&receipts[1]).unwrap();
+    let gap = env.run(["erasure", "report", "--receipts-only"]);
+    assert_eq!(gap.code, 5, "{gap:?}");
+    assert!(gap.text().contains("gap"), "{gap:?}");
 }

@@ -190,8 +190,8 @@ fn what_is_erased_leaves_no_version_in_a_bucket_that_keeps_them() {
     let after = server.versions("packs/");
     assert!(after.marks.is_empty() && after.former.is_empty(), "{after:?}");
     assert!(before.current.iter().any(|key| !after.current.contains(key)));
-    // Of snapshots, acknowledgements, segments and leases neither.
-    for folder in ["snapshots/", "acks/", "index/", "leases/"] {
+    // Of snapshots, acknowledgements and segments neither.
+    for folder in ["snapshots/", "acks/", "index/"] {
         let left = server.versions(folder);
         assert!(left.marks.is_empty() && left.former.is_empty(), "{folder}: {left:?}");
     }

@@ -108,6 +108,8 @@ pub struct Planned {
     before: Vec<SnapshotId>,
     /// Whether what stands for it is to be acknowledged.
     acknowledged: bool,
+    /// It was left incomplete by an erasure that died; what it was to stand for is there.
+    leftover: bool,
 }
 
 /// What would happen.
@@ -203,7 +205,8 @@ pub fn plan(
     repository.monitor().stage("erase: looking", None);
     let plan = look(repository, options, &mut paths, each)?;
     // Whoever erased it before, and was interrupted, may come back for the rest.
-    if plan.count(Fate::Settled) == 0 {
+    let settles = |one: &Planned| one.fate == Fate::Settled || one.leftover;
+    if !plan.snapshots.iter().any(settles) {
         paths.check_met(plan.considered)?;
     }
     if plan.left == 0 && options.max_delete_percent < 100.0 {
@@ -245,7 +248,11 @@ pub fn run(
         if plan.is_done() {
             break;
         }
-        erase(repository, &plan, &mut paths, &mut noted, &mut report)?;
+        match erase(repository, &plan, &mut paths, &mut noted, &mut report) {
+            // A collection that spares no session took away what was stored for it: once more.
+            Err(Error::Erase(EraseError::Incomplete { .. })) if round + 1 < rounds => {}
+            outcome => outcome?,
+        }
     }
     prove(repository, &noted, &mut report)?;
     if options.collect {
@@ -340,7 +347,10 @@ fn clean_cache(
 struct Family {
     head: SnapshotInfo,
     before: Vec<SnapshotId>,
+    /// Whether any of them is.
     acknowledged: bool,
+    /// Whether the head is.
+    acknowledged_itself: bool,
 }
 
 /// Sorts snapshots by what they were before.
@@ -370,8 +380,10 @@ fn families(known: &Known) -> Vec<Family> {
             }
         }
         let counts = |id: &SnapshotId| known.acknowledged.contains(id);
+        let acknowledged_itself = acknowledged;
         let acknowledged = acknowledged || before.iter().any(counts);
-        families.insert(number, Family { head: head.clone(), before, acknowledged });
+        let head = head.clone();
+        families.insert(number, Family { head, before, acknowledged, acknowledged_itself });
     }
     families.into_values().collect()
 }
@@ -464,10 +476,10 @@ fn judge(
     family: Family,
     each: Option<&mut EachErased<'_>>,
 ) -> Result<Option<Planned>, Error> {
-    let Family { head, before, acknowledged } = family;
+    let Family { head, before, acknowledged, acknowledged_itself } = family;
     let planned = |fate, tally| {
         let (snapshot, before) = (head.clone(), before.clone());
-        Planned { snapshot, fate, tally, before, acknowledged }
+        Planned { snapshot, fate, tally, before, acknowledged, leftover: false }
     };
     if options.paths.is_empty() {
         return Ok(Some(planned(Fate::Goes, Tally::default())));
@@ -486,6 +498,12 @@ fn judge(
         // It was forgotten meanwhile.
         Err(error) if error.is_damage() && snapshots::is_forgotten(repository, &head)? => {
             return Ok(None);
+        }
+        // Left by an erasure that died before it could find out that this is not complete: it goes,
+        // and what it was to stand for is looked at next.
+        Err(error) if error.is_damage() && !acknowledged_itself && !before.is_empty() => {
+            let leftover = planned(Fate::Goes, Tally::default());
+            return Ok(Some(Planned { before: Vec::new(), leftover: true, ..leftover }));
         }
         Err(error) if error.is_damage() => {
             let object = format!("snapshot {}", head.id);

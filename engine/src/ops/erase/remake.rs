@@ -158,7 +158,15 @@ impl<'a> Remaker<'a> {
             }
         }
         needed.append(&mut self.adopted);
-        self.prove(&needed)?;
+        if let Err(error) = self.prove(&needed) {
+            // Nobody relies on what was not acknowledged.
+            for (before, id) in &became {
+                let Some((_, draft)) = drafts.get(before) else { continue };
+                let name = ObjectName::Snapshot { time_ms: draft.name_time_ms, id: *id };
+                vault.store.delete(&name)?;
+            }
+            return Err(error);
+        }
         for (before, (_, draft)) in drafts {
             let Err(error) = vault.store.size(&draft.before) else { continue };
             if !matches!(error, StoreError::NotFound { .. }) {
@@ -259,7 +267,11 @@ impl<'a> Remaker<'a> {
         let copier = parking_lot::Mutex::new(&mut self.copier);
         reader.fetch(wanted, &|run, content| {
             let mut copier = copier.lock();
-            single(run, content?)
+            let content = content.map_err(|error| match error.is_damage() {
+                true => EraseError::Incomplete { chunks: 1 }.into(),
+                false => error,
+            })?;
+            single(run, content)
                 .try_for_each(|(wanted, chunk)| copier.add_chunk(wanted.tag, wanted.id, chunk))
         })?;
         self.copier.finish(Vec::new())?;
@@ -332,7 +344,8 @@ impl Reach for Walk<'_> {
         self.look(&ids)
     }
 
-    fn unreadable(&mut self, _: &ChunkId, error: Error) -> Result<(), Error> {
-        Err(error)
+    /// A node that this stored, and that was collected before a snapshot named it.
+    fn unreadable(&mut self, _: &ChunkId, _: Error) -> Result<(), Error> {
+        Err(EraseError::Incomplete { chunks: 1 }.into())
     }
 }
