@@ -127,6 +127,11 @@ pub enum Command {
     Forget(Box<Forget>),
     /// Delete what no snapshot needs
     Gc(Gc),
+    /// Erase snapshots, a job, or paths out of all snapshots, for good
+    Erase(Erase),
+    /// Show what was erased and what is pending
+    #[command(subcommand)]
+    Erasure(Erasure),
     /// Make or update copies of the repository in other places
     Replicate(Box<Replicate>),
     /// Show what the repository holds and what it costs
@@ -159,6 +164,10 @@ pub struct Init {
     /// Length at which a pack is closed
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub pack_size: Option<u64>,
+    /// How soon what expired must be gone: storage that locks objects for longer is refused. `72h`,
+    /// `7d`, or `never`
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
+    pub erase_within: Within,
     /// Say what would be made
     #[arg(long)]
     pub dry_run: bool,
@@ -403,6 +412,60 @@ pub struct Gc {
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `erase`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::ERASE)]
+#[command(group = clap::ArgGroup::new("what").multiple(true).required(true))]
+pub struct Erase {
+    /// Erase these paths: as `cairn ls` shows them, or patterns such as '/srv/**/alice.*'
+    #[arg(long = "path", value_name = "PATH", num_args = 1.., group = "what")]
+    pub paths: Vec<OsString>,
+    /// Erase all snapshots of this job; with --path, these paths from them only
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub job: Option<String>,
+    /// Erase these snapshots: first digits of ids, `latest~1`, `job:NAME` or `@TIME`; with --path,
+    /// these paths from them only
+    #[arg(long = "snapshot", value_name = "SNAP", num_args = 1.., group = "what")]
+    pub snapshots: Vec<String>,
+    /// Refuse to free more than this share of the repository; 100 allows that no snapshot is left
+    #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
+    pub max_delete: f64,
+    /// Leave it to the next `cairn gc --max-dead 0` to delete what was erased
+    #[arg(long)]
+    pub no_gc: bool,
+    /// Say what would be erased, entry by entry
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `erasure …`
+#[derive(Debug, Subcommand)]
+pub enum Erasure {
+    /// Say what was deleted and how often its absence was seen, what is pending, and why
+    Report(ErasureReport),
+}
+
+/// `erasure report`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::ERASURE)]
+pub struct ErasureReport {
+    /// What is pending for longer than this is overdue: `72h`, `7d`, or `never`
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
+    pub erase_within: Within,
+    /// How long the storage keeps deleted objects that it does not show (soft delete on Google and
+    /// Azure): `7d`, or `never` when it is switched off
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_within)]
+    pub kept_for: Within,
+    /// Look once more for everything that receipts name, delete what has come back, and write down
+    /// what was seen
+    #[arg(long)]
+    pub audit: bool,
+    /// Do not find out what no snapshot needs and is still stored, which takes as long as marking
+    /// for a collection
+    #[arg(long)]
+    pub receipts_only: bool,
 }
 
 /// How thoroughly `verify` looks.

@@ -40,6 +40,7 @@ use cairn_format::ids::{ChunkId, PackId, RepositoryId, SnapshotId};
 
 use crate::frame::FrameError;
 use crate::index::local::IndexError;
+use crate::ops::erase::EraseError;
 use crate::retention::RetentionError;
 use crate::seal::error::SealError;
 use crate::source::error::SourceError;
@@ -67,6 +68,9 @@ pub enum Error {
     /// Compression.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// Erasure.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
     /// Retention: what to forget.
     #[error(transparent)]
     Retention(#[from] RetentionError),
@@ -432,6 +436,7 @@ impl Explain for Error {
             Self::Target(error) => error.code(),
             Self::Frame(error) => error.code(),
             Self::Retention(error) => error.code(),
+            Self::Erase(error) => error.code(),
             Self::Format { error, .. } => match error {
                 FormatError::Version { .. } | FormatError::Required { .. } => "format.newer",
                 _ => "format.invalid",
@@ -489,6 +494,7 @@ impl Explain for Error {
             Self::Target(error) => error.class(),
             Self::Frame(error) => error.class(),
             Self::Retention(error) => error.class(),
+            Self::Erase(error) => error.class(),
             Self::Format { error, .. } => match error {
                 FormatError::Version { .. } | FormatError::Required { .. } => Class::Refused,
                 _ => Class::Damage,
@@ -545,6 +551,7 @@ impl Explain for Error {
             Self::Target(error) => return error.hint(),
             Self::Frame(error) => return error.hint(),
             Self::Retention(error) => return error.hint(),
+            Self::Erase(error) => return error.hint(),
             Self::Usage { hint, .. } => return hint.clone(),
             Self::CollectRefused { hint, .. } | Self::ReplicateRefused { hint, .. } => {
                 return Some(hint.clone());

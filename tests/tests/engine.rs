@@ -16,6 +16,10 @@ mod crash;
 mod damage;
 #[path = "engine/delta.rs"]
 mod delta;
+#[path = "engine/erase.rs"]
+mod erase;
+#[path = "engine/erasure.rs"]
+mod erasure;
 #[path = "engine/faults.rs"]
 mod faults;
 #[path = "engine/frozen.rs"]

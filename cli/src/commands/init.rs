@@ -49,6 +49,9 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
     app.opened(&store);
     repo::refuse_existing(store.as_ref())?;
     let profile = store.probe().map_err(session::engine)?;
+    if let Some(profile) = &profile {
+        target::check_lock(store.as_ref(), profile, arguments.erase_within)?;
+    }
     let report = repo::init(store.as_ref(), &options, &context)?;
     app.printer.summary(&format!("made repository {}", report.repository))?;
     if let Some(profile) = &profile {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use cairn_engine::store::Store;
 use serde_json::Value;
 
-use crate::arguments::{Command, Global, Key, Repair, RepairCommand};
+use crate::arguments::{Command, Erasure, Global, Key, Repair, RepairCommand};
 use crate::exit_code::ExitCode;
 use crate::settings::Environment;
 use crate::signals::Interrupt;
@@ -17,6 +17,8 @@ mod cache;
 mod completions;
 mod diff;
 mod dump;
+mod erase;
+mod erasure;
 mod find;
 mod forget;
 mod gc;
@@ -107,6 +109,8 @@ pub fn name(command: &Command) -> &'static str {
         Command::Key(Key::Remove(_)) => "key remove",
         Command::Key(Key::NewRecipient(_)) => "key new-recipient",
         Command::Gc(_) => "gc",
+        Command::Erase(_) => "erase",
+        Command::Erasure(Erasure::Report(_)) => "erasure report",
         Command::Repair(Repair { command: Some(RepairCommand::Index(_)), .. }) => "repair index",
         Command::Repair(Repair { command: None, .. }) => "repair",
         Command::Cache(_) => "cache",
@@ -136,6 +140,8 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Stats(arguments) => stats::run(app, arguments),
         Command::Key(command) => key::run(app, command),
         Command::Gc(arguments) => gc::run(app, arguments),
+        Command::Erase(arguments) => erase::run(app, arguments),
+        Command::Erasure(Erasure::Report(arguments)) => erasure::run(app, arguments),
         Command::Repair(arguments) => repair::run(app, arguments),
         Command::Cache(command) => cache::run(app, command),
         Command::Completions(arguments) => completions::run(app, arguments),

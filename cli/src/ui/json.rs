@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use cairn_engine::collect::receipt::Link;
 use cairn_engine::context::Remark;
 use cairn_engine::error::Explain;
 use cairn_engine::index::local::CopyId;
@@ -13,11 +14,13 @@ use cairn_engine::ops::forget::{Planned, Series};
 use cairn_engine::ops::replicate;
 use cairn_engine::ops::snapshots::SnapshotInfo;
 use cairn_engine::ops::verify;
+use cairn_engine::ops::{erase, erasure};
 use cairn_engine::repo::keys::SlotInfo;
 use cairn_engine::repo::places::Replication;
 use cairn_engine::retention::{Reason, Simulated, Verdict};
 use cairn_format::hex;
 use cairn_format::ids::SnapshotId;
+use cairn_format::receipt::{AuditMethod, AuditResult};
 use cairn_format::tree::{Entry as TreeEntry, Node};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -463,6 +466,122 @@ impl From<&Reason> for RetentionReason {
             }
         };
         Self { code: reason.code(), message: reason.to_string(), nth, period }
+    }
+}
+
+/// A snapshot that was erased from.
+#[derive(Debug, Serialize)]
+pub struct Erased {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: String,
+    fate: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    becomes: Option<String>,
+    files: u64,
+    directories: u64,
+    others: u64,
+    bytes: u64,
+}
+
+impl From<&erase::Erased> for Erased {
+    fn from(erased: &erase::Erased) -> Self {
+        let tally = &erased.tally;
+        Self {
+            kind: "erased",
+            id: erased.id.to_hex(),
+            fate: erased.fate.name(),
+            becomes: erased.becomes.map(|id| id.to_hex()),
+            files: tally.files,
+            directories: tally.directories,
+            others: tally.others,
+            bytes: tally.bytes,
+        }
+    }
+}
+
+/// A receipt of deletion that holds.
+#[derive(Debug, Serialize)]
+pub struct Receipt<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: String,
+    sequence: u64,
+    time: String,
+    signer: &'a str,
+    replica: String,
+    objects: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    audits: Vec<AuditOf>,
+}
+
+/// A look at the store after a deletion.
+#[derive(Debug, Serialize)]
+struct AuditOf {
+    time: String,
+    method: &'static str,
+    result: &'static str,
+}
+
+impl<'a> From<&'a Link> for Receipt<'a> {
+    fn from(link: &'a Link) -> Self {
+        let audits = link.record.audits.iter().map(|audit| AuditOf {
+            time: format::rfc3339(audit.time_ms),
+            method: match audit.method {
+                AuditMethod::ByName => "by-name",
+                AuditMethod::ByListing => "by-listing",
+                AuditMethod::ByVersionListing => "by-version-listing",
+            },
+            result: match audit.result {
+                AuditResult::Gone => "gone",
+                AuditResult::StillThere => "still-there",
+                AuditResult::Unknown => "unknown",
+            },
+        });
+        Self {
+            kind: "receipt",
+            name: link.name.to_string(),
+            sequence: link.record.sequence,
+            time: format::rfc3339(link.record.time_ms),
+            signer: &link.signer,
+            replica: link.record.replica.to_hex(),
+            objects: link.objects,
+            note: link.record.note.as_deref(),
+            audits: audits.collect(),
+        }
+    }
+}
+
+/// Something that expired and may still be stored.
+#[derive(Debug, Serialize)]
+pub struct Pending {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    reason: &'static str,
+    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    overdue: bool,
+    hint: &'static str,
+}
+
+impl From<&erasure::Pending> for Pending {
+    fn from(pending: &erasure::Pending) -> Self {
+        Self {
+            kind: "pending",
+            reason: pending.reason.name(),
+            count: pending.count,
+            bytes: pending.bytes,
+            since: pending.since_ms.map(format::rfc3339),
+            until: pending.until_ms.map(format::rfc3339),
+            overdue: pending.overdue,
+            hint: pending.reason.hint(),
+        }
     }
 }
 

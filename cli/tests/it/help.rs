@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::env::TestEnv;
 
-const COMMANDS: [&[&str]; 26] = [
+const COMMANDS: [&[&str]; 28] = [
     &[],
     &["init"],
     &["backup"],
@@ -18,6 +18,8 @@ const COMMANDS: [&[&str]; 26] = [
     &["verify"],
     &["forget"],
     &["gc"],
+    &["erase"],
+    &["erasure", "report"],
     &["replicate"],
     &["stats"],
     &["key"],

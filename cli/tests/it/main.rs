@@ -7,6 +7,8 @@ mod damage;
 #[cfg(test)]
 mod env;
 #[cfg(test)]
+mod erase;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod flows;

@@ -10,6 +10,7 @@
 //! the chunk. Tombs are for ever and pack names never return, so nothing has to be undone, and a
 //! collection that was interrupted anywhere is completed by the next.
 
+pub mod audit;
 mod bases;
 pub mod choose;
 pub mod confirm;

@@ -14,6 +14,7 @@ use cairn_format::segment::PackSection;
 
 use super::snapshots::SnapshotInfo;
 use crate::collect::Weakness;
+use crate::collect::audit;
 use crate::collect::choose::{Candidate, Chosen, choose};
 use crate::collect::confirm::Confirmer;
 use crate::collect::copy::Copier;
@@ -23,7 +24,7 @@ use crate::collect::mark::{Marked, Thoroughness, mark};
 use crate::collect::memo::Memos;
 use crate::collect::receipt::read_chain;
 use crate::collect::survey::{Survey, list, list_snapshots, require_present, survey};
-use crate::collect::sweep::{condemn, delete, rewrite_segments, still_listed, still_there};
+use crate::collect::sweep::{condemn, delete, rewrite_segments};
 use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::index::catalog::{Catalog, list_packs};
@@ -53,6 +54,8 @@ pub struct GcOptions {
     pub honour_leases: bool,
     /// Read everything that says what is needed, whatever earlier collections remember of it.
     pub full_mark: bool,
+    /// When everything dead went, also write this host's index anew, without what was removed.
+    pub compact: bool,
     /// Test kit.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -66,6 +69,7 @@ impl Default for GcOptions {
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             honour_leases: true,
             full_mark: false,
+            compact: true,
             weakness: None,
         }
     }
@@ -146,6 +150,13 @@ pub struct GcReport {
     pub receipts: Vec<ObjectName>,
     /// Objects that the store said it deleted, and that are still there. No receipt names them.
     pub still_there: Vec<ObjectName>,
+    /// Objects that are deleted, and of which the store keeps older versions and refuses to delete
+    /// them. No receipt names them.
+    pub versions_kept: Vec<ObjectName>,
+    /// Objects that receipts of at least a day ago name, and that were seen to be gone once more.
+    pub confirmed: u64,
+    /// Objects that receipts name, that had come back, and were deleted again.
+    pub reappeared: Vec<ObjectName>,
     /// Packs that could not be copied because they are damaged, and so stay.
     pub damaged: Vec<Remark>,
     /// Milliseconds it took by the wall clock.
@@ -160,6 +171,7 @@ impl GcReport {
             && chosen.bytes_left == 0
             && found.marked.bytes_held == 0
             && self.still_there.is_empty()
+            && self.versions_kept.is_empty()
             && self.damaged.is_empty()
     }
 }
@@ -185,6 +197,11 @@ type Condemned = HashMap<PackId, PackKind>;
 /// As [`run`].
 pub fn plan(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
     repository.require_collect("collect garbage")?;
+    look(repository, options)
+}
+
+/// As [`plan`], for any key that can read.
+pub(super) fn look(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
     let session = SessionId::from_bytes([0; 16]);
     let catalog = repository.catalog()?;
     let past = Past::read(catalog)?;
@@ -222,6 +239,10 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
         spared: found.chosen.spared_sessions.clone(),
     };
     after(past.as_ref(), started_ms, &left).write(catalog)?;
+    if options.compact && report.plan.erases && report.packs_deleted > 0 {
+        repository.monitor().stage("gc: writing the cache anew", None);
+        catalog.index().compact()?;
+    }
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     Ok(report)
 }
@@ -605,27 +626,23 @@ impl Collection<'_> {
             .filter(|(id, _)| !present.contains_key(*id) && !chain.packs.contains(*id))
             .map(|(id, kind)| ObjectName::Pack(*kind, *id));
         let all = names.into_iter().chain(unsaid).collect::<BTreeSet<_>>();
-        let all = all.into_iter().collect::<Vec<_>>();
-        let there = still_there(vault, &all)?;
-        let seen_by_name_ms = vault.context.clock.now_ms();
-        let listed = still_listed(vault, &all)?;
-        let seen_by_listing_ms = vault.context.clock.now_ms();
-        let is_there = |name: &ObjectName| there.contains(name) || listed.contains(name);
-        let (still, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(is_there);
-        for name in &still {
+        audit::purge(vault)?;
+        let look = audit::look(vault, all)?;
+        for name in &look.still {
             self.repository.monitor().warn(Remark {
                 code: "gc.still_there",
                 subject: name.to_string(),
                 message: "the store said that it was deleted, and still has it".to_owned(),
             });
         }
-        let packs = still.iter().filter(|name| matches!(name, ObjectName::Pack(..))).count();
+        let packs = look.still.iter().filter(|name| matches!(name, ObjectName::Pack(..))).count();
         report.packs_deleted = report.packs_deleted.saturating_sub(packs as u64);
-        report.still_there = still;
-        if !gone.is_empty() {
-            let times = [seen_by_name_ms, seen_by_listing_ms];
-            report.receipts = chain.write(vault, &gone, times, "gc")?;
-        }
+        report.receipts = audit::write(vault, &mut chain, &look, "gc")?;
+        (report.still_there, report.versions_kept) = (look.still, look.kept);
+        let audited = audit::audit_again(vault, self.catalog, &mut chain, false)?;
+        report.receipts.extend(audited.receipts);
+        report.still_there.extend(audited.still_there);
+        (report.confirmed, report.reappeared) = (audited.confirmed, audited.reappeared);
         Ok(())
     }
 }

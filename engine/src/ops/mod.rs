@@ -3,6 +3,8 @@
 pub mod backup;
 pub mod diff;
 pub mod dump;
+pub mod erase;
+pub mod erasure;
 pub mod find;
 pub mod forget;
 pub mod gc;

@@ -15,7 +15,8 @@ use rayon::prelude::*;
 use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::repo::Repository;
-use crate::seal::Role;
+use crate::seal::sign::writer_id;
+use crate::seal::{Role, SealError, Trust, VerifiedWriter};
 use crate::store::StoreError;
 
 /// A snapshot that was opened and whose signature holds.
@@ -27,14 +28,22 @@ pub struct SnapshotInfo {
     pub name_time_ms: u64,
     /// What it says.
     pub record: Snapshot,
-    /// Who signed it.
+    /// Whose it is: who signed it, or of one that an erasure made anew, who signed the first.
     pub writer: WriterId,
-    /// Name of the key that signed it.
+    /// Name of that key.
     pub writer_name: String,
     /// Namespace its chunks are looked up in first (SPEC §7).
     pub namespace: WriterId,
     /// Whether its chunks were proven present after it was visible.
     pub acknowledged: bool,
+}
+
+impl SnapshotInfo {
+    /// The snapshots that it was before erasures made it anew, oldest first.
+    #[must_use]
+    pub fn former(&self) -> &[SnapshotId] {
+        self.record.remade.as_ref().map_or(&[], |remade| &remade.former)
+    }
 }
 
 /// Every snapshot that can be read, oldest first. Those that cannot be are warned about, and
@@ -137,22 +146,43 @@ pub(crate) fn read(
         return Err(Error::Internal { part: "the list of snapshots" });
     };
     let signed = repository.read_signed(Kind::Snapshot, name, RECORD_BYTES_MAX)?;
-    let record = Snapshot::decode(&signed.record).map_err(Error::format(name))?;
-    let trust = &repository.vault().trust;
-    trust.check_not_revoked(&signed.writer, record.finished_ms).map_err(Error::sealed(name))?;
-    let namespace = match signed.writer.role {
-        Role::Writer => signed.writer.id,
+    let mut record = Snapshot::decode(&signed.record).map_err(Error::format(name))?;
+    // A writer cannot say that a snapshot stands for others.
+    record.remade = record.remade.filter(|_| signed.writer.role != Role::Writer);
+    let writer = whose(&repository.vault().trust, signed.writer, &record);
+    let writer = writer.map_err(Error::sealed(name))?;
+    let namespace = match writer.role {
+        Role::Writer => writer.id,
         Role::Owner | Role::Maintainer | Role::Reader => NAMESPACE_TRUSTED,
     };
     Ok(SnapshotInfo {
         id,
         name_time_ms: time_ms,
         record,
-        writer: signed.writer.id,
-        writer_name: signed.writer.name,
+        writer: writer.id,
+        writer_name: writer.name,
         namespace,
         acknowledged: acknowledged.contains(&id),
     })
+}
+
+/// Whose snapshot it is, after everybody was found not to be revoked who signed it or what it was
+/// before.
+fn whose(
+    trust: &Trust,
+    signer: VerifiedWriter,
+    record: &Snapshot,
+) -> Result<VerifiedWriter, SealError> {
+    let Some(remade) = &record.remade else {
+        trust.check_not_revoked(&signer, record.finished_ms)?;
+        return Ok(signer);
+    };
+    trust.check_not_revoked(&signer, remade.time_ms)?;
+    let first = trust.verify_certificate(&remade.certificate)?;
+    let first =
+        VerifiedWriter { id: writer_id(&first.public_key), role: first.role, name: first.name };
+    trust.check_not_revoked(&first, record.finished_ms)?;
+    Ok(first)
 }
 
 /// Splits `SELECTOR:/path`; the path is `None` without one. The path begins at the first `:/`.
@@ -167,7 +197,7 @@ pub fn split_selector(text: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     }
 }
 
-/// The snapshot a text means: first digits of an id, `latest`, `latest~N` (N before the latest),
+/// The snapshot a text means: first digits of an id (also of one that an erasure made anew since), `latest`, `latest~N` (N before the latest),
 /// `job:NAME` (its latest, also with `~N`), `@TIME` (the newest not begun after that time).
 ///
 /// # Errors
@@ -217,10 +247,12 @@ pub fn select_from(snapshots: Vec<SnapshotInfo>, text: &str) -> Result<SnapshotI
         return Err(invalid("it is not an id's first digits"));
     }
     let prefix = name.to_ascii_lowercase();
-    let mut fitting = snapshots
-        .into_iter()
-        .filter(|snapshot| snapshot.id.to_hex().starts_with(&prefix))
-        .collect::<Vec<_>>();
+    let fits = |id: &SnapshotId| id.to_hex().starts_with(&prefix);
+    let (mut fitting, others) =
+        snapshots.into_iter().partition::<Vec<_>, _>(|snapshot| fits(&snapshot.id));
+    if fitting.is_empty() {
+        fitting.extend(others.into_iter().filter(|other| other.former().iter().any(fits)));
+    }
     match fitting.len() {
         0 => Err(none()),
         1 => fitting.pop().ok_or_else(none),

@@ -130,10 +130,7 @@ fn what_the_storage_can_do_is_found_out() {
     let made = scenario::result(&here.run(["init", "--json"]).expect(0));
     let plain = ["reads_after_write", "lists_after_write", "conditional_writes"];
     assert_eq!(storage(&made), plain, "{made}");
-    server.set(
-        "versioning",
-        "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
-    );
+    server.set("versioning", VERSIONED);
     let asked = scenario::result(&here.run(["stats", "--probe", "--json"]).expect(0));
     assert_eq!(storage(&asked)[3..], ["versions"], "{asked}");
     let shown = here.run(["stats", "--probe", "--requests"]).expect(0).stdout;
@@ -215,4 +212,65 @@ fn a_replica_costs_what_changed_and_restores_elsewhere() {
     there.run(["verify", "--level", "full"]).expect(0);
     let restored = there.restored("latest", "restored");
     assert_same(&source, &inside(&restored, &source));
+}
+
+const VERSIONED: &str =
+    "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+
+/// Fault 13: an ordinary deletion leaves everything in a bucket that keeps versions.
+#[test]
+fn what_is_erased_leaves_no_version_in_a_bucket_that_keeps_them() {
+    let server = Moto::start();
+    server.set("versioning", VERSIONED);
+    let here = cairn(&server.target());
+    here.init();
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source), "--job", "people"]).expect(0);
+    std::fs::write(source.join("new"), "what came later").expect("a file");
+    here.run(["backup", scenario::text(&source), "--job", "people"]).expect(0);
+    let before = server.versions("packs/");
+    let gone = source.join("deep");
+    let erase = ["erase", "--path", scenario::text(&gone), "--max-delete", "100", "--json"];
+    let erased = scenario::result(&here.run(erase).expect(0));
+    let report = &erased["report"];
+    assert!(report["packs_deleted"].as_u64() > Some(0), "{erased}");
+    assert_eq!(report["versions_kept"].as_array().map(Vec::len), Some(0), "{erased}");
+    let after = server.versions("packs/");
+    assert!(after.marks.is_empty() && after.former.is_empty(), "{after:?}");
+    assert!(before.current.iter().any(|key| !after.current.contains(key)));
+    // Of snapshots, acknowledgements and segments neither.
+    for folder in ["snapshots/", "acks/", "index/"] {
+        let left = server.versions(folder);
+        assert!(left.marks.is_empty() && left.former.is_empty(), "{folder}: {left:?}");
+    }
+    let ran = here.run(["erasure", "report", "--json"]).expect(0);
+    let receipts = ran.json("receipt");
+    assert!(receipts.len() >= 2, "{ran:#?}");
+    for receipt in &receipts {
+        let audits = receipt["audits"].as_array().expect("audits");
+        let methods = audits.iter().map(|audit| audit["method"].as_str().expect("a name"));
+        assert_eq!(methods.collect::<Vec<_>>(), ["by-name", "by-listing", "by-version-listing"]);
+    }
+    assert!(ran.json("pending").is_empty(), "{ran:#?}");
+    here.run(["verify", "--level", "full"]).expect(0);
+}
+
+/// Fault 14: a lock that outlasts what was promised.
+#[test]
+fn a_lock_longer_than_what_expired_may_stay_is_refused() {
+    let server = Moto::start();
+    server.make_locked_bucket("locked", 30);
+    let target = server.target().at("s3://locked/prefix");
+    let ran = cairn(&target).run(["init"]).expect(4);
+    assert!(ran.stderr.contains("locks what is written for 7"), "{ran:#?}");
+    assert!(ran.stderr.contains("--erase-within"), "{ran:#?}");
+    cairn(&target).run(["snapshots"]).expect(10);
+    let here = cairn(&target);
+    here.run(["init", "--erase-within", "31d"]).expect(0);
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source)]).expect(0);
+    here.run(["gc"]).expect(4);
+    here.run(["gc", "--erase-within", "31d"]).expect(0);
+    let shown = scenario::result(&here.run(["stats", "--probe", "--json"]).expect(0));
+    assert!(shown["report"]["storage"]["locked_ms"].as_u64() > Some(29 * 86_400_000), "{shown}");
 }

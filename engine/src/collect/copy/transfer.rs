@@ -8,7 +8,7 @@ use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 use parking_lot::Mutex;
 
-use super::{Copier, READ_BYTES, only, place_of};
+use super::{Copier, NewFrame, READ_BYTES, only, place_of};
 use crate::collect::marks::Marks;
 use crate::delta::{LISTING_BYTES, patch};
 use crate::error::Error;
@@ -136,7 +136,8 @@ impl Copier<'_> {
         if bases && wanted.iter().all(|wanted| *wanted) {
             let (chunks, bases) = (frame.chunks.clone(), frame.bases.clone());
             self.note_open(&chunks, &bases);
-            return self.add_frame(kind, frame.codec, &stored, chunks, (bases, own_patch));
+            let moved = NewFrame { chunks, bases, own_patch, patches: None };
+            return self.add_frame(kind, (frame.codec, &stored), moved);
         }
         let part = only(frame, wanted, &mut plain)?;
         if bases && !part.bases.is_empty() {
@@ -147,8 +148,10 @@ impl Copier<'_> {
                 None => None,
             };
             if let Some(stored) = stored.map(<[u8]>::to_vec) {
-                let bases = (part.bases, own_patch);
-                return self.add_frame(kind, Codec::Zstd, &stored, part.chunks, bases);
+                // A patch may hold bytes of chunks that are not wanted: it is one no longer.
+                let (chunks, bases) = (part.chunks, part.bases);
+                let new = NewFrame { chunks, bases, ..NewFrame::default() };
+                return self.add_frame(kind, (Codec::Zstd, &stored), new);
             }
         }
         let mut rest = plain.as_slice();

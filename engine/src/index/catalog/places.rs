@@ -188,6 +188,17 @@ impl Catalog {
         Ok(at_risk)
     }
 
+    /// Whether any pack that is not condemned lists a data chunk, among trusted ones or this key's
+    /// own.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn is_stored(&self, id: ChunkId) -> Result<bool, Error> {
+        let condemned = self.condemned_here();
+        let copies = self.copies(id, NAMESPACE_TRUSTED)?;
+        Ok(copies.iter().any(|place| !condemned.contains(&place.pack)))
+    }
+
     /// Every place of a chunk that a reader of this namespace may use, the best first: those in
     /// packs that last, then those of the namespace's own.
     ///

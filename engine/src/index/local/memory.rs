@@ -264,6 +264,24 @@ impl LocalIndex for MemoryIndex {
         Ok(slots.iter().map(|slot| state.sketches.get(slot).copied()).collect())
     }
 
+    fn forget_sketches(
+        &self,
+        is_gone: &mut dyn FnMut(&ChunkId) -> bool,
+    ) -> Result<u64, IndexError> {
+        let _writer = self.writer.lock();
+        let mut removed = 0;
+        self.state.write().sketches.retain(|_, entry| {
+            let gone = is_gone(&entry.chunk);
+            removed += u64::from(gone);
+            !gone
+        });
+        Ok(removed)
+    }
+
+    fn compact(&self) -> Result<bool, IndexError> {
+        Ok(true)
+    }
+
     fn put_sketches(&self, entries: &[(SketchSlot, SketchEntry)]) -> Result<(), IndexError> {
         let _writer = self.writer.lock();
         self.state.write().sketches.extend(entries.iter().copied());

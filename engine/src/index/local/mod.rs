@@ -525,6 +525,22 @@ pub trait LocalIndex: Send + Sync {
     /// # Errors
     /// See the trait.
     fn forget_gone_packs(&self, numbers: &[PackNumber]) -> Result<(), IndexError>;
+    /// Removes sketches of chunks for which `is_gone` holds; returns how many. `is_gone` must not
+    /// use the index.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn forget_sketches(&self, is_gone: &mut dyn FnMut(&ChunkId) -> bool)
+    -> Result<u64, IndexError>;
+
+    /// Writes the files anew, so that nothing is left in them of what was removed: until then it
+    /// is only marked as removed. The journal of the files still names the bounds of those before,
+    /// until the index is opened the next time. False, and nothing done, while another process
+    /// writes the index. Takes as long as reading and writing all of it.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn compact(&self) -> Result<bool, IndexError>;
 
     /// How much the index holds.
     ///

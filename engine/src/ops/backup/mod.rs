@@ -41,7 +41,7 @@ use crate::source::profile::Profile;
 use crate::tree::NodeSink;
 
 mod assemble;
-mod cache;
+pub(super) mod cache;
 mod feed;
 mod former;
 mod prepare;

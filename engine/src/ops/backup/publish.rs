@@ -103,6 +103,7 @@ pub fn describe(
         program: context.program.clone(),
         sources: written.records.clone(),
         excludes: written.excludes.clone(),
+        remade: None,
     })
 }
 

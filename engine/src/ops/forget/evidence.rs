@@ -24,7 +24,7 @@ use crate::store::StoreError;
 ///
 /// # Errors
 /// [`RetentionError::Listing`]; failures of the store.
-pub(super) fn gather(repository: &Repository) -> Result<Known, Error> {
+pub(in crate::ops) fn gather(repository: &Repository) -> Result<Known, Error> {
     let mut objects = Objects::default();
     // Acknowledgements first: whoever adds a snapshot puts it before its acknowledgement.
     list_acks(repository, &mut |snapshot, name| {
@@ -220,7 +220,7 @@ fn acknowledges(
     }
     let may = match signed.writer.role {
         Role::Owner | Role::Maintainer => true,
-        Role::Writer => signed.writer.id == snapshot.writer,
+        Role::Writer => snapshot.record.remade.is_none() && signed.writer.id == snapshot.writer,
         Role::Reader => false,
     };
     Ok(may.then_some(ack.session))
@@ -261,7 +261,11 @@ impl Evidence<'_> {
     /// the same writer's predecessors count, and none in the future.
     fn behind_their_predecessors(&self) -> HashSet<SnapshotId> {
         let latest_ms = self.now_ms.saturating_add(CLOCK_SKEW_MS);
-        let by_id = self.known.listed.iter().map(|one| (one.id, one)).collect::<HashMap<_, _>>();
+        let former = self.known.listed.iter();
+        let former = former.flat_map(|one| one.former().iter().map(move |id| (*id, one)));
+        let own = self.known.listed.iter().map(|one| (one.id, one));
+        // An id that an erasure replaced stands for the new snapshot, where the old one is gone.
+        let by_id = former.chain(own).collect::<HashMap<_, _>>();
         // The newest date of each snapshot and its predecessors.
         let mut newest_ms = HashMap::<SnapshotId, i64>::new();
         let mut behind = HashSet::new();
@@ -347,6 +351,8 @@ impl Seen {
     fn is_late(&self, snapshot: &SnapshotInfo) -> bool {
         let newest_ms = self.newest_ms.get(&snapshot.namespace);
         snapshot.namespace != NAMESPACE_TRUSTED
+            // An owner or maintainer vouches for the date of what was made anew.
+            && snapshot.record.remade.is_none()
             && !self.snapshots.contains(&snapshot.id)
             && newest_ms.is_some_and(|newest| {
                 snapshot.record.finished_ms < newest.saturating_sub(CLOCK_SKEW_MS)

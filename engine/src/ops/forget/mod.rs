@@ -148,18 +148,38 @@ pub struct ForgetReport {
 
 /// Where the objects of each snapshot are. A hostile store may show one under several names.
 #[derive(Debug, Default)]
-struct Objects {
-    records: HashMap<SnapshotId, Vec<ObjectName>>,
-    acks: HashMap<SnapshotId, Vec<ObjectName>>,
+pub(super) struct Objects {
+    pub(super) records: HashMap<SnapshotId, Vec<ObjectName>>,
+    pub(super) acks: HashMap<SnapshotId, Vec<ObjectName>>,
 }
 
 /// Everything that is known of the snapshots.
-struct Known {
-    listed: Vec<SnapshotInfo>,
-    damaged: Vec<Remark>,
-    objects: Objects,
+pub(super) struct Known {
+    pub(super) listed: Vec<SnapshotInfo>,
+    pub(super) damaged: Vec<Remark>,
+    pub(super) objects: Objects,
     /// Whose acknowledgement was opened, and holds.
-    acknowledged: HashSet<SnapshotId>,
+    pub(super) acknowledged: HashSet<SnapshotId>,
+}
+
+impl Objects {
+    /// Every object of a snapshot.
+    pub(super) fn names(&self, id: SnapshotId) -> Vec<ObjectName> {
+        let of = |names: &HashMap<SnapshotId, Vec<ObjectName>>| {
+            names.get(&id).cloned().unwrap_or_default()
+        };
+        [of(&self.acks), of(&self.records)].concat()
+    }
+}
+
+impl Known {
+    /// Snapshots of which an erasure made others that are acknowledged: each with the new one. They
+    /// count no more, and are left of an erasure that was interrupted, or is under way.
+    pub(super) fn replaced(&self) -> HashMap<SnapshotId, SnapshotId> {
+        let counts = |one: &&SnapshotInfo| self.acknowledged.contains(&one.id);
+        let remade = self.listed.iter().filter(counts);
+        remade.flat_map(|one| one.former().iter().map(|former| (*former, one.id))).collect()
+    }
 }
 
 /// Decides what goes. Changes nothing.
@@ -211,6 +231,7 @@ fn by_rules(
     let evidence = Evidence { known: &known, seen: &seen, now_ms };
     let standings = evidence.standings();
     let standing = |id: &SnapshotId| standings.get(id).copied().unwrap_or(Standing::Unacknowledged);
+    let replaced = known.replaced();
     if !options.trust_clock {
         refuse_future(&known.listed, standing, now_ms)?;
     }
@@ -227,6 +248,9 @@ fn by_rules(
         if options.job.as_ref().is_some_and(|wanted| *wanted != job) {
             continue;
         }
+        // What an erasure made anew counts once.
+        let (gone, members) =
+            members.into_iter().partition::<Vec<_>, _>(|one| replaced.contains_key(&one.id));
         let candidates = members
             .iter()
             .map(|snapshot| Candidate {
@@ -239,7 +263,11 @@ fn by_rules(
         let verdicts = apply(policy, reference_ms, &candidates, options.remove_last);
         let planned = members.into_iter().zip(verdicts);
         let planned = planned.map(|(snapshot, verdict)| Planned { snapshot, verdict });
-        series.push(described(job, namespace, planned.collect()));
+        let gone = gone.into_iter().filter_map(|snapshot| {
+            let cause = Cause::MadeAnew { by: *replaced.get(&snapshot.id)? };
+            Some(Planned { snapshot, verdict: Verdict::Go(cause) })
+        });
+        series.push(described(job, namespace, gone.chain(planned).collect()));
     }
     if let (Some(job), true) = (&options.job, series.is_empty()) {
         return Err(Error::NoSnapshot { selector: format!("job:{job}") });
@@ -338,7 +366,7 @@ fn by_name(
 }
 
 /// The snapshot whose record is missing or cannot be read and whose id begins so.
-fn select_bare(known: &Known, digits: &str) -> Option<SnapshotId> {
+pub(super) fn select_bare(known: &Known, digits: &str) -> Option<SnapshotId> {
     let readable = known.listed.iter().map(|snapshot| snapshot.id).collect::<HashSet<_>>();
     let objects = &known.objects;
     let mut fitting = objects
@@ -419,7 +447,11 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
 }
 
 /// Removes one snapshot; true if it had acknowledgements.
-fn remove(repository: &Repository, objects: &Objects, id: SnapshotId) -> Result<bool, Error> {
+pub(super) fn remove(
+    repository: &Repository,
+    objects: &Objects,
+    id: SnapshotId,
+) -> Result<bool, Error> {
     let names =
         |of: &HashMap<SnapshotId, Vec<ObjectName>>| of.get(&id).cloned().unwrap_or_default();
     let acks = names(&objects.acks);
@@ -447,7 +479,10 @@ fn delete_surely(repository: &Repository, name: &ObjectName) -> Result<(), Error
 /// A backup that was paused may have acknowledged its snapshot just before the record went. It
 /// looks for the record after that, fails, and removes its acknowledgement; here it is removed for
 /// one that died meanwhile.
-fn remove_late_acks(repository: &Repository, removed: &HashSet<SnapshotId>) -> Result<(), Error> {
+pub(super) fn remove_late_acks(
+    repository: &Repository,
+    removed: &HashSet<SnapshotId>,
+) -> Result<(), Error> {
     let mut late = Vec::new();
     evidence::list_acks(repository, &mut |snapshot, name| {
         if removed.contains(&snapshot) {

@@ -7,6 +7,7 @@
 //! copy they lie in: what a pack's name says is the same everywhere, whether it is to go is not. A
 //! pack that either side has condemned is never copied as it is.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -505,8 +506,8 @@ impl One<'_> {
             return Ok(());
         };
         let last_ms = last_ms.unwrap_or(now_ms);
-        let past = Past { last_ms, dead_since_ms: Some(since_ms) };
-        if !is_due(Some(past), now_ms, within_ms) {
+        let past = Past { last_ms, dead_since_ms: Some(since_ms), ..Past::default() };
+        if !is_due(Some(&past), &HashSet::new(), now_ms, within_ms) {
             return Ok(());
         }
         let options = GcOptions {

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use bytes::Bytes;
 use cairn_format::ids::{ChunkId, SnapshotId, WriterId};
 use cairn_format::pack::ChunkRef;
 use rayon::prelude::*;
@@ -20,14 +19,13 @@ use crate::ops::backup::relied::Relied;
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
-use crate::tree::reader::NodeSource;
 
 /// Nodes that are read at once.
 const NODES_AT_ONCE: usize = 256;
 /// Chunks that are looked up at once.
 const CHUNKS_AT_ONCE: usize = 4096;
 
-type Node = (ChunkId, Kind);
+type Node = (ChunkId, NodeKind);
 
 /// What became of a base that the replica lacks.
 enum Added {

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBRawIterator, DBRecoveryMode, DataBlockIndexType, ErrorKind, IngestExternalFileOptions,
-    LogLevel, Options, PrefixRange, ReadOptions, SstFileWriter, WriteBatch, WriteBufferManager,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily,
+    ColumnFamilyDescriptor, CompactOptions, DB, DBRawIterator, DBRecoveryMode, DataBlockIndexType,
+    ErrorKind, IngestExternalFileOptions, LogLevel, Options, PrefixRange, ReadOptions,
+    SstFileWriter, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use super::open::LOAD_FILES;
@@ -286,6 +286,22 @@ impl Db {
 
     pub(super) fn write(&self, batch: WriteBatch) -> Result<(), IndexError> {
         self.rocks.write_opt(batch, &self.write).map_err(|error| self.fail(&error))
+    }
+
+    /// Writes all files anew, without what was removed or replaced; the log then begins anew too.
+    pub(super) fn compact(&self) -> Result<(), IndexError> {
+        let mut options = CompactOptions::default();
+        // Also of files that nothing was written over since they were taken over as they are.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        let families = [Table::Own, Table::Chunks, Table::Files, Table::Sketches];
+        for table in families {
+            self.flush(table)?;
+        }
+        for table in families {
+            let family = self.family(table)?;
+            self.rocks.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Ok(())
     }
 
     /// Makes everything in the table's family durable.

@@ -486,6 +486,35 @@ impl LocalIndex for RocksIndex {
         Ok(removed)
     }
 
+    fn forget_sketches(
+        &self,
+        is_gone: &mut dyn FnMut(&ChunkId) -> bool,
+    ) -> Result<u64, IndexError> {
+        let _tally = self.tally.lock();
+        let mut removed = 0;
+        let mut batch = self.layers.batch();
+        self.layers.scan(Table::Sketches, &[], &[], &mut |key, value| {
+            let gone = decode_sketch(value).is_none_or(|entry| is_gone(&entry.chunk));
+            if gone {
+                batch.delete(Table::Sketches, key)?;
+                removed += 1;
+                if batch.bytes() > BATCH_BYTES {
+                    std::mem::replace(&mut batch, self.layers.batch()).write()?;
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        batch.write()?;
+        Ok(removed)
+    }
+
+    fn compact(&self) -> Result<bool, IndexError> {
+        let Some(Guard::Primary { .. }) = self.guard else { return Ok(false) };
+        let _tally = self.tally.lock();
+        self.layers.top().compact()?;
+        Ok(true)
+    }
+
     fn ledger_get(&self, id: &PackId) -> Result<Option<LedgerEntry>, IndexError> {
         let value = self.layers.get(Table::Ledger, id.as_bytes())?;
         value.map(|value| self.ledger(&value)).transpose()
