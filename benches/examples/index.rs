@@ -127,34 +127,62 @@ fn measure(options: &Options, folder: &Path) -> Result<Report, Failure> {
     let mut rows = Vec::new();
     for threads in [1, std::thread::available_parallelism()?.get()] {
         for batch in BATCHES {
-            rows.push(look_up(index.as_ref(), "known", threads, batch, packs)?);
+            rows.push(look_up(index.as_ref(), Asked::Anywhere, threads, batch, packs)?);
         }
-        rows.push(look_up(index.as_ref(), "new", threads, BATCHES[0], packs)?);
+        rows.push(look_up(index.as_ref(), Asked::AsStored, threads, BATCHES[0], packs)?);
+        rows.push(look_up(index.as_ref(), Asked::New, threads, BATCHES[0], packs)?);
         rows.push(walk(index.as_ref(), threads, packs)?);
     }
     let disk_bytes = bytes_below(folder)?;
     Ok(Report { load, load_memory_mib, growth, growth_memory_mib, disk_bytes, rows })
 }
 
-/// Chunks from anywhere in the index, or ones that it does not hold.
+/// Which chunks are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Known ones, in no order.
+    Anywhere,
+    /// Known ones, in the order in which they were stored: what a backup asks for that reads again
+    /// what an earlier one read.
+    AsStored,
+    /// Ones that the index does not hold.
+    New,
+}
+
+impl Asked {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Anywhere => "known, anywhere",
+            Self::AsStored => "known, as stored",
+            Self::New => "new",
+        }
+    }
+
+    /// The number of the `nth` chunk asked for, of `chunks`.
+    fn number(self, nth: u64, chunks: u64) -> u64 {
+        match self {
+            Self::Anywhere => scattered(nth, chunks),
+            Self::AsStored => nth % chunks,
+            Self::New => chunks + scattered(nth, chunks),
+        }
+    }
+}
+
 fn look_up(
     index: &dyn LocalIndex,
-    what: &'static str,
+    asked: Asked,
     threads: usize,
     batch: usize,
     packs: u64,
 ) -> Result<Row, Failure> {
-    let known = what == "known";
+    let known = asked != Asked::New;
     let each = LOOKUPS / threads as u64;
     let chunks = packs * CHUNKS_PER_PACK;
-    let first = if known { 0 } else { chunks };
     // Hashing the numbers into ids is not what is measured.
     let lists: Vec<Vec<ChunkId>> = (0..threads as u64)
-        .map(|thread| {
-            (0..each).map(|n| chunk(first + scattered(thread * each + n, chunks))).collect()
-        })
+        .map(|thread| (0..each).map(|n| chunk(asked.number(thread * each + n, chunks))).collect())
         .collect();
-    timed(what, threads, batch, || {
+    timed(asked.name(), threads, batch, || {
         in_threads(&lists, &|ids| {
             let (mut found, mut places) = (0, Vec::new());
             for some in ids.chunks(batch) {
@@ -239,9 +267,10 @@ impl Report {
              by pack; then the index was closed and opened. {} MiB were given to it; peak memory is \
              the resident set of the whole process while it looked up, the lists of ids among it. \
              Its files were in the page cache as far as memory allowed. Of each way {LOOKUPS} \
-             chunks were asked for twice, and the second time is told. Known chunks lie anywhere in \
-             the index: whatever answers before it (the parent's list of chunks, chunks of the same \
-             run) is left out.\n",
+             chunks were asked for twice, and the second time is told. Chunks that lie anywhere are \
+             the worst that can be asked for; a backup asks in the order in which an earlier one \
+             stored them, but for what changed. Whatever answers before the index (the parent's list \
+             of chunks, chunks of the same run) is left out.\n",
             options.chunks as f64 * f64::from(CHUNK_BYTES) / (1_u64 << 40) as f64,
             options.memory_mib,
         )?;
@@ -319,7 +348,7 @@ impl Report {
     }
 
     fn best_known(&self) -> f64 {
-        let known = self.rows.iter().filter(|row| row.what == "known" && row.batch == BATCHES[0]);
+        let known = self.rows.iter().filter(|row| row.what == Asked::Anywhere.name());
         known.map(|row| row.per_second).fold(0.0, f64::max)
     }
 

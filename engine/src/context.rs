@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::error::Explain;
 use crate::timings::Timings;
 
 /// The wall clock. Never trusted for safety; retention and display only.
@@ -67,6 +68,13 @@ pub struct Remark {
     pub subject: String,
     /// The fact.
     pub message: String,
+}
+
+impl Remark {
+    /// What an error says of a thing.
+    pub fn of(subject: impl ToString, error: &(impl Explain + ToString)) -> Self {
+        Self { code: error.code(), subject: subject.to_string(), message: error.to_string() }
+    }
 }
 
 /// Receives progress. Called from many threads.

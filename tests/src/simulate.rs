@@ -31,6 +31,7 @@ use crate::turns::{Change, TurnStore, Turns};
 
 mod end;
 pub mod mutant;
+mod needed;
 mod oracle;
 mod plan;
 

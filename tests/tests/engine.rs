@@ -26,6 +26,8 @@ mod hostile;
 mod index;
 #[path = "engine/matrix.rs"]
 mod matrix;
+#[path = "engine/month.rs"]
+mod month;
 #[path = "engine/progress.rs"]
 mod progress;
 #[path = "engine/protocol.rs"]

@@ -33,6 +33,8 @@ pub(super) fn run(app: &App, arguments: &Stats) -> Result<Finished, Failure> {
         ("  stored as", None, Some(report.delta_bytes_stored)),
         ("  instead of about", None, Some(report.delta_bytes_whole)),
         ("  needing bases", Some(report.base_chunks), Some(report.base_bytes)),
+        ("  of them patches", Some(report.patch_chunks), Some(report.patch_bytes)),
+        ("    stored as", None, Some(report.patch_bytes_stored)),
         ("stored", None, Some(stored)),
     ] {
         table.row(vec![
@@ -70,6 +72,9 @@ pub(super) fn run(app: &App, arguments: &Stats) -> Result<Finished, Failure> {
         "delta_bytes_whole": report.delta_bytes_whole,
         "base_chunks": report.base_chunks,
         "base_bytes": report.base_bytes,
+        "patch_chunks": report.patch_chunks,
+        "patch_bytes": report.patch_bytes,
+        "patch_bytes_stored": report.patch_bytes_stored,
         "bytes_stored": stored,
         "bytes_stored_data": report.bytes_data,
         "bytes_stored_tree": report.bytes_tree,

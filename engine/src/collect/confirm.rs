@@ -10,7 +10,7 @@ use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use super::mark::Marked;
 use crate::context::Remark;
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
 use crate::repo::Repository;
@@ -23,7 +23,7 @@ const SOUND_MAX: usize = 1 << 20;
 pub struct Confirmer<'a> {
     repository: &'a Repository,
     catalog: &'a Catalog,
-    /// What this session wrote it has compared already.
+    /// What this session wrote without bases it has compared already.
     session: SessionId,
     /// The reader used last, and the namespace it reads for.
     reader: Option<(WriterId, ChunkReader<'a>)>,
@@ -108,7 +108,9 @@ impl<'a> Confirmer<'a> {
             _ => self.repository.chunk_reader(namespace)?,
         };
         let outcome = self.catalog.pack(place.pack).and_then(|pack| {
-            if pack.session == self.session { Ok(()) } else { reader.check_at(id, place) }
+            // Another collection may have taken the base, wherever this session had put it.
+            let own = pack.session == self.session && !place.based;
+            if own { Ok(()) } else { reader.check_at(id, place) }
         });
         self.reader = Some((namespace, reader));
         match outcome {
@@ -137,11 +139,9 @@ impl<'a> Confirmer<'a> {
         }
         let message = "a chunk cannot be read, and is kept in another pack".to_owned();
         let error = Error::PackDamaged { pack: record.id, message };
-        self.repository.monitor().warn(Remark {
-            code: error.code(),
-            subject: ObjectName::Pack(record.kind, record.id).to_string(),
-            message: error.to_string(),
-        });
+        self.repository
+            .monitor()
+            .warn(Remark::of(ObjectName::Pack(record.kind, record.id), &error));
         self.catalog.note_verified(&[record.id], &[])?;
         Ok(true)
     }

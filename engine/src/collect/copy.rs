@@ -15,7 +15,7 @@ use super::mark::Marked;
 use super::marks::Marks;
 use super::successors::Successors;
 use crate::context::Counter;
-use crate::delta::{LISTING_BYTES, PREFIX_BYTES_MAX};
+use crate::delta::{LISTING_BYTES, PREFIX_BYTES_MAX, patch};
 use crate::error::Error;
 use crate::frame::{COMPRESSION_LEVEL_DEFAULT, FrameCodec};
 use crate::index::catalog::Catalog;
@@ -28,6 +28,18 @@ use crate::repo::chunks::ChunkReader;
 
 /// Bytes of a pack read at once.
 const READ_BYTES: u64 = 4 << 20;
+
+/// A frame to be added to a pack.
+#[derive(Default)]
+struct NewFrame<'f> {
+    chunks: Vec<ChunkRef>,
+    bases: Vec<ChunkRef>,
+    /// The frame before it in the pack it comes from is its patch, and may be so again; no other
+    /// frame must look so.
+    own_patch: bool,
+    /// The frame whose patch this one is: it has to fit in beside it.
+    patches: Option<&'f FrameDescription>,
+}
 
 /// Packs of one kind in the making.
 #[derive(Default)]
@@ -128,23 +140,28 @@ impl<'a> Copier<'a> {
         };
         plain.clear();
         self.lane(kind).plain = plain;
-        self.add_frame(kind, codec, &stored, chunks, Vec::new())
+        self.add_frame(kind, (codec, &stored), NewFrame { chunks, ..NewFrame::default() })
     }
 
+    /// Adds a frame to the pack that is open, or to a new one.
     fn add_frame(
         &mut self,
         kind: PackKind,
-        codec: Codec,
-        stored: &[u8],
-        chunks: Vec<ChunkRef>,
-        bases: Vec<ChunkRef>,
+        (codec, stored): (Codec, &[u8]),
+        frame: NewFrame<'_>,
     ) -> Result<(), Error> {
         let vault = self.repository.vault();
-        let fits = self
-            .lane(kind)
-            .open
-            .as_ref()
-            .is_some_and(|open| open.fits(stored.len(), chunks.len() + bases.len()));
+        let NewFrame { chunks, bases, own_patch, patches } = frame;
+        let mut names = chunks.len() + bases.len();
+        let (mut frames, mut bytes) = (1, stored.len());
+        if let Some(patched) = patches {
+            names += patched.chunks.len() + patched.bases.len();
+            (frames, bytes) = (2, bytes + patched.sealed_bytes as usize);
+        }
+        let fits = self.lane(kind).open.as_ref().is_some_and(|open| {
+            open.fits(frames, bytes, names)
+                && (own_patch || !patch::is_patched(open.frames().last(), &bases))
+        });
         if !fits {
             self.put(kind)?;
             let (object, bytes_max) = match kind {
@@ -234,14 +251,19 @@ impl<'a> Copier<'a> {
                 source.fill(offset, end)?;
                 let range = (source.start, source.bytes.as_ref());
                 reader.open_frame(record, &place, frame, range, &mut stored, &mut plain)?;
+                let before = frame_number.checked_sub(1).and_then(|at| frames.get(at as usize));
+                let own_patch = count == live.len() && patch::is_patched(before, &frame.bases);
                 if count == live.len()
                     && self.may_move(number, frame_number, record, frame, marked)?
                 {
+                    let next = frames.get(frame_number as usize + 1);
+                    let patches = next.filter(|next| patch::is_patched(Some(frame), &next.bases));
                     let (chunks, bases) = (frame.chunks.clone(), frame.bases.clone());
-                    self.add_frame(record.kind, frame.codec, &stored, chunks, bases)?;
+                    let moved = NewFrame { chunks, bases, own_patch, patches };
+                    self.add_frame(record.kind, (frame.codec, &stored), moved)?;
                 } else {
                     let frame = only(frame, &live, &mut plain)?;
-                    self.encode_anew(record.kind, &frame, &plain, marked)?;
+                    self.encode_anew(record.kind, &frame, &plain, own_patch, marked)?;
                 }
                 copied += count as u64;
                 for (at, _) in positions.zip(&live).filter(|(_, live)| **live) {
@@ -280,12 +302,14 @@ impl<'a> Copier<'a> {
     }
 
     /// Stores the chunks of a frame: against those of its bases that stay, and what follows the
-    /// others, where that pays, else whole.
+    /// others, where that pays, else whole. With `own_patch` the frame before is its patch, which
+    /// stays its last base.
     fn encode_anew(
         &mut self,
         kind: PackKind,
         frame: &FrameDescription,
         plain: &[u8],
+        own_patch: bool,
         marked: &mut Marked<'_>,
     ) -> Result<(), Error> {
         if !frame.bases.is_empty() {
@@ -298,7 +322,9 @@ impl<'a> Copier<'a> {
             if let Some(stored) = stored {
                 let stored = stored.to_vec();
                 self.chunks_rebased += frame.chunks.len() as u64;
-                return self.add_frame(kind, Codec::Zstd, &stored, frame.chunks.clone(), bases);
+                let chunks = frame.chunks.clone();
+                let frame = NewFrame { chunks, bases, own_patch, patches: None };
+                return self.add_frame(kind, (Codec::Zstd, &stored), frame);
             }
             self.successors.note(frame);
         }

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use cairn_format::ids::{ChunkId, SessionId, WriterId};
-use cairn_format::pack::ChunkRef;
+use cairn_format::pack::{ChunkRef, FrameDescription};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use super::marks::{Layouts, Marks};
 use super::reach::{Reach, reach};
+use crate::delta::patch;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
@@ -31,6 +32,8 @@ pub struct Marked<'a> {
     /// Packs that were found damaged: they stay while anything in them is needed, and every copy of
     /// that is kept.
     pub doubtful: HashSet<PackNumber>,
+    /// Frames whose bases are gone: what is needed of them is kept elsewhere.
+    broken: HashSet<(PackNumber, u32)>,
 }
 
 /// Marks everything that these snapshots reach.
@@ -55,6 +58,7 @@ pub fn mark<'a>(
         bytes_held: 0,
         orphans: HashSet::new(),
         doubtful: doubtful.clone(),
+        broken: HashSet::new(),
     };
     let mut order = snapshots.iter().collect::<Vec<_>>();
     // Acknowledged ones first, so that what others may lack is never passed over for their sake.
@@ -232,23 +236,25 @@ impl Marked<'_> {
     }
 
     /// Whether a trusted copy of a chunk is kept, or copied, because it is marked; one in a pack that
-    /// was found damaged does not count.
+    /// was found damaged, or in a frame that has lost a base, does not count.
     ///
     /// # Errors
     /// Failures of the cache.
     pub fn has_trusted(&mut self, id: ChunkId) -> Result<bool, Error> {
         for place in self.catalog.copies(id, NAMESPACE_TRUSTED)? {
-            if !self.doubtful.contains(&place.pack) && self.is_live(&place)? {
+            let doubtful = self.doubtful.contains(&place.pack)
+                || self.broken.contains(&(place.pack, place.frame_number));
+            if !doubtful && self.is_live(&place)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Follows live frames to their bases. Those that snapshots need are kept where they can be
-    /// read as bases; of those that none needs, the frame is noted as an orphan, or the base is kept
-    /// too: with `keep`, and for frames in packs that stay because they are damaged or were stored by
-    /// `sessions` at work.
+    /// Follows live frames to their bases. Those that snapshots need, and patches of frames that are
+    /// needed whole, are kept where they can be read as bases; of those that none needs, the frame is
+    /// noted as an orphan, or the base is kept too: with `keep`, and for frames in packs that stay
+    /// because they are damaged or were stored by `sessions` at work.
     ///
     /// # Errors
     /// [`Error::LivenessUnknown`] when a base is nowhere; failures of the cache.
@@ -276,6 +282,7 @@ impl Marked<'_> {
     ) -> Result<(), Error> {
         let catalog = self.catalog;
         self.orphans.clear();
+        let mut based = Vec::new();
         for (number, record) in packs {
             let number = *number;
             let at_work = sessions.contains(&record.session);
@@ -283,20 +290,53 @@ impl Marked<'_> {
                 continue;
             }
             let keep = keep || at_work || self.doubtful.contains(&number);
-            let mut frames = Vec::new();
-            let mut position = 0;
+            let (mut frames, mut position) = (Vec::new(), 0);
             catalog.index().for_each_chunk_of_pack(number, &mut |_, place| {
-                if place.based
-                    && (at_work || self.live.get(number, position))
-                    && frames.last() != Some(&place.frame_number)
-                {
-                    frames.push(place.frame_number);
+                if place.based {
+                    let live = at_work || self.live.get(number, position);
+                    let last = frames.last().map(|(frame, _, _)| *frame);
+                    if last != Some(place.frame_number) {
+                        frames.push((place.frame_number, false, true));
+                    }
+                    if let Some((_, any, all)) = frames.last_mut() {
+                        *any |= live;
+                        *all &= live;
+                    }
                 }
                 position += 1;
                 ControlFlow::Continue(())
             })?;
-            for frame in frames {
-                self.follow_frame(number, record, frame, keep)?;
+            frames.retain(|(_, any, _)| *any);
+            if frames.is_empty() {
+                continue;
+            }
+            let described = catalog.frames(number)?;
+            for (frame, _, all) in frames {
+                let before = frame.checked_sub(1).and_then(|at| described.get(at as usize));
+                let bases = described.get(frame as usize).map(|frame| frame.bases.as_slice());
+                if all && patch::is_patched(before, bases.unwrap_or_default()) {
+                    self.keep_patch(before, record)?;
+                }
+                based.push((number, record, frame, keep));
+            }
+        }
+        // Patches are needed by later frames too, whichever of them comes first.
+        for (number, record, frame, keep) in based {
+            self.follow_frame(number, record, frame, keep)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the patch of a frame that is needed whole: it holds nothing else.
+    fn keep_patch(
+        &mut self,
+        patch: Option<&FrameDescription>,
+        record: &PackRecord,
+    ) -> Result<(), Error> {
+        for base in patch.into_iter().flat_map(|patch| &patch.chunks) {
+            let copies = self.catalog.base_copies(base, record.kind, record.writer)?;
+            if let Some(place) = copies.first() {
+                self.set(base.id, place, record.writer)?;
             }
         }
         Ok(())
@@ -339,6 +379,7 @@ impl Marked<'_> {
         frame: u32,
         base: ChunkId,
     ) -> Result<(), Error> {
+        self.broken.insert((pack, frame));
         let frames = self.catalog.frames(pack)?;
         let mut position = 0;
         for (number, description) in (0_u32..).zip(&frames) {

@@ -9,7 +9,7 @@ use cairn_format::names::{Folder, ObjectName};
 use cairn_format::receipt::{Audit, AuditMethod, AuditResult, ReceiptRecord, Replica};
 
 use crate::context::Remark;
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::repo::Vault;
 use crate::repo::vault::read_object;
 use crate::seal::random;
@@ -49,11 +49,7 @@ pub fn read_chain(vault: &Vault) -> Result<Chain, Error> {
                 }));
             }
             Err(Error::Store(StoreError::NotFound { .. })) => {}
-            Err(error) if error.is_damage() => vault.monitor().warn(Remark {
-                code: error.code(),
-                subject: name.to_string(),
-                message: error.to_string(),
-            }),
+            Err(error) if error.is_damage() => vault.monitor().warn(Remark::of(name, &error)),
             Err(error) => return Err(error),
         }
     }

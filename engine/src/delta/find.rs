@@ -1,5 +1,5 @@
-//! Which chunks a new one is to be compressed against: names are turned into places in frames
-//! without bases, and their neighbours are added where content moves.
+//! Which chunks a new one may be stored against: names are turned into places in frames without
+//! bases, and their neighbours are added where content moves.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -33,7 +33,7 @@ pub(super) struct Finder<'a> {
 /// Bases of frames that were looked up for one batch.
 #[derive(Default)]
 struct Chains {
-    frames: HashMap<(PackNumber, u32), Vec<ChunkRef>>,
+    frames: HashMap<(PackNumber, u32), Arc<[Base]>>,
 }
 
 impl<'a> Finder<'a> {
@@ -41,13 +41,13 @@ impl<'a> Finder<'a> {
         Self { catalog, namespace, layouts: Mutex::default() }
     }
 
-    /// For each chunk its bases, the one most like it first. `alike` names chunks of like content.
+    /// For each chunk the bases it may have. `alike` names chunks of like content.
     pub(super) fn bases(
         &self,
         kind: PackKind,
         chunks: &[NewChunk<'_>],
         alike: &[Option<ChunkId>],
-    ) -> Result<Vec<Vec<Base>>, Error> {
+    ) -> Result<Vec<Arc<[Base]>>, Error> {
         let mut ids = alike.iter().flatten().copied().collect::<Vec<_>>();
         ids.extend(chunks.iter().filter_map(|chunk| chunk.hint.former));
         ids.sort_unstable();
@@ -60,69 +60,77 @@ impl<'a> Finder<'a> {
             .collect::<HashMap<_, _>>();
         let mut chains = Chains::default();
         let mut found = Vec::with_capacity(chunks.len());
-        let mut last: Option<Base> = None;
+        let mut last: Arc<[Base]> = Arc::default();
         for (chunk, alike) in chunks.iter().zip(alike) {
-            let mut base = None;
+            let mut bases: Arc<[Base]> = Arc::default();
             if chunk.data.len() >= CHUNK_BYTES_MIN {
                 for id in [*alike, chunk.hint.former].into_iter().flatten() {
-                    if let (None, Some(place)) = (&base, known.get(&id)) {
-                        base = self.resolve(kind, id, *place, &mut chains)?;
+                    if let (true, Some(place)) = (bases.is_empty(), known.get(&id)) {
+                        bases = self.resolve(kind, id, *place, chunk.hint.moves, &mut chains)?;
                     }
                 }
-                if base.is_none()
-                    && chunk.hint.moves
-                    && let Some(last) = last
-                {
-                    base = self.beside(&last, 1)?;
+                if bases.is_empty() && chunk.hint.moves {
+                    // What was put between others is most like what follows them, or like them.
+                    let next = last.last().map(|last| self.beside(last, 1)).transpose()?;
+                    let beside = self.around(next.flatten(), true)?;
+                    found.push(if beside.is_empty() { last } else { beside });
+                    last = Arc::default();
+                    continue;
                 }
             }
-            let mut bases = Vec::new();
-            if let Some(base) = base {
-                bases.push(base);
-                if chunk.hint.moves {
-                    bases.extend(self.beside(&base, -1)?);
-                    bases.extend(self.beside(&base, 1)?);
-                }
-            }
-            last = base;
+            last = Arc::clone(&bases);
             found.push(bases);
         }
         Ok(found)
     }
 
-    /// The chunk itself, if it lies in a frame without bases; else the part of its frame's bases
-    /// that lies where it lies in its frame.
+    /// The chunk itself, if it lies in a frame without bases, and what lies beside it if it
+    /// `moves`; else all bases of its frame: what is not of use there is found out later.
     fn resolve(
         &self,
         kind: PackKind,
         id: ChunkId,
         place: ChunkPlace,
+        moves: bool,
         chains: &mut Chains,
-    ) -> Result<Option<Base>, Error> {
-        let itself = ChunkRef { id, bytes: place.bytes };
+    ) -> Result<Arc<[Base]>, Error> {
         if !place.based {
+            let itself = ChunkRef { id, bytes: place.bytes };
             let place = self.catalog.base_place(&itself, kind, place, self.namespace)?;
-            return Ok(self.if_it_lasts(id, place));
+            return self.around(self.if_it_lasts(id, place), moves);
         }
         let key = (place.pack, place.frame_number);
-        let bases = match chains.frames.get(&key) {
-            Some(bases) => bases,
-            None => {
-                let (bases, _) = self.catalog.bases(&place)?;
-                chains.frames.entry(key).or_insert(bases)
-            }
-        };
-        let Some(base) = counterpart(bases, &place) else { return Ok(None) };
-        let first = self.catalog.places(&[base.id], self.namespace)?.into_iter().next().flatten();
-        let Some(first) = first else { return Ok(None) };
-        let place = self.catalog.base_place(&base, kind, first, self.namespace)?;
-        Ok(self.if_it_lasts(base.id, place))
+        if let Some(bases) = chains.frames.get(&key) {
+            return Ok(Arc::clone(bases));
+        }
+        let (named, _) = self.catalog.bases(&place)?;
+        let ids = named.iter().map(|base| base.id).collect::<Vec<_>>();
+        let places = self.catalog.places(&ids, self.namespace)?;
+        let mut bases = Vec::with_capacity(named.len());
+        for (base, first) in named.iter().zip(places) {
+            let Some(first) = first else { continue };
+            let place = self.catalog.base_place(base, kind, first, self.namespace)?;
+            bases.extend(self.if_it_lasts(base.id, place));
+        }
+        let bases = Arc::<[Base]>::from(bases);
+        chains.frames.insert(key, Arc::clone(&bases));
+        Ok(bases)
     }
 
     /// A base in a condemned pack can still be read and is about to be deleted: what the backup relies
     /// on is looked at again only where it was condemned since the backup began.
     fn if_it_lasts(&self, id: ChunkId, place: Option<ChunkPlace>) -> Option<Base> {
         place.filter(|place| self.catalog.lasts(place)).map(|place| Base { id, place })
+    }
+
+    /// A base, with its neighbours if content `moves`, in the order in which they lie.
+    fn around(&self, base: Option<Base>, moves: bool) -> Result<Arc<[Base]>, Error> {
+        let Some(base) = base else { return Ok(Arc::default()) };
+        if !moves {
+            return Ok(Arc::from([base]));
+        }
+        let neighbours = [self.beside(&base, -1)?, Some(base), self.beside(&base, 1)?];
+        Ok(neighbours.into_iter().flatten().collect())
     }
 
     /// The chunk that lies beside a base in its frame: before (-1) or behind it (1).
@@ -160,66 +168,5 @@ impl<'a> Finder<'a> {
         }
         layouts.push_back((pack, Arc::clone(&layout)));
         Ok(Some(layout))
-    }
-}
-
-/// Of a frame's bases the one that lies where the middle of a chunk lies in the frame. Frames of
-/// page files have one base for each chunk, of the same length: there it is exact.
-fn counterpart(bases: &[ChunkRef], place: &ChunkPlace) -> Option<ChunkRef> {
-    let total = bases.iter().map(|base| u64::from(base.bytes)).sum::<u64>();
-    let middle = u64::from(place.offset) + u64::from(place.bytes) / 2;
-    let wanted =
-        (u128::from(middle) * u128::from(total)).checked_div(u128::from(place.plain_bytes))?;
-    let mut end = 0_u128;
-    bases.iter().copied().find(|base| {
-        end += u128::from(base.bytes);
-        wanted < end
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn bases(lengths: &[u32]) -> Vec<ChunkRef> {
-        let made = (0_u8..).zip(lengths);
-        made.map(|(n, bytes)| ChunkRef { id: ChunkId::from_bytes([n; 32]), bytes: *bytes })
-            .collect()
-    }
-
-    fn place(offset: u32, bytes: u32, plain_bytes: u32) -> ChunkPlace {
-        ChunkPlace {
-            pack: PackNumber(1),
-            frame_number: 0,
-            frame_offset: 0,
-            frame_bytes: 1,
-            plain_bytes,
-            codec: 1,
-            based: true,
-            offset,
-            bytes,
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn chunks_with_a_base_each_find_their_own(lengths in prop::collection::vec(1_u32..100_000, 1..20)) {
-            let (bases, total) = (bases(&lengths), lengths.iter().sum());
-            let mut offset = 0;
-            for (length, base) in lengths.iter().zip(&bases) {
-                prop_assert_eq!(counterpart(&bases, &place(offset, *length, total)), Some(*base));
-                offset += length;
-            }
-        }
-
-        #[test]
-        fn whatever_an_index_says_a_base_of_the_frame_is_found_or_none(
-            lengths in prop::collection::vec(any::<u32>(), 0..4), offset: u32, bytes: u32, plain: u32,
-        ) {
-            let bases = bases(&lengths);
-            let found = counterpart(&bases, &place(offset, bytes, plain));
-            prop_assert!(found.is_none_or(|base| bases.contains(&base)));
-        }
     }
 }

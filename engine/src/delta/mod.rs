@@ -1,21 +1,34 @@
 //! Deltas: new chunks are stored against chunks they resemble, so that what is stored follows what
 //! changed (SPEC §6.3; the measurements behind it are in the changes' history).
 //!
-//! A base is found by place, the chunk that held the same offset of the same file in the snapshot
-//! before, and by sketch, the chunk that shares most content wherever it lies. Bases lie in frames
-//! without bases: what was itself stored as a delta stands in with its own base. All of this is an
-//! optimisation: where a base cannot be had cheaply, the chunk is stored as it is.
+//! What a chunk was is found by place, the chunk that held the same offset of the same file in the
+//! snapshot before, and by sketch, the chunk that shares most content wherever it lies. Bases lie in
+//! frames without bases: what was itself stored as a delta stands in with all bases of its frame.
+//!
+//! Deltas against the first day alone would repeat all changes since, every day. So the bytes of a
+//! frame that no base explains are stored beside it as a *patch*, a chunk like any other in a frame
+//! without bases, which the frame names as one more base; the frame itself is copies and little
+//! else. The next day finds the patch among the bases of what the chunk was, and has to pay for
+//! what is new that day, and for the copies. Changes that lie near each other are taken into a patch
+//! in one piece, with what lies between, so that one copy fetches them.
+//!
+//! All of this is an optimisation: where a base cannot be had cheaply, the chunk is stored as it is.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cairn_format::ids::{ChunkId, WriterId};
-use cairn_format::limits::{FRAME_BASE_BYTES_MAX, FRAME_BASES_MAX};
+use cairn_format::limits::{
+    CHUNK_BYTES_MAX, FRAME_BASE_BYTES_MAX, FRAME_BASES_MAX, FRAME_PLAIN_BYTES_MAX,
+};
 use cairn_format::names::PackKind;
 use cairn_format::pack::ChunkRef;
 use parking_lot::Mutex;
 
 use self::find::Finder;
+use self::parse::Copied;
 use self::sketch::{Sketch, Sketcher};
 use crate::context::Remark;
 use crate::error::{Error, Explain};
@@ -25,14 +38,28 @@ use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
 
 mod find;
+pub mod parse;
+pub mod patch;
 pub mod sketch;
 
-/// Plaintext of a frame with bases, bytes. With 256 and 128 KiB the dumps measured took 11 and up to 62 % more,
-/// page files up to 3 %, at about the same CPU time; without long-distance matching dumps took 62 to 160 %
-/// more and page files between 3 % less and 47 % more, at a tenth to a quarter less CPU time.
-const FRAME_BYTES: usize = 512 << 10;
-/// Bases of one frame, bytes.
-pub const PREFIX_BYTES_MAX: usize = 2 << 20;
+/// Plaintext of a frame of copies, bytes: naming bases and patches costs less, the longer it is.
+const FRAME_BYTES: usize = FRAME_PLAIN_BYTES_MAX as usize;
+/// Plaintext of a frame of tree nodes with bases, bytes.
+const TREE_FRAME_BYTES: usize = 512 << 10;
+/// Bases that are looked at for one frame, bytes. Most are left out again.
+pub const PREFIX_BYTES_MAX: usize = 12 << 20;
+/// The same of tree nodes, which are left to zstd's own search, bytes.
+const TREE_PREFIX_BYTES_MAX: usize = 2 << 20;
+/// Plaintext below which a frame is left to zstd's own search, bytes: it finds shorter stretches.
+const COPIED_BYTES_MIN: usize = 48 << 10;
+/// A base that explains less is not worth its name, bytes.
+const EXPLAINED_BYTES_MIN: usize = 256;
+/// Changes with less between them are taken into a patch in one piece, bytes.
+const PATCH_GAP_BYTES: usize = 300;
+/// Shorter changes are left in the frame, bytes.
+const PATCH_STRETCH_BYTES_MIN: usize = 16;
+/// A shorter patch is not worth its name, bytes: what it would hold is left in the frame.
+const PATCH_BYTES_MIN: usize = 256;
 /// Chunks shorter than this are not worth a look for a base, bytes: naming it costs 70.
 const CHUNK_BYTES_MIN: usize = 2 << 10;
 /// A frame is read for its bases when it is at most so many times as long as the new chunks that
@@ -49,7 +76,8 @@ const SKETCHES_PER_WRITE: usize = 3 << 10;
 /// Bytes that naming one base costs in the pack's directory and in a segment.
 pub const LISTING_BYTES: usize = 70;
 
-const _: () = assert!(PREFIX_BYTES_MAX <= FRAME_BASE_BYTES_MAX as usize);
+// A patch is no longer than the frame.
+const _: () = assert!(PREFIX_BYTES_MAX + FRAME_BYTES <= FRAME_BASE_BYTES_MAX as usize);
 
 /// What is known of a chunk besides its content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,17 +112,89 @@ struct Base {
 pub struct Attempt {
     /// Positions of its chunks among those asked about, ascending.
     pub chunks: Vec<usize>,
+    /// The chunks' content.
+    pub plain: Vec<u8>,
     /// The bases, in order.
     pub bases: Vec<ChunkRef>,
-    /// Their content.
+    /// Their content; behind it that of the patch.
     pub prefix: Vec<u8>,
+    /// How the frame is to be made; `None` leaves it to zstd.
+    pub copies: Option<Vec<Copied>>,
+    /// Length of the patch, the last part of the prefix, bytes; 0 without one.
+    pub patch_bytes: usize,
+    /// The pack of each base, ascending.
+    packs: Vec<PackNumber>,
 }
 
 impl Attempt {
+    fn new() -> Self {
+        Self {
+            chunks: Vec::new(),
+            plain: Vec::new(),
+            bases: Vec::new(),
+            prefix: Vec::new(),
+            copies: None,
+            patch_bytes: 0,
+            packs: Vec::new(),
+        }
+    }
+
+    /// In how many packs the bases lie: about how many backups wrote them.
+    #[must_use]
+    pub fn days(&self) -> usize {
+        self.packs.chunk_by(|one, other| one == other).count().max(1)
+    }
+
+    /// The chunks that the patch is stored as; none without one.
+    pub fn patch(&self) -> impl Iterator<Item = &[u8]> {
+        let patch = self.prefix.len().checked_sub(self.patch_bytes);
+        let patch = patch.and_then(|from| self.prefix.get(from..)).unwrap_or_default();
+        patch.chunks(CHUNK_BYTES_MAX as usize)
+    }
+
     /// Bytes that naming its bases costs.
     #[must_use]
     pub fn listing_bytes(&self) -> usize {
-        self.bases.len() * LISTING_BYTES
+        (self.bases.len() + self.patch().count()) * LISTING_BYTES
+    }
+}
+
+impl Attempt {
+    /// Finds out what stands in which base, leaves out bases that are of no use, and takes what no
+    /// base explains into a patch.
+    fn parse(&mut self) {
+        let lengths = self.bases.iter().map(|base| base.bytes as usize).collect::<Vec<_>>();
+        let mut copies = parse::copies(&self.plain, &self.prefix);
+        let shares = parse::shares(&copies, &lengths);
+        let useful = shares.iter().map(|share| *share >= EXPLAINED_BYTES_MIN).collect::<Vec<_>>();
+        if useful.contains(&false) {
+            let kept = lengths.into_iter().zip(useful.iter().copied()).collect::<Vec<_>>();
+            copies = parse::keep(&copies, &kept);
+            let mut start = 0;
+            let mut prefix = Vec::with_capacity(self.prefix.len());
+            for (bytes, kept) in kept {
+                let content = self.prefix.get(start..start + bytes).unwrap_or_default();
+                prefix.extend_from_slice(if kept { content } else { &[] });
+                start += bytes;
+            }
+            self.prefix = prefix;
+            let mut kept = useful.iter();
+            self.bases.retain(|_| kept.next() == Some(&true));
+            let mut kept = useful.iter();
+            self.packs.retain(|_| kept.next() == Some(&true));
+        }
+        let least = PATCH_STRETCH_BYTES_MIN;
+        let new = parse::unexplained(&copies, self.plain.len(), PATCH_GAP_BYTES, least);
+        let patch_bytes = new.iter().map(Range::len).sum::<usize>();
+        let names = self.bases.len() + patch_bytes.div_ceil(CHUNK_BYTES_MAX as usize);
+        if patch_bytes >= PATCH_BYTES_MIN && names <= FRAME_BASES_MAX as usize {
+            copies = parse::with_patch(&copies, &new, self.prefix.len());
+            for stretch in new {
+                self.prefix.extend_from_slice(self.plain.get(stretch).unwrap_or_default());
+            }
+            self.patch_bytes = patch_bytes;
+        }
+        self.copies = Some(copies);
     }
 }
 
@@ -133,8 +233,8 @@ pub struct Deltas<'a> {
 /// What was found for the chunks of a batch.
 pub struct Found {
     sketches: Vec<Option<Sketch>>,
-    /// For each chunk its bases, the one most like it first.
-    bases: Vec<Vec<Base>>,
+    /// For each chunk the bases it may have.
+    bases: Vec<Arc<[Base]>>,
 }
 
 /// Slots and entries of a sketch that names `chunk`.
@@ -224,21 +324,27 @@ impl<'a> Deltas<'a> {
 
     /// Forgets bases in frames that are too long to be read for the few chunks that use them, and
     /// those in frames known to be unreadable.
-    fn drop_dear(&self, chunks: &[NewChunk<'_>], bases: &mut [Vec<Base>]) {
+    fn drop_dear(&self, chunks: &[NewChunk<'_>], bases: &mut [Arc<[Base]>]) {
         let key = |base: &Base| (base.place.pack, base.place.frame_number);
         let mut served: HashMap<(PackNumber, u32), u64> = HashMap::new();
         for (chunk, bases) in chunks.iter().zip(bases.iter()) {
-            if let Some(base) = bases.first() {
-                *served.entry(key(base)).or_default() += chunk.data.len() as u64;
+            let mut frames = bases.iter().map(key).collect::<Vec<_>>();
+            frames.sort_unstable();
+            frames.dedup();
+            for frame in frames {
+                *served.entry(frame).or_default() += chunk.data.len() as u64;
             }
         }
         let unreadable = self.unreadable.lock();
+        let fair = |base: &Base| {
+            let served = served.get(&key(base)).copied().unwrap_or_default();
+            u64::from(base.place.plain_bytes) <= served.saturating_mul(READ_FACTOR_MAX)
+                && !unreadable.contains(&key(base))
+        };
         for list in bases {
-            list.retain(|base| {
-                let served = served.get(&key(base)).copied().unwrap_or_default();
-                u64::from(base.place.plain_bytes) <= served.saturating_mul(READ_FACTOR_MAX)
-                    && !unreadable.contains(&key(base))
-            });
+            if !list.iter().all(fair) {
+                *list = list.iter().filter(|base| fair(base)).copied().collect();
+            }
         }
     }
 
@@ -258,68 +364,74 @@ impl<'a> Deltas<'a> {
     /// Failures of the cache; [`Error::Cancelled`]. A base that cannot be read is done without.
     pub fn next_attempt(
         &self,
+        kind: PackKind,
         chunks: &[NewChunk<'_>],
         found: &Found,
         from: &mut usize,
     ) -> Result<Option<Attempt>, Error> {
-        let mut attempt = Attempt { chunks: Vec::new(), bases: Vec::new(), prefix: Vec::new() };
+        let (frame_bytes_max, prefix_bytes_max) = match kind {
+            PackKind::Data => (FRAME_BYTES, PREFIX_BYTES_MAX),
+            PackKind::Tree => (TREE_FRAME_BYTES, TREE_PREFIX_BYTES_MAX),
+        };
+        let mut attempt = Attempt::new();
         let mut taken: HashSet<ChunkId> = HashSet::new();
-        let mut bytes = 0;
+        let mut bases_of_all: Vec<Base> = Vec::new();
+        let (mut bytes, mut prefix_bytes) = (0, 0);
         while let (Some(chunk), Some(bases)) = (chunks.get(*from), found.bases.get(*from)) {
-            let new = bases.iter().filter(|base| !taken.contains(&base.id));
-            let new_bytes = new.map(|base| base.place.bytes as usize).sum::<usize>();
-            let full = bytes + chunk.data.len() > FRAME_BYTES
-                || attempt.prefix.len() + new_bytes > PREFIX_BYTES_MAX
-                || attempt.bases.len() + bases.len() > FRAME_BASES_MAX as usize;
+            let new = bases.iter().filter(|base| !taken.contains(&base.id)).collect::<Vec<_>>();
+            let new_bytes = new.iter().map(|base| base.place.bytes as usize).sum::<usize>();
+            let full = bytes + chunk.data.len() > frame_bytes_max
+                || prefix_bytes + new_bytes > prefix_bytes_max
+                || taken.len() + new.len() >= FRAME_BASES_MAX as usize;
             if full && !attempt.chunks.is_empty() {
                 break;
             }
-            let position = *from;
             *from += 1;
-            let mut usable = !bases.is_empty() && new_bytes <= PREFIX_BYTES_MAX;
-            if usable && attempt.chunks.is_empty() && !self.is_promising() {
-                self.tries.fetch_add(1, Ordering::Relaxed);
-                usable = false;
-            }
-            if usable && self.fetch(bases, &mut taken, &mut attempt)? {
-                attempt.chunks.push(position);
-                bytes += chunk.data.len();
-            }
-        }
-        Ok((!attempt.chunks.is_empty()).then_some(attempt))
-    }
-
-    /// Adds the bases of one chunk to a frame, in the order in which they lie. False when the one
-    /// most like it cannot be had.
-    fn fetch(
-        &self,
-        bases: &[Base],
-        taken: &mut HashSet<ChunkId>,
-        attempt: &mut Attempt,
-    ) -> Result<bool, Error> {
-        let main = bases.first().map(|base| base.id);
-        let mut ordered = bases.to_vec();
-        ordered.sort_by_key(|b| (b.place.pack, b.place.frame_number, b.place.offset));
-        for base in ordered {
-            if taken.contains(&base.id) {
+            if bases.is_empty() || full {
                 continue;
             }
+            if attempt.chunks.is_empty() && !self.is_promising() {
+                self.tries.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            attempt.chunks.push(*from - 1);
+            attempt.plain.extend_from_slice(chunk.data);
+            bytes += chunk.data.len();
+            prefix_bytes += new_bytes;
+            for base in new {
+                if taken.insert(base.id) {
+                    bases_of_all.push(*base);
+                }
+            }
+        }
+        if attempt.chunks.is_empty() {
+            return Ok(None);
+        }
+        self.fetch(bases_of_all, &mut attempt)?;
+        if kind == PackKind::Data && attempt.plain.len() >= COPIED_BYTES_MIN {
+            attempt.parse();
+        }
+        Ok(Some(attempt))
+    }
+
+    /// Fetches the bases of a frame, in the order in which they lie, older packs first: so patches
+    /// come last. One that cannot be had is left out.
+    fn fetch(&self, mut bases: Vec<Base>, attempt: &mut Attempt) -> Result<(), Error> {
+        bases.sort_by_key(|b| (b.place.pack, b.place.frame_number, b.place.offset));
+        for base in &bases {
             let content = match self.reader.base(base.id, &base.place) {
                 Ok(content) => content,
                 Err(error @ (Error::Cancelled | Error::Index(_))) => return Err(error),
                 Err(error) => {
-                    self.give_up(&base, &error);
-                    if Some(base.id) == main {
-                        return Ok(false);
-                    }
+                    self.give_up(base, &error);
                     continue;
                 }
             };
-            taken.insert(base.id);
             attempt.prefix.extend_from_slice(&content);
             attempt.bases.push(ChunkRef { id: base.id, bytes: base.place.bytes });
+            attempt.packs.push(base.place.pack);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Remembers a frame that cannot be read; says so once.
@@ -350,27 +462,16 @@ impl<'a> Deltas<'a> {
         self.bytes_stored.fetch_add(bytes_stored as u64, Ordering::Relaxed);
     }
 
-    /// Writes the sketches of a batch that is stored. Those of the chunks in `based` name their
-    /// bases, which are the better bases for what comes next.
+    /// Writes the sketches of a batch that is stored. What was stored as a delta leads to its bases.
     ///
     /// # Errors
     /// Failures of the cache.
-    pub fn remember(
-        &self,
-        chunks: &[NewChunk<'_>],
-        found: &Found,
-        based: &HashSet<usize>,
-    ) -> Result<(), Error> {
-        let mut new = Vec::new();
-        for (index, (chunk, sketch)) in chunks.iter().zip(&found.sketches).enumerate() {
-            let Some(sketch) = sketch else { continue };
-            let base = found.bases.get(index).and_then(|bases| bases.first());
-            let named = match base {
-                Some(base) if based.contains(&index) => base.id,
-                _ => chunk.id,
-            };
-            new.extend(entries(sketch, named));
-        }
+    pub fn remember(&self, chunks: &[NewChunk<'_>], found: &Found) -> Result<(), Error> {
+        let sketches = chunks.iter().zip(&found.sketches);
+        let mut new = sketches
+            .filter_map(|(chunk, sketch)| Some((chunk.id, sketch.as_ref()?)))
+            .flat_map(|(id, sketch)| entries(sketch, id))
+            .collect();
         let mut waiting = self.sketches.lock();
         waiting.append(&mut new);
         if waiting.len() < SKETCHES_PER_WRITE {

@@ -5,8 +5,11 @@ use cairn_format::limits::{FRAME_BASE_BYTES_MAX, FRAME_PLAIN_BYTES_MAX, ZSTD_WIN
 use cairn_format::pack::Codec;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, DParameter};
 
+use crate::delta::parse::Copied;
 use crate::error::{Class, Explain};
 use crate::timings::{Stage, Timings};
+
+mod copies;
 
 /// zstd level unless told otherwise: higher ones cost far more time than they save.
 pub const COMPRESSION_LEVEL_DEFAULT: i32 = 3;
@@ -36,6 +39,13 @@ const DELTA_SHARE_MAX: usize = 2;
 /// day each delta against the same base is larger than the one before; storing it whole once it has
 /// reached two fifths keeps the sum of all days near its least.
 const DELTA_FIFTHS_MAX: usize = 2;
+/// A frame of copies, with the patch that goes with it, has at most so many fifths.
+const COPIED_FIFTHS_MAX: usize = 4;
+/// And so many times as often as its bases were written to, at most as much as twice it: where
+/// changes pile up at an even rate, storing it whole then keeps the sum of all days at its least.
+const COPIED_PILE_MAX: usize = 2;
+/// Below this share of the plaintext, a 512th, nothing needs to be estimated for those.
+const COPIED_SMALL_DIVISOR: usize = 512;
 /// Below this share of the plaintext, a 32nd, nothing else needs to be estimated.
 const DELTA_SMALL_DIVISOR: usize = 32;
 
@@ -186,15 +196,58 @@ impl FrameCodec {
             return Ok(None);
         }
         drop(compressing);
+        self.check_based(plain, prefix)?;
+        Ok(Some(&self.compressed))
+    }
+
+    /// The bytes to seal for `plain` as [`Codec::Zstd`], made of `copies` from `prefix`, the
+    /// concatenation of its bases; `None` when that does not pay. `besides` is what naming the
+    /// bases costs, `patch` what the patch among them takes that is stored with this frame, and
+    /// `days` how many backups wrote the bases. What was compressed was also decompressed and
+    /// compared.
+    ///
+    /// # Errors
+    /// [`FrameError::Mismatch`] when decompression does not give `plain` back.
+    pub fn encode_copied<'a>(
+        &'a mut self,
+        plain: &[u8],
+        prefix: &[u8],
+        copies: &[Copied],
+        (besides, patch, days): (usize, usize, usize),
+    ) -> Result<Option<&'a [u8]>, FrameError> {
+        let bytes = plain.len();
+        let timings = self.timings.clone();
+        let compressing = timings.span(Stage::Compress, bytes as u64);
+        if !copies::compress(plain, prefix, copies, &mut self.compressed) {
+            return Ok(None);
+        }
+        let cost = self.compressed.len() + besides;
+        if cost + patch > bytes / DELTA_SHARE_MAX {
+            return Ok(None);
+        }
+        if cost + patch > bytes / COPIED_SMALL_DIVISOR {
+            let whole = self.estimate_without_bases(plain)?;
+            if (cost + patch) * 5 > whole * COPIED_FIFTHS_MAX
+                || cost * days > whole * COPIED_PILE_MAX
+            {
+                return Ok(None);
+            }
+        }
+        drop(compressing);
+        self.check_based(plain, prefix)?;
+        Ok(Some(&self.compressed))
+    }
+
+    /// Decompresses what was compressed last against `prefix`, and compares.
+    fn check_based(&mut self, plain: &[u8], prefix: &[u8]) -> Result<(), FrameError> {
+        let bytes = plain.len();
+        let timings = self.timings.clone();
         let _checking = timings.span(Stage::Check, bytes as u64);
         self.decoded.clear();
         self.decoded.reserve(bytes);
         decompress_with_prefix(&self.compressed, prefix, &mut self.decoded)
             .map_err(|_| FrameError::Mismatch { bytes })?;
-        if self.decoded != plain {
-            return Err(FrameError::Mismatch { bytes });
-        }
-        Ok(Some(&self.compressed))
+        if self.decoded == plain { Ok(()) } else { Err(FrameError::Mismatch { bytes }) }
     }
 
     /// About what `plain` compresses to, told by an eighth of it.
@@ -428,6 +481,72 @@ mod tests {
         assert_eq!(codec.encode_based(b"", &base, 70).unwrap(), None);
         let long = vec![0; FRAME_BASE_BYTES_MAX as usize + 1];
         assert_eq!(codec.encode_based(&plain, &long, 70).unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_of_copies_decodes_to_what_went_in(
+            pieces in prop::collection::vec((any::<bool>(), 0_usize..900_000, 1_usize..150_000), 1..9),
+        ) {
+            let base = text(1_000_000);
+            let mut plain = Vec::new();
+            let mut copies = Vec::new();
+            for (from_base, from, bytes) in pieces {
+                let bytes = bytes.min(base.len() - from);
+                if from_base {
+                    copies.push(Copied { at: plain.len(), from, bytes });
+                    plain.extend_from_slice(&base[from..from + bytes]);
+                } else {
+                    plain.extend(noise(bytes / 100));
+                }
+            }
+            let mut codec = codec();
+            let stored = codec.encode_copied(&plain, &base, &copies, (70, 0, 1)).unwrap();
+            if let Some(stored) = stored.map(<[u8]>::to_vec) {
+                let (mut decoded, length) = (Vec::new(), u32::try_from(plain.len()).unwrap());
+                codec.decode(Codec::Zstd, &stored, length, &base, &mut decoded).unwrap();
+                prop_assert_eq!(decoded, plain);
+            }
+        }
+
+        #[test]
+        fn copies_that_are_not_there_make_no_frame(
+            copies in prop::collection::vec((any::<usize>(), any::<usize>(), any::<usize>()), 1..5),
+            small in any::<bool>(),
+        ) {
+            let (plain, base) = (text(5_000), text(9_000));
+            let limit = if small { 6_000 } else { usize::MAX };
+            let made = copies.into_iter().map(|(at, from, bytes)| Copied {
+                at: at % limit, from: from % limit, bytes: bytes % limit,
+            });
+            let made = made.collect::<Vec<_>>();
+            let mut codec = codec();
+            let outcome = codec.encode_copied(&plain, &base, &made, (0, 0, 1));
+            let is_sound = matches!(outcome, Ok(_) | Err(FrameError::Mismatch { .. }));
+            prop_assert!(is_sound);
+        }
+    }
+
+    #[test]
+    fn copies_pay_until_changes_have_piled_up() {
+        let mut codec = codec();
+        let base = text(900_000);
+        let plain = [&base[..400_000], &text(20_000)[10_000..], &base[450_000..900_000]].concat();
+        let copies = [
+            Copied { at: 0, from: 0, bytes: 400_000 },
+            Copied { at: 410_000, from: 450_000, bytes: 450_000 },
+        ];
+        let mut stored = |besides| {
+            let stored = codec.encode_copied(&plain, &base, &copies, besides).unwrap();
+            stored.map(<[u8]>::len)
+        };
+        let bytes = stored((70, 0, 1)).unwrap();
+        assert!((4_000..12_000).contains(&bytes), "{bytes}");
+        // About 430,000 bytes whole: after as many days as make that, half over, it is.
+        assert!(stored((70, 0, 80)).is_some());
+        assert_eq!(stored((70, 0, 300)), None);
+        assert_eq!(stored((70, 400_000, 1)), None);
+        assert_eq!(stored((500_000, 0, 1)), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::local::{
 };
 use super::segments;
 use crate::context::Remark;
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::repo::Vault;
 use crate::store::StoreError;
 
@@ -187,11 +187,7 @@ impl Catalog {
                 }
                 Ok(None) => return Ok(false),
                 Err(error) if error.is_damage() => {
-                    let remark = Remark {
-                        code: error.code(),
-                        subject: ObjectName::Index(*id).to_string(),
-                        message: error.to_string(),
-                    };
+                    let remark = Remark::of(ObjectName::Index(*id), &error);
                     vault.monitor().warn(remark.clone());
                     damaged.push(remark);
                 }

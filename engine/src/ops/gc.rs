@@ -24,7 +24,7 @@ use crate::collect::receipt::read_chain;
 use crate::collect::survey::{Survey, list, list_snapshots, require_present, survey};
 use crate::collect::sweep::{condemn, delete, rewrite_segments, still_listed, still_there};
 use crate::context::{Counter, Remark};
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::index::catalog::{Catalog, list_packs};
 use crate::index::local::PackNumber;
 use crate::repo::Repository;
@@ -417,11 +417,8 @@ impl Collection<'_> {
     }
 
     fn damaged(&self, candidate: &Candidate, error: &Error) -> Remark {
-        let remark = Remark {
-            code: error.code(),
-            subject: ObjectName::Pack(candidate.record.kind, candidate.record.id).to_string(),
-            message: error.to_string(),
-        };
+        let remark =
+            Remark::of(ObjectName::Pack(candidate.record.kind, candidate.record.id), error);
         self.repository.monitor().warn(remark.clone());
         remark
     }

@@ -5,7 +5,7 @@ use cairn_format::segment::PackSection;
 use rayon::prelude::*;
 
 use crate::context::Remark;
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::index::segments;
 use crate::pack::reader::PackReader;
 use crate::repo::Repository;
@@ -50,11 +50,7 @@ pub fn run(repository: &Repository, dry_run: bool) -> Result<RepairIndexReport, 
             Ok(section) => sections.push(section),
             Err(Error::Store(StoreError::NotFound { .. })) => {}
             Err(error) if error.is_damage() => {
-                let remark = Remark {
-                    code: error.code(),
-                    subject: name.to_string(),
-                    message: error.to_string(),
-                };
+                let remark = Remark::of(name, &error);
                 repository.monitor().warn(remark.clone());
                 report.unreadable.push(remark);
             }

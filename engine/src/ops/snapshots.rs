@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use rayon::prelude::*;
 
 use crate::context::{Counter, Remark};
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::repo::Repository;
 use crate::seal::Role;
 use crate::store::StoreError;
@@ -58,11 +58,7 @@ pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remar
             Ok(snapshot) => found.push(snapshot),
             Err(Error::Store(StoreError::NotFound { .. })) => {}
             Err(error) if error.is_damage() => {
-                let remark = Remark {
-                    code: error.code(),
-                    subject: name.to_string(),
-                    message: error.to_string(),
-                };
+                let remark = Remark::of(name, &error);
                 repository.monitor().count(Counter::Findings, 1);
                 repository.monitor().warn(remark.clone());
                 remarks.push(remark);

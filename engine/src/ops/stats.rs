@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use cairn_format::names::Folder;
 
 use super::snapshots;
+use crate::delta::patch;
 use crate::error::Error;
 use crate::repo::Repository;
 
@@ -46,6 +47,12 @@ pub struct StatsReport {
     pub base_chunks: u64,
     /// Their plaintext, bytes.
     pub base_bytes: u64,
+    /// Those of them that are patches: no file has them, they hold what changed.
+    pub patch_chunks: u64,
+    /// Their plaintext, bytes.
+    pub patch_bytes: u64,
+    /// What they take in the store, bytes.
+    pub patch_bytes_stored: u64,
 }
 
 impl StatsReport {
@@ -91,45 +98,34 @@ pub fn run(repository: &Repository) -> Result<StatsReport, Error> {
 
 /// Counts what is held as deltas, from what the index says of packs.
 fn count_deltas(repository: &Repository, report: &mut StatsReport) -> Result<(), Error> {
-    let index = repository.catalog()?.index();
+    let catalog = repository.catalog()?;
+    let mut packs = Vec::new();
+    catalog.index().for_each_pack(&mut |number, _, _| {
+        packs.push(number);
+        ControlFlow::Continue(())
+    })?;
     let mut bases = HashMap::new();
     let (mut whole, mut whole_stored) = (0_u64, 0_u64);
-    let mut failure = None;
-    index.for_each_pack(&mut |number, _, _| {
-        let mut last = None;
-        let mut based = Vec::new();
-        let seen = index.for_each_chunk_of_pack(number, &mut |_, place| {
-            let begins = last.replace(place.frame_number) != Some(place.frame_number);
-            let (bytes, stored) = (u64::from(place.bytes), u64::from(place.frame_bytes));
-            if place.based {
-                report.delta_chunks += 1;
-                report.delta_bytes += bytes;
-                if begins {
-                    report.delta_bytes_stored += stored;
-                    based.push(place.frame_number);
-                }
-            } else {
-                whole += bytes;
-                whole_stored += if begins { stored } else { 0 };
+    for number in packs {
+        let frames = catalog.frames(number)?;
+        for (at, frame) in frames.iter().enumerate() {
+            let (plain, stored) = (u64::from(frame.plain_bytes()), u64::from(frame.sealed_bytes));
+            if frame.bases.is_empty() {
+                whole += plain;
+                whole_stored += stored;
+                continue;
             }
-            ControlFlow::Continue(())
-        });
-        let listed = seen.and_then(|()| {
-            based.iter().try_for_each(|frame| {
-                bases.extend(index.frame_bases(number, *frame)?);
-                Ok(())
-            })
-        });
-        match listed {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
+            report.delta_chunks += frame.chunks.len() as u64;
+            report.delta_bytes += plain;
+            report.delta_bytes_stored += stored;
+            bases.extend(frame.bases.iter().map(|base| (base.id, base.bytes)));
+            let before = at.checked_sub(1).and_then(|at| frames.get(at));
+            if let Some(patch) = before.filter(|_| patch::is_patched(before, &frame.bases)) {
+                report.patch_chunks += patch.chunks.len() as u64;
+                report.patch_bytes += u64::from(patch.plain_bytes());
+                report.patch_bytes_stored += u64::from(patch.sealed_bytes);
             }
         }
-    })?;
-    if let Some(error) = failure {
-        return Err(error.into());
     }
     report.base_chunks = bases.len() as u64;
     report.base_bytes = bases.values().map(|bytes| u64::from(*bytes)).sum();

@@ -51,16 +51,17 @@ impl PackBuilder {
         }
     }
 
-    /// True when a frame of `stored_bytes` before sealing, with so many chunks and bases, still fits.
-    /// An empty pack takes any frame.
+    /// True when `frames` frames of `stored_bytes` before sealing, with so many chunks and bases
+    /// all together, still fit. An empty pack takes what one batch makes.
     #[must_use]
-    pub fn fits(&self, stored_bytes: usize, chunks_and_bases: usize) -> bool {
-        let directory = self.directory_bytes + 24 + chunks_and_bases * 36;
-        let end = self.buffer.len() + stored_bytes + TAG + directory + TAG + LOCATOR_BYTES as usize;
+    pub fn fits(&self, frames: usize, stored_bytes: usize, chunks_and_bases: usize) -> bool {
+        let directory = self.directory_bytes + 24 * frames + chunks_and_bases * 36;
+        let sealed = stored_bytes + TAG * frames;
+        let end = self.buffer.len() + sealed + directory + TAG + LOCATOR_BYTES as usize;
         self.frames.is_empty()
             || (end <= self.bytes_max
                 && directory <= DIRECTORY_BYTES_MAX as usize
-                && self.frames.len() < PACK_FRAMES_MAX as usize)
+                && self.frames.len() + frames <= PACK_FRAMES_MAX as usize)
     }
 
     /// Seals a frame's stored plaintext and appends it.
@@ -86,6 +87,12 @@ impl PackBuilder {
         self.directory_bytes += frame.encoded_bytes_max();
         self.frames.push(frame);
         Ok(())
+    }
+
+    /// What was added so far.
+    #[must_use]
+    pub fn frames(&self) -> &[FrameDescription] {
+        &self.frames
     }
 
     /// True when nothing was added.

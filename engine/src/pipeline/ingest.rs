@@ -16,7 +16,7 @@ use super::buffer::Buffer;
 use super::inflight::InFlight;
 use super::upload::Uploader;
 use crate::context::Counter;
-use crate::delta::{DeltaReport, Deltas, Hint, NewChunk};
+use crate::delta::{Attempt, DeltaReport, Deltas, Hint, NewChunk};
 use crate::error::Error;
 use crate::frame::FrameCodec;
 use crate::index::catalog::Catalog;
@@ -91,6 +91,15 @@ fn with_codec<R>(
     })
 }
 
+/// A frame to be added to a pack.
+struct NewFrame<S> {
+    codec: Codec,
+    /// What is sealed.
+    stored: S,
+    chunks: Vec<ChunkRef>,
+    bases: Vec<ChunkRef>,
+}
+
 fn references(chunks: &[NewChunk<'_>]) -> Vec<ChunkRef> {
     let length = |chunk: &NewChunk<'_>| u32::try_from(chunk.data.len()).unwrap_or(u32::MAX);
     chunks.iter().map(|chunk| ChunkRef { id: chunk.id, bytes: length(chunk) }).collect()
@@ -162,10 +171,9 @@ impl<'a> Ingest<'a> {
                 .split_at_checked(*bytes as usize)
                 .ok_or(Error::Internal { part: "a batch of chunks" })?;
             rest = tail;
-            ids.push(match (batch.hints.get(index), kind) {
-                (Some(Hint { former: Some(id), same: true, .. }), _) => *id,
-                (_, PackKind::Data) => self.vault.keys.chunk_id(chunk),
-                (_, PackKind::Tree) => self.vault.keys.tree_id(chunk),
+            ids.push(match batch.hints.get(index) {
+                Some(Hint { former: Some(id), same: true, .. }) => *id,
+                _ => self.id_of(kind, chunk),
             });
             slices.push(chunk);
         }
@@ -214,27 +222,68 @@ impl<'a> Ingest<'a> {
         let mut from = 0;
         loop {
             let span = timings.span(Stage::Search, 0);
-            let attempt = deltas.next_attempt(new, &found, &mut from)?;
+            let attempt = deltas.next_attempt(kind, new, &found, &mut from)?;
             drop(span);
             let Some(attempt) = attempt else { break };
-            let chosen = attempt.chunks.iter().filter_map(|&index| new.get(index));
-            let chosen = chosen.copied().collect::<Vec<_>>();
-            let plain = concat(&chosen);
-            let stored = with_codec(self.level, timings, |codec| {
-                let stored =
-                    codec.encode_based(&plain, &attempt.prefix, attempt.listing_bytes())?;
-                let Some(stored) = stored else { return Ok(None) };
-                let (chunks, bases) = (references(&chosen), attempt.bases.clone());
-                self.add_frame(kind, Codec::Zstd, stored, chunks, bases)?;
-                Ok(Some(stored.len()))
-            })?;
+            let stored = self.store_attempt(kind, new, &attempt)?;
             deltas.note(new, &attempt, stored);
             if stored.is_some() {
                 based.extend(attempt.chunks);
             }
         }
-        deltas.remember(new, &found, &based)?;
+        deltas.remember(new, &found)?;
         Ok(based)
+    }
+
+    /// Stores a frame against its bases, with its patch, if that pays; returns what both take.
+    fn store_attempt(
+        &self,
+        kind: PackKind,
+        new: &[NewChunk<'_>],
+        attempt: &Attempt,
+    ) -> Result<Option<usize>, Error> {
+        let chosen = attempt.chunks.iter().filter_map(|&index| new.get(index)).copied();
+        let chosen = chosen.collect::<Vec<_>>();
+        let listing = attempt.listing_bytes();
+        with_codec(self.level, &self.vault.context.timings, |codec| {
+            let mut frames = Vec::with_capacity(2);
+            let mut bases = attempt.bases.clone();
+            let patch = attempt.patch().collect::<Vec<_>>();
+            if !patch.is_empty() {
+                let chunks = patch.iter().map(|data| NewChunk {
+                    id: self.id_of(kind, data),
+                    data,
+                    hint: Hint::default(),
+                });
+                let chunks = references(&chunks.collect::<Vec<_>>());
+                bases.extend(&chunks);
+                let plain = patch.concat();
+                let (codec, stored) = codec.encode(&plain)?;
+                let (stored, bases) = (stored.to_vec(), Vec::new());
+                frames.push(NewFrame { codec, stored, chunks, bases });
+            }
+            let patch_bytes = frames.iter().map(|frame| frame.stored.len()).sum::<usize>();
+            let stored = match &attempt.copies {
+                Some(copies) => {
+                    let besides = (listing, patch_bytes, attempt.days());
+                    codec.encode_copied(&attempt.plain, &attempt.prefix, copies, besides)?
+                }
+                None => codec.encode_based(&attempt.plain, &attempt.prefix, listing)?,
+            };
+            let Some(stored) = stored.map(<[u8]>::to_vec) else { return Ok(None) };
+            let bytes = stored.len() + patch_bytes;
+            let chunks = references(&chosen);
+            frames.push(NewFrame { codec: Codec::Zstd, stored, chunks, bases });
+            self.add_frames(kind, frames)?;
+            Ok(Some(bytes))
+        })
+    }
+
+    fn id_of(&self, kind: PackKind, chunk: &[u8]) -> ChunkId {
+        match kind {
+            PackKind::Data => self.vault.keys.chunk_id(chunk),
+            PackKind::Tree => self.vault.keys.tree_id(chunk),
+        }
     }
 
     /// Positions of the chunks that this caller must store.
@@ -261,20 +310,23 @@ impl<'a> Ingest<'a> {
         plain: &[u8],
         chunks: Vec<ChunkRef>,
     ) -> Result<(), Error> {
-        with_codec(self.level, &self.vault.context.timings, |codec| {
-            let (how, stored) = codec.encode(plain)?;
-            self.add_frame(kind, how, stored, chunks, Vec::new())
+        with_codec(self.level, &self.vault.context.timings, |encoder| {
+            let (codec, stored) = encoder.encode(plain)?;
+            self.add_frames(kind, [NewFrame { codec, stored, chunks, bases: Vec::new() }])
         })
     }
 
-    fn add_frame(
+    /// Adds frames to one pack, so that none of them is ever there without the ones before it.
+    fn add_frames<S: AsRef<[u8]>>(
         &self,
         kind: PackKind,
-        codec: Codec,
-        stored: &[u8],
-        chunks: Vec<ChunkRef>,
-        bases: Vec<ChunkRef>,
+        frames: impl AsRef<[NewFrame<S>]> + IntoIterator<Item = NewFrame<S>>,
     ) -> Result<(), Error> {
+        let all = frames.as_ref().iter();
+        let (stored, names) = all.fold((0, 0), |(stored, names), frame| {
+            let named = frame.chunks.len() + frame.bases.len();
+            (stored + frame.stored.as_ref().len(), names + named)
+        });
         let (slot, object, bytes_max) = match kind {
             PackKind::Data => (&self.data_pack, Kind::DataPack, self.vault.config.pack_bytes),
             PackKind::Tree => {
@@ -285,10 +337,13 @@ impl<'a> Ingest<'a> {
         loop {
             let mut open = slot.lock();
             match open.as_mut() {
-                Some(builder) if builder.fits(stored.len(), chunks.len() + bases.len()) => {
-                    let bytes = stored.len() as u64;
-                    let _sealing = self.vault.context.timings.span(Stage::Seal, bytes);
-                    return builder.add(codec, stored, chunks, bases);
+                Some(builder) if builder.fits(frames.as_ref().len(), stored, names) => {
+                    let _sealing = self.vault.context.timings.span(Stage::Seal, stored as u64);
+                    for frame in frames {
+                        let NewFrame { codec, stored, chunks, bases } = frame;
+                        builder.add(codec, stored.as_ref(), chunks, bases)?;
+                    }
+                    return Ok(());
                 }
                 Some(_) => {
                     let full = open.take();

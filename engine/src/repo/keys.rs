@@ -8,7 +8,7 @@ use cairn_format::slot::{SLOT_HEAD_BYTES, SlotHead, SlotMethod};
 
 use super::{Repository, read_format};
 use crate::context::{Context, Remark};
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::seal::derive::Grant;
 use crate::seal::slot::{NewSlot, create_slot, open_slot};
 use crate::seal::{Keys, Lock, SlotOutcome, SlotPayload, Unlock};
@@ -108,11 +108,7 @@ pub(super) fn unlock(
             Ok(SlotOutcome::Opened(payload)) => return Ok(*payload),
             Ok(SlotOutcome::NotThisKey) => tried += 1,
             // One bad slot must not lock out those who hold another.
-            Err(error) => context.monitor.warn(Remark {
-                code: error.code(),
-                subject: name.to_string(),
-                message: error.to_string(),
-            }),
+            Err(error) => context.monitor.warn(Remark::of(name, &error)),
         }
     }
     let location = store.location();

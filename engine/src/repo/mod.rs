@@ -11,7 +11,7 @@ use cairn_format::record::{ChunkerSettings, Config, Domain, DomainOrigin};
 
 use crate::chunk::{ALIGNED_BYTES_DEFAULT, CHUNKER_DEFAULT};
 use crate::context::{Context, Remark};
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::seal::{Keys, Opened, Roots, Trust, Unlock, random};
 use crate::store::{Store, StoreError};
@@ -281,11 +281,7 @@ fn read_config(
             // Whoever can put objects can put junk here: it must not lock anyone out.
             Err(error @ (Error::Store(_) | Error::Internal { .. })) => return Err(error),
             Err(error) => {
-                context.monitor.warn(Remark {
-                    code: error.code(),
-                    subject: name.to_string(),
-                    message: error.to_string(),
-                });
+                context.monitor.warn(Remark::of(name, &error));
             }
         }
     }

@@ -18,6 +18,7 @@ use cairn_format::receipt::Receipt;
 
 use super::Scene;
 use super::mutant::{Mutant, Tamper};
+use super::needed::{Needed, content_of};
 use crate::lab::OWNER;
 use crate::service::Profile;
 use crate::turns::Change;
@@ -134,11 +135,20 @@ impl Scene {
         }
         let reader = PackReader::new(repository.store(), &repository.keys);
         let mut held = HashSet::new();
+        let mut needed = None;
         for (id, (kind, bytes)) in list_packs(repository.vault())? {
             let section = reader.directory(kind, id, bytes, &repository.trust)?;
             for chunk in section.frames.iter().flat_map(|frame| &frame.chunks) {
                 if !live.ids.contains(&chunk.id) {
-                    return Ok(Err(format!("pack {id} still holds the dead chunk {}", chunk.id)));
+                    // A patch holds bytes of what is needed, and nothing else.
+                    let content = match &needed {
+                        Some(content) => content,
+                        None => needed.insert(Needed::read(repository, listed)?),
+                    };
+                    if !content.explains(&content_of(repository, listed, chunk.id)?) {
+                        let what = format!("pack {id} still holds the dead chunk {}", chunk.id);
+                        return Ok(Err(what));
+                    }
                 }
                 // A writer's own copy serves nobody else: there may be a trusted one beside it.
                 if !held.insert((section.namespace, chunk.id)) {

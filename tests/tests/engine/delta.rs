@@ -32,7 +32,7 @@ const PAGE_BYTES: usize = 8 << 10;
 const PAGES: usize = 768;
 
 /// A number that looks random and always is the same.
-fn random(seed: u64) -> u64 {
+pub(super) fn random(seed: u64) -> u64 {
     let mut value = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -40,7 +40,7 @@ fn random(seed: u64) -> u64 {
 }
 
 /// A row as databases hold them: words that recur, and numbers that do not.
-fn row(number: u64, version: u64) -> String {
+pub(super) fn row(number: u64, version: u64) -> String {
     const WORDS: [&str; 8] =
         ["customer", "invoice", "open", "paid", "Hamburg", "Berlin", "call back", "reminder"];
     let word = |seed: u64| WORDS[usize::try_from(random(seed) % 8).expect("below 8")];
@@ -65,12 +65,12 @@ fn page(number: usize) -> Vec<u8> {
     page
 }
 
-fn page_file() -> Vec<u8> {
+pub(super) fn page_file() -> Vec<u8> {
     (0..PAGES).flat_map(page).collect()
 }
 
 /// A day of work: a row in every third page is another.
-fn update_pages(file: &mut [u8], day: u64) {
+pub(super) fn update_pages(file: &mut [u8], day: u64) {
     for (number, page) in (0_u64..).zip(file.chunks_mut(PAGE_BYTES)) {
         let chance = random(number ^ (day << 32));
         if chance.is_multiple_of(3) {
@@ -101,7 +101,7 @@ fn dump_of(day: u64) -> Vec<u8> {
     text
 }
 
-fn run(
+pub(super) fn run(
     repository: &Repository,
     source: BackupSource,
     profile: Option<Profile>,
@@ -111,37 +111,37 @@ fn run(
     backup::run(repository, options).expect("the backup")
 }
 
-fn of_path(path: &Path) -> BackupSource {
+pub(super) fn of_path(path: &Path) -> BackupSource {
     BackupSource::Path(path.to_path_buf())
 }
 
-fn of_stream(content: &[u8]) -> BackupSource {
+pub(super) fn of_stream(content: &[u8]) -> BackupSource {
     let reader = Box::new(std::io::Cursor::new(content.to_vec()));
     BackupSource::Stream { name: "dump".to_owned(), reader }
 }
 
-fn write(path: &Path, content: &[u8]) {
+pub(super) fn write(path: &Path, content: &[u8]) {
     std::fs::write(path, content).expect("a file");
     tree::age(path);
 }
 
-fn snapshot(report: &BackupReport) -> SnapshotInfo {
+pub(super) fn snapshot(report: &BackupReport) -> SnapshotInfo {
     report.snapshot.clone().expect("a snapshot")
 }
 
-fn content_of(repository: &Repository, snapshot: &SnapshotInfo, path: &[u8]) -> Vec<u8> {
+pub(super) fn content_of(repository: &Repository, snapshot: &SnapshotInfo, path: &[u8]) -> Vec<u8> {
     let mut content = Vec::new();
     dump::run(repository, snapshot, path, &mut content).expect("it can be read");
     content
 }
 
-fn folder(lab: &Lab) -> PathBuf {
+pub(super) fn folder(lab: &Lab) -> PathBuf {
     let source = lab.path("source");
     std::fs::create_dir(&source).expect("a folder");
     source
 }
 
-fn path_in_snapshot(path: &Path) -> Vec<u8> {
+pub(super) fn path_in_snapshot(path: &Path) -> Vec<u8> {
     path.to_str().expect("a temporary path is UTF-8").as_bytes().to_vec()
 }
 
@@ -239,7 +239,7 @@ fn the_independent_reader_restores_what_the_writer_stored_as_deltas() {
 }
 
 /// Data packs that are there.
-fn data_packs(store: &MemoryStore) -> Vec<ObjectName> {
+pub(super) fn data_packs(store: &MemoryStore) -> Vec<ObjectName> {
     let is_data = |name: &ObjectName| matches!(name, ObjectName::Pack(PackKind::Data, _));
     store.names().into_iter().filter(is_data).collect()
 }

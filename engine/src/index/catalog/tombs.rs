@@ -12,7 +12,7 @@ use cairn_format::record::Tomb;
 
 use super::{Catalog, list_packs};
 use crate::context::Remark;
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::index::local::PackNumber;
 use crate::repo::Vault;
 use crate::seal::Role;
@@ -46,11 +46,7 @@ impl Catalog {
                 }
                 Err(Error::Store(StoreError::NotFound { .. })) => {}
                 Err(error) if error.is_damage() => {
-                    let remark = Remark {
-                        code: error.code(),
-                        subject: name.to_string(),
-                        message: error.to_string(),
-                    };
+                    let remark = Remark::of(name, &error);
                     vault.monitor().warn(remark.clone());
                     state.damaged_tombs.push(remark);
                 }

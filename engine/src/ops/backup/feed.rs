@@ -447,6 +447,11 @@ where
                 profile::detect(head.get(..read).unwrap_or_default(), reader.bytes(), kind)
             }
         };
+        if profile != Profile::Cdc && reader.bytes() >= BATCH_BYTES as u64 {
+            // The same places of the file meet in one batch every day, whatever comes before it: so
+            // their deltas have the same bases.
+            self.flush()?;
+        }
         let mut cutting = self.cutting(number, profile, former);
         while let Some(segment) = reader.next_segment()? {
             match segment {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::RestoreReport;
 use crate::context::{Counter, Monitor, Remark};
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::repo::Repository;
 use crate::repo::chunks::{ChunkReader, Wanted};
 use crate::target::contain::SafePath;
@@ -144,11 +144,7 @@ impl<'a> TreeWriter<'a> {
         if error.stops_restore() {
             return Err(error.into());
         }
-        let remark = Remark {
-            code: error.code(),
-            subject: self.target.path().display().to_string(),
-            message: error.to_string(),
-        };
+        let remark = Remark::of(self.target.path().display(), &error);
         self.repository.monitor().warn(remark.clone());
         self.report.failure_count += 1;
         if self.report.failures.len() < REMARKS_KEPT_MAX {
@@ -162,8 +158,7 @@ impl<'a> TreeWriter<'a> {
         if !self.keep_going || !error.is_damage() {
             return Err(error);
         }
-        let remark =
-            Remark { code: error.code(), subject: path.to_owned(), message: error.to_string() };
+        let remark = Remark::of(path, &error);
         self.repository.monitor().count(Counter::Findings, 1);
         self.repository.monitor().warn(remark.clone());
         self.report.damage_count += 1;

@@ -1,5 +1,6 @@
 //! The local index over RocksDB.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use super::db::{Budget, OWN_LOADING, OWN_TALLY, Table};
 use super::handover;
 use super::layers::{Batch, Layers};
 use super::load::Load;
+use super::nearby::{Nearby, PACK_CHUNKS_MAX, SHADOWED_CHUNKS_MAX, Shadowed};
 use super::open::{self, Guard};
 use super::record::{
     Tally, base_key, decode_bases, decode_ledger, decode_number, decode_place, decode_record,
@@ -38,6 +40,7 @@ pub(super) struct RocksIndex {
     pub(super) tally: Mutex<Tally>,
     /// Where files to be ingested are built; on the database's file system.
     pub(super) scratch: PathBuf,
+    pub(super) nearby: Nearby,
     /// Last: given back after the databases are closed. Set when opening succeeded.
     pub(super) guard: Option<Guard>,
 }
@@ -75,7 +78,8 @@ impl RocksIndex {
                 Tally::decode(&value).ok_or_else(|| layers.corrupt("its counts make no sense"))?
             }
         };
-        let index = Self { layers, budget, tally: Mutex::new(tally), scratch, guard: None };
+        let (tally, nearby) = (Mutex::new(tally), Nearby::default());
+        let index = Self { layers, budget, tally, scratch, nearby, guard: None };
         index.forget_unfinished(forget)?;
         Ok(index)
     }
@@ -222,7 +226,47 @@ impl RocksIndex {
         batch.put(Table::Own, OWN_TALLY, &counted.encode())?;
         batch.write()?;
         *tally = counted;
+        self.nearby.removed(number);
         Ok(true)
+    }
+
+    fn find_shadowed(&self) -> Result<Shadowed, IndexError> {
+        let (mut packs, mut chunks) = (HashSet::new(), 0);
+        self.layers.scan(Table::Others, &[], &[], &mut |key, _| {
+            let number = decode_number(key.get(ChunkId::LEN..).unwrap_or_default())
+                .ok_or_else(|| self.layers.corrupt("a further place makes no sense"))?;
+            packs.insert(number);
+            chunks += 1;
+            Ok(match chunks < SHADOWED_CHUNKS_MAX {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        })?;
+        let known = chunks < SHADOWED_CHUNKS_MAX;
+        Ok(if known { Shadowed::Packs(packs) } else { Shadowed::TooMany })
+    }
+
+    /// Reads directories that are worth it.
+    fn learn(&self, packs: Vec<PackNumber>) -> Result<(), IndexError> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let generation = self.nearby.generation();
+        if self.nearby.wants_shadowed() {
+            self.nearby.set_shadowed(self.find_shadowed()?, generation);
+        }
+        for number in packs {
+            let mut chunks = Vec::new();
+            self.for_each_chunk_of_pack(number, &mut |id, place| {
+                chunks.push((*id, *place));
+                match chunks.len() <= PACK_CHUNKS_MAX {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            })?;
+            self.nearby.keep(number, chunks, generation);
+        }
+        Ok(())
     }
 
     /// Replaces the first place of a chunk by its next one, if it has another.
@@ -258,13 +302,19 @@ impl LocalIndex for RocksIndex {
     ) -> Result<(), IndexError> {
         out.clear();
         out.resize(ids.len(), None);
-        let mut sorted: Vec<(&ChunkId, &mut Option<ChunkPlace>)> = ids.iter().zip(out).collect();
-        sorted.sort_unstable_by_key(|(id, _)| **id);
-        let known = self.known(sorted.iter().map(|(id, _)| *id))?;
-        for ((_, slot), place) in sorted.into_iter().zip(known) {
-            *slot = place;
+        let mut others = self.nearby.answer(ids, out);
+        if others.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let id = |position: &usize| ids.get(*position);
+        others.sort_unstable_by_key(id);
+        let known = self.known(others.iter().filter_map(id))?;
+        for (position, place) in others.into_iter().zip(&known) {
+            if let Some(slot) = out.get_mut(position) {
+                *slot = *place;
+            }
+        }
+        self.learn(self.nearby.note(known.into_iter().flatten()))
     }
 
     fn copies(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
@@ -317,6 +367,7 @@ impl LocalIndex for RocksIndex {
         let mut places: Vec<_> = pack.places(number).collect();
         sort_and_thin(&mut places);
         let known = self.known(places.iter().map(|(id, _)| id))?;
+        let shadowed = known.iter().any(Option::is_some);
         for ((id, place), known) in places.iter().zip(known) {
             let value = encode_place(place);
             match known {
@@ -326,6 +377,9 @@ impl LocalIndex for RocksIndex {
         }
         batch.write()?;
         *tally = counted;
+        if shadowed {
+            self.nearby.shadowed(number);
+        }
         Ok(number)
     }
 

@@ -170,6 +170,7 @@ impl BulkLoad for Load<'_> {
         }
         batch.delete(Table::Own, OWN_LOADING)?;
         batch.write()?;
+        self.index.nearby.reset();
         self.finished = true;
         self.index.note_manifest();
         Ok(())

@@ -7,6 +7,7 @@ mod layers;
 mod load;
 #[cfg(test)]
 mod model;
+mod nearby;
 mod open;
 mod record;
 mod spill;
