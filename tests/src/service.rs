@@ -490,7 +490,7 @@ impl Line {
             Profile::Stale => Ok((state.lag(self.actor, folder, entries), false)),
             Profile::Unordered => Ok((state.shuffle(entries), false)),
             Profile::PagesLost => Ok((state.lose_page(entries), false)),
-            Profile::ListsBreak if state.seed.below(12) == 0 => {
+            Profile::ListsBreak if state.seed.below(6) == 0 => {
                 let len = entries.len() as u64;
                 let until = usize::try_from(state.seed.below(len + 1)).unwrap_or_default();
                 *state.toll.of_actor.entry(self.actor).or_default() += 1;
@@ -564,7 +564,7 @@ impl State {
 
     fn lose_page(&mut self, entries: BTreeMap<ObjectName, u64>) -> Vec<(ObjectName, u64)> {
         let mut listed = entries.into_iter().collect::<Vec<_>>();
-        if !listed.is_empty() && self.seed.below(20) == 0 {
+        if !listed.is_empty() && self.seed.below(6) == 0 {
             let len = listed.len() as u64;
             let from = self.seed.below(len);
             let to = from + 1 + self.seed.below(len - from);

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::repo::Vault;
 use crate::seal::Role;
 use crate::store::StoreError;
+use crate::store::error::Place;
 
 /// Packs described by one new segment, bytes of their encoding: bounds memory and the cost of a merge.
 const SEGMENT_CONTENT_BYTES: usize = 8 << 20;
@@ -25,6 +26,9 @@ const MERGE_FANOUT: usize = 4;
 const SIZE_CLASS_BASE: u64 = 4;
 /// Size below which all segments are alike, bytes.
 const SIZE_CLASS_FLOOR_BYTES: u64 = 1 << 10;
+
+/// How often a segment is put that is not there afterwards.
+const PUTS_MAX: usize = 3;
 
 const _: () = assert!(SEGMENT_CONTENT_BYTES < content_bytes_max(Kind::Index));
 
@@ -110,12 +114,28 @@ pub fn write(
     Ok(written)
 }
 
-/// What replaces other segments, or names packs that replace others, must be there before these go.
+/// Puts a segment, and looks whether it is there: what it replaces, or what its packs replace, goes
+/// next. Where it is not, the store lost it, or another has collected or merged it already: then the same
+/// is said under another name, since deleted names never return.
 fn put_segment(vault: &Vault, segment: &Segment) -> Result<SegmentId, Error> {
-    let object = vault.seal_signed(Kind::Index, &segment.encode())?;
-    let id = SegmentId::from_bytes(*blake3::hash(&object).as_bytes());
-    vault.put_and_look(&ObjectName::Index(id), &object)?;
-    Ok(id)
+    let (record, mut lost) = (segment.encode(), None);
+    for _ in 0..PUTS_MAX {
+        let object = vault.seal_signed(Kind::Index, &record)?;
+        let id = SegmentId::from_bytes(*blake3::hash(&object).as_bytes());
+        let name = ObjectName::Index(id);
+        vault.store.put(&name, &object)?;
+        let sent = object.len() as u64;
+        let found = match vault.store.size(&name) {
+            Err(StoreError::NotFound { .. }) => 0,
+            found => found?,
+        };
+        if found == sent {
+            return Ok(id);
+        }
+        let place = Place::object(vault.store.location(), &name);
+        lost = Some(StoreError::BadWrite { place, sent, found });
+    }
+    Err(lost.map_or(Error::Internal { part: "putting a segment" }, Error::from))
 }
 
 /// What a merge did.

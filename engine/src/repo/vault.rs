@@ -13,11 +13,7 @@ use crate::context::{Context, Monitor, Remark};
 use crate::error::Error;
 use crate::seal::envelope::{KeySource as _, SealTo};
 use crate::seal::{Envelope, Keys, Opened, Role, SealError, Trust, VerifiedWriter};
-use crate::store::error::Place;
-use crate::store::{Store, StoreError};
-
-/// How often an object is put that is not there afterwards.
-const PUTS_MAX: usize = 3;
+use crate::store::Store;
 
 /// What every operation needs of a repository.
 pub struct Vault {
@@ -83,28 +79,6 @@ impl Vault {
                 message: format!("what dead processes left unfinished is still there: {error}"),
             });
         }
-    }
-
-    /// Puts an object that takes the place of others, and looks whether it is there. It is put again
-    /// where it is not: the store lost it, or somebody has put another in its place meanwhile, and then
-    /// it does no harm.
-    ///
-    /// # Errors
-    /// [`StoreError::BadWrite`] when it is never there, or not as long; failures of the store.
-    pub fn put_and_look(&self, name: &ObjectName, object: &[u8]) -> Result<(), StoreError> {
-        let (sent, mut found) = (object.len() as u64, 0);
-        for _ in 0..PUTS_MAX {
-            self.store.put(name, object)?;
-            found = match self.store.size(name) {
-                Err(StoreError::NotFound { .. }) => 0,
-                found => found?,
-            };
-            if found == sent {
-                return Ok(());
-            }
-        }
-        let place = Place::object(self.store.location(), name);
-        Err(StoreError::BadWrite { place, sent, found })
     }
 
     /// Ends the operation when the person asked to stop.

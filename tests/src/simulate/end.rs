@@ -47,8 +47,8 @@ impl Scene {
         let fresh = self.world.open(self.service.truth(), OWNER, 7);
         let listed = snapshots::list(&fresh).map_err(text)?;
         self.course.lock().snapshots = listed.iter().filter(|s| s.acknowledged).count();
-        self.nothing_dead(&fresh, &listed).map_err(text)??;
         index_is_whole(&fresh).map_err(text)??;
+        self.nothing_dead(&fresh, &listed).map_err(text)??;
         deletions_are_receipted(&fresh).map_err(text)??;
         let report =
             verify::run(&fresh, &VerifyOptions { level: Level::Structure }).map_err(text)?;

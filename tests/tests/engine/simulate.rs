@@ -13,9 +13,9 @@ use cairn_tests::simulate::mutant::{Careless, Mutant, Tamper};
 use cairn_tests::simulate::{Course, Trial, World, run};
 
 /// Seeds that every run of the tests takes; `make simulate` takes as many as one likes.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 /// As many for each of the other profiles.
-const SEEDS_OF_PROFILES: u64 = 30;
+const SEEDS_OF_PROFILES: u64 = 25;
 /// Seeds within which what is weakened must be noticed.
 const SEEDS_OF_MUTANTS: u64 = 3_000;
 
