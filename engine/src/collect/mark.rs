@@ -554,18 +554,31 @@ impl Marked<'_> {
                         message: Error::ChunkMissing { chunk: base }.to_string(),
                     });
                 }
-                self.keep_copies(chunk.id, record.writer)?;
-                let mut elsewhere = false;
-                for copy in copies.iter().filter(|copy| copy.pack != pack) {
-                    elsewhere |= !self.doubtful.contains(&copy.pack)
-                        && self.catalog.may_be_relied_on(copy)?;
-                }
-                if elsewhere {
+                if let Some(copy) = self.sound_copy(&copies, pack)? {
+                    self.set(chunk.id, &copy, record.writer)?;
                     self.live.unset(pack, at);
+                } else {
+                    self.keep_copies(chunk.id, record.writer)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The best of these copies outside of a pack that can be read and stays as it is.
+    fn sound_copy(
+        &self,
+        copies: &[ChunkPlace],
+        outside: PackNumber,
+    ) -> Result<Option<ChunkPlace>, Error> {
+        for copy in copies.iter().filter(|copy| copy.pack != outside) {
+            let doubtful =
+                self.doubtful.contains(&copy.pack) || self.is_broken(copy.pack, copy.frame_number);
+            if !doubtful && self.catalog.may_be_relied_on(copy)? {
+                return Ok(Some(*copy));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a snapshot needs the chunk, wherever it is read from.
