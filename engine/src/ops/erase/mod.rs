@@ -593,7 +593,14 @@ fn erase(
     repository.monitor().stage("erase: removing", None);
     for planned in plan.snapshots.iter().filter(|planned| planned.fate != Fate::Waits) {
         repository.check_cancelled()?;
-        if planned.fate == Fate::Remade && !became.contains_key(&planned.snapshot.id) {
+        let id = planned.snapshot.id;
+        let must_become = match planned.fate {
+            Fate::Remade => true,
+            Fate::Settled => planned.acknowledged && !plan.acknowledged.contains(&id),
+            Fate::Goes | Fate::Waits => false,
+        };
+        // Nothing stands for it after all: it stays until that is so.
+        if must_become && !became.contains_key(&id) {
             continue;
         }
         let old = Some(planned.snapshot.id).filter(|_| planned.fate != Fate::Settled);

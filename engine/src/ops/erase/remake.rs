@@ -43,6 +43,7 @@ pub(super) struct Draft {
 /// A snapshot that is there already, of which everything has to be there.
 struct Adopted {
     id: SnapshotId,
+    name: ObjectName,
     root: ChunkId,
     namespace: WriterId,
 }
@@ -56,7 +57,8 @@ pub(super) struct Remaker<'a> {
     copier: Copier<'a>,
     /// Nodes that were stored by this.
     stored: HashSet<ChunkId>,
-    adopted: Vec<Adopted>,
+    to_settle: Vec<Adopted>,
+    adopted: HashSet<SnapshotId>,
 }
 
 impl<'a> Remaker<'a> {
@@ -75,7 +77,8 @@ impl<'a> Remaker<'a> {
             lease: HeldLease::take(repository.vault(), session, "erase"),
             copier: Copier::new(repository, catalog, session)?,
             stored: HashSet::new(),
-            adopted: Vec::new(),
+            to_settle: Vec::new(),
+            adopted: HashSet::new(),
         })
     }
 
@@ -129,12 +132,15 @@ impl<'a> Remaker<'a> {
     pub fn adopt(&mut self, snapshot: &SnapshotInfo, to_acknowledge: bool) {
         if to_acknowledge {
             let (id, root) = (snapshot.id, snapshot.record.root);
-            self.adopted.push(Adopted { id, root, namespace: snapshot.namespace });
+            let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id };
+            self.to_settle.push(Adopted { id, name, root, namespace: snapshot.namespace });
+            self.adopted.insert(id);
         }
     }
 
     /// Puts what was drafted, proves that all of it is there, and acknowledges what is to be.
-    /// Returns what became of each; nothing of those that others removed meanwhile.
+    /// Returns what became of each; nothing of those that others removed meanwhile. What was adopted
+    /// and acknowledged became itself.
     ///
     /// # Errors
     /// [`EraseError::Incomplete`]; failures of the store and the cache. What was not acknowledged
@@ -151,13 +157,15 @@ impl<'a> Remaker<'a> {
         for (before, (acknowledged, draft)) in drafts {
             let object = vault.seal_signed(Kind::Snapshot, &draft.record.encode())?;
             let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
-            vault.store.put(&ObjectName::Snapshot { time_ms: draft.name_time_ms, id }, &object)?;
+            let name = ObjectName::Snapshot { time_ms: draft.name_time_ms, id };
+            vault.store.put(&name, &object)?;
             became.insert(*before, id);
             if *acknowledged {
-                needed.push(Adopted { id, root: draft.record.root, namespace: draft.namespace });
+                let (root, namespace) = (draft.record.root, draft.namespace);
+                needed.push(Adopted { id, name, root, namespace });
             }
         }
-        needed.append(&mut self.adopted);
+        needed.append(&mut self.to_settle);
         if let Err(error) = self.prove(&needed) {
             // Nobody relies on what was not acknowledged.
             for (before, id) in &became {
@@ -184,7 +192,11 @@ impl<'a> Remaker<'a> {
             needed.retain(|snapshot| snapshot.id != id);
         }
         for snapshot in &needed {
-            self.acknowledge(snapshot.id)?;
+            if !self.acknowledge(snapshot)? {
+                became.retain(|_, id| *id != snapshot.id);
+            } else if self.adopted.contains(&snapshot.id) {
+                became.insert(snapshot.id, snapshot.id);
+            }
         }
         self.lease.end();
         Ok(became)
@@ -194,8 +206,10 @@ impl<'a> Remaker<'a> {
         Ok(list_acknowledged(self.repository)?.contains(&snapshot))
     }
 
-    fn acknowledge(&self, snapshot: SnapshotId) -> Result<(), Error> {
+    /// Acknowledges a snapshot; false when it is not there any more.
+    fn acknowledge(&self, adopted: &Adopted) -> Result<bool, Error> {
         let vault = self.repository.vault();
+        let snapshot = adopted.id;
         let ack = Ack {
             snapshot,
             time_ms: vault.context.clock.now_ms(),
@@ -204,8 +218,17 @@ impl<'a> Remaker<'a> {
         };
         let object = vault.seal_signed(Kind::Ack, &ack.encode())?;
         let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-        vault.store.put(&ObjectName::Ack { snapshot, hash }, &object)?;
-        Ok(())
+        let name = ObjectName::Ack { snapshot, hash };
+        vault.store.put(&name, &object)?;
+        // If this process was paused for long, it may have been taken for an orphan.
+        match vault.store.size(&adopted.name) {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound { .. }) => {
+                vault.store.delete(&name)?;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Sees to it, after the snapshots are visible, that nothing they need is only in packs that

@@ -173,6 +173,20 @@ impl Objects {
 }
 
 impl Known {
+    /// The time that a snapshot's age is counted from: what an erasure is making anew is as young as
+    /// the erasure, and no orphan while what it is made of is there.
+    fn age_of(&self, snapshot: &SnapshotInfo, reference_ms: i64) -> i64 {
+        let finished_ms = snapshot.record.finished_ms;
+        let remade = snapshot.record.remade.as_ref();
+        match remade.filter(|_| !self.acknowledged.contains(&snapshot.id)) {
+            None => finished_ms,
+            Some(remade) if self.listed.iter().any(|one| remade.former.contains(&one.id)) => {
+                reference_ms
+            }
+            Some(remade) => finished_ms.max(remade.time_ms),
+        }
+    }
+
     /// Snapshots of which an erasure made others that are acknowledged: each with the new one. They
     /// count no more, and are left of an erasure that was interrupted, or is under way.
     pub(super) fn replaced(&self) -> HashMap<SnapshotId, SnapshotId> {
@@ -255,7 +269,7 @@ fn by_rules(
             .iter()
             .map(|snapshot| Candidate {
                 id: snapshot.id,
-                time_ms: snapshot.record.finished_ms,
+                time_ms: known.age_of(snapshot, reference_ms),
                 tags: snapshot.record.tags.clone(),
                 standing: standing(&snapshot.id),
             })
