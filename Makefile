@@ -42,8 +42,8 @@ test-python: setup ## Test what judges the demo and the comparisons.
 	cd tests/demo && /usr/bin/python3 -m unittest --quiet
 	cd benches/compare && /usr/bin/python3 -m unittest --quiet
 
-simulate: setup ## Run SEEDS (10000) simulations of backups beside collections, from seed FIRST (0).
-	cargo run --release --locked --package cairn-tests --example simulate -- $(or $(SEEDS),10000) $(or $(FIRST),0)
+simulate: setup ## Run SEEDS (10000) simulations from seed FIRST (0) on services of a PROFILE (strong; all: each).
+	cargo run --release --locked --package cairn-tests --example simulate -- $(or $(SEEDS),10000) $(or $(FIRST),0) $(or $(PROFILE),strong)
 
 torture: build ## Let real processes work on one repository and die, for SECONDS (300), from SEED.
 	cargo run --release --locked --package cairn-tests --example torture -- $(or $(SECONDS),300) $(SEED)

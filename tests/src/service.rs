@@ -9,9 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_engine::store::error::Place;
 use cairn_engine::store::memory::MemoryStore;
-use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_engine::store::Store;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
@@ -19,8 +18,11 @@ use crate::lab::object;
 use crate::seed::Seed;
 
 pub mod conditions;
+mod line;
+mod profile;
 
-use conditions::Condition;
+pub use line::Line;
+pub use profile::Profile;
 
 /// Calls of others that a stale listing may lack, at most.
 pub const STALE_CALLS_MAX: u64 = 60;
@@ -28,129 +30,6 @@ pub const STALE_CALLS_MAX: u64 = 60;
 const LATE_CALLS_MAX: u64 = 120;
 /// Times an entry is listed, at most, where listings repeat entries.
 const REPEATS_MAX: u64 = 3;
-
-/// What kind of service it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Profile {
-    /// Every call does what it says.
-    Strong,
-    /// Listings are in no order and repeat entries.
-    Unordered,
-    /// Calls fail, before or after they were carried out.
-    Failing,
-    /// Listings break off with an error.
-    ListsBreak,
-    /// Puts and deletions are carried out twice, the second time later, or late after they failed.
-    Late,
-    /// Gets return a flipped bit.
-    Flipping,
-    /// A put that fails, or whose process dies, leaves part of the object under its name.
-    Torn,
-    /// Puts are acknowledged and lost.
-    Losing,
-    /// Deletions are acknowledged and not carried out.
-    Keeping,
-    /// Objects are locked for a while: deletions are refused.
-    Locked,
-    /// Deleted and replaced objects stay as older versions.
-    Versioned,
-    /// Deleted objects can be brought back for a while; older versions are not to be listed.
-    SoftDelete,
-    /// There are no conditional puts.
-    Unconditional,
-    /// The condition of a put is ignored: it replaces what is there.
-    IgnoresCondition,
-    /// A conditional put says that it was done where another object is, and does nothing.
-    LiesAboutCondition,
-    /// Listings lack what others changed lately.
-    Stale,
-    /// Listings lack a part without saying so.
-    PagesLost,
-}
-
-impl Profile {
-    /// All of them.
-    pub const ALL: [Self; 17] = [
-        Self::Strong,
-        Self::Unordered,
-        Self::Failing,
-        Self::ListsBreak,
-        Self::Late,
-        Self::Flipping,
-        Self::Torn,
-        Self::Losing,
-        Self::Keeping,
-        Self::Locked,
-        Self::Versioned,
-        Self::SoftDelete,
-        Self::Unconditional,
-        Self::IgnoresCondition,
-        Self::LiesAboutCondition,
-        Self::Stale,
-        Self::PagesLost,
-    ];
-
-    /// Its name on a command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Strong => "strong",
-            Self::Unordered => "unordered",
-            Self::Failing => "failing",
-            Self::ListsBreak => "lists-break",
-            Self::Late => "late",
-            Self::Flipping => "flipping",
-            Self::Torn => "torn",
-            Self::Losing => "losing",
-            Self::Keeping => "keeping",
-            Self::Locked => "locked",
-            Self::Versioned => "versioned",
-            Self::SoftDelete => "soft-delete",
-            Self::Unconditional => "unconditional",
-            Self::IgnoresCondition => "ignores-condition",
-            Self::LiesAboutCondition => "lies-about-condition",
-            Self::Stale => "stale",
-            Self::PagesLost => "pages-lost",
-        }
-    }
-
-    /// The profile of a name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|profile| profile.name() == name)
-    }
-
-    /// Whether listings show what they must by SPEC section 12. Where they do not, the repository
-    /// may be no home copy: collections beside writers may lose data.
-    #[must_use]
-    pub const fn keeps_its_word(self) -> bool {
-        !matches!(self, Self::Stale | Self::PagesLost)
-    }
-
-    /// Whether calls of an actor may fail for what the service does to that actor alone.
-    #[must_use]
-    pub const fn strikes_one(self) -> bool {
-        matches!(self, Self::Failing | Self::ListsBreak | Self::Flipping)
-    }
-
-    /// What puts on a condition do; `None` where objects are kept in plain memory.
-    const fn condition(self) -> Option<Condition> {
-        match self {
-            Self::Unconditional => Some(Condition::Unknown),
-            Self::IgnoresCondition => Some(Condition::Ignored),
-            Self::LiesAboutCondition => Some(Condition::SaysDone),
-            _ => None,
-        }
-    }
-
-    /// Whether a put that fails leaves part of the object.
-    const fn tears(self) -> bool {
-        matches!(
-            self,
-            Self::Torn | Self::Unconditional | Self::IgnoresCondition | Self::LiesAboutCondition
-        )
-    }
-}
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +50,16 @@ enum Strike {
     Flip(u64),
     /// It is refused.
     Refuse,
+}
+
+/// What kind of call it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Get,
+    Put,
+    Size,
+    List,
+    Delete,
 }
 
 /// A call that is carried out later.
@@ -397,110 +286,6 @@ impl Service {
     }
 }
 
-/// One actor's way to a service.
-#[derive(Clone, Debug)]
-pub struct Line {
-    service: Service,
-    actor: usize,
-}
-
-/// What kind of call it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Get,
-    Put,
-    Size,
-    List,
-    Delete,
-}
-
-impl Line {
-    /// The service.
-    #[must_use]
-    pub const fn service(&self) -> &Service {
-        &self.service
-    }
-
-    /// Counts a call and decides what happens to it.
-    fn strike(&self, kind: Kind, name: Option<&ObjectName>) -> Option<Strike> {
-        let mut state = self.service.state.lock();
-        if state.well {
-            return None;
-        }
-        state.calls += 1;
-        let strike = state.decide(self.service.profile, kind, name)?;
-        *state.toll.of_actor.entry(self.actor).or_default() += 1;
-        Some(strike)
-    }
-
-    fn unreachable<T>(&self, name: &ObjectName) -> Result<T, StoreError> {
-        Err(StoreError::Unreachable {
-            place: Place::object(self.location(), name),
-            source: "simulated".into(),
-        })
-    }
-
-    /// Has it carried out later.
-    fn later(&self, name: &ObjectName, put: Option<&[u8]>) {
-        let mut state = self.service.state.lock();
-        let due = state.calls + 1 + state.seed.below(LATE_CALLS_MAX);
-        let put = put.map(Bytes::copy_from_slice);
-        state.later.push(Later { due, name: *name, put });
-    }
-
-    /// Notes a change for listings that lack it.
-    fn note(&self, name: &ObjectName) {
-        if self.service.profile != Profile::Stale {
-            return;
-        }
-        let before = self.service.truth.size(name).ok();
-        let mut state = self.service.state.lock();
-        let past = Past { call: state.calls, actor: self.actor, name: *name, before };
-        state.past.push(past);
-    }
-
-    fn put_now(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.note(name);
-        self.service.way.put(name, data)
-    }
-
-    fn delete_now(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.note(name);
-        if matches!(self.service.profile, Profile::Versioned | Profile::SoftDelete)
-            && let Ok(data) = self.service.truth.get(name, u64::MAX)
-        {
-            self.service.state.lock().toll.versions.insert(*name, data);
-        }
-        self.service.way.delete(name)
-    }
-
-    /// What a listing would show, as far as the service tells; an error at its end if it breaks off.
-    fn entries(&self, folder: Folder) -> Result<(Vec<(ObjectName, u64)>, bool), StoreError> {
-        let mut entries = BTreeMap::new();
-        self.service.way.list(folder, &mut |name, bytes| {
-            entries.insert(name, bytes);
-            Ok(())
-        })?;
-        let mut state = self.service.state.lock();
-        if state.well {
-            return Ok((entries.into_iter().collect(), false));
-        }
-        let state = &mut *state;
-        match self.service.profile {
-            Profile::Stale => Ok((state.lag(self.actor, folder, entries), false)),
-            Profile::Unordered => Ok((state.shuffle(entries), false)),
-            Profile::PagesLost => Ok((state.lose_page(entries), false)),
-            Profile::ListsBreak if state.seed.below(6) == 0 => {
-                let len = entries.len() as u64;
-                let until = usize::try_from(state.seed.below(len + 1)).unwrap_or_default();
-                *state.toll.of_actor.entry(self.actor).or_default() += 1;
-                Ok((entries.into_iter().take(until).collect(), true))
-            }
-            _ => Ok((entries.into_iter().collect(), false)),
-        }
-    }
-}
-
 impl State {
     /// What happens to a call.
     fn decide(
@@ -576,123 +361,6 @@ impl State {
     }
 }
 
-impl Store for Line {
-    fn location(&self) -> String {
-        "memory".to_owned()
-    }
-
-    fn is_near(&self) -> bool {
-        true
-    }
-
-    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
-        let strike = self.strike(Kind::Get, Some(name));
-        match strike {
-            Some(Strike::FailBefore | Strike::FailAfter) => self.unreachable(name),
-            _ => self.service.way.get(name, bytes_max).map(|data| flipped(data, strike)),
-        }
-    }
-
-    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        let strike = self.strike(Kind::Get, Some(name));
-        match strike {
-            Some(Strike::FailBefore | Strike::FailAfter) => self.unreachable(name),
-            _ => self.service.way.get_range(name, offset, len).map(|data| flipped(data, strike)),
-        }
-    }
-
-    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        match self.strike(Kind::Put, Some(name)) {
-            Some(Strike::FailBefore) => self.unreachable(name),
-            Some(Strike::FailAfter) => {
-                self.put_now(name, data)?;
-                self.unreachable(name)
-            }
-            Some(Strike::Late) => {
-                self.later(name, Some(data));
-                self.unreachable(name)
-            }
-            Some(Strike::Twice) => {
-                self.later(name, Some(data));
-                self.put_now(name, data)
-            }
-            Some(Strike::Tear) => {
-                self.service.tear(name, data);
-                self.unreachable(name)
-            }
-            Some(Strike::Pretend) => {
-                let data = Bytes::copy_from_slice(data);
-                self.service.state.lock().toll.lost.insert(*name, (self.actor, data));
-                Ok(Put::Written)
-            }
-            Some(Strike::Flip(_) | Strike::Refuse) | None => self.put_now(name, data),
-        }
-    }
-
-    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        match self.strike(Kind::Size, Some(name)) {
-            Some(Strike::FailBefore | Strike::FailAfter) => self.unreachable(name),
-            _ => self.service.way.size(name),
-        }
-    }
-
-    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        let failed = || StoreError::Unreachable {
-            place: Place::folder(self.location(), folder),
-            source: "simulated".into(),
-        };
-        if let Some(Strike::FailBefore | Strike::FailAfter) = self.strike(Kind::List, None) {
-            return Err(failed());
-        }
-        let (entries, breaks) = self.entries(folder)?;
-        let objects = entries.len() as u64;
-        for (name, bytes) in entries {
-            each(name, bytes)?;
-        }
-        if breaks { Err(failed()) } else { Ok(Listing { objects, foreign: 0 }) }
-    }
-
-    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        match self.strike(Kind::Delete, Some(name)) {
-            Some(Strike::FailBefore) => self.unreachable(name),
-            Some(Strike::FailAfter) => {
-                self.delete_now(name)?;
-                self.unreachable(name)
-            }
-            Some(Strike::Late) => {
-                self.later(name, None);
-                self.unreachable(name)
-            }
-            Some(Strike::Twice) => {
-                self.later(name, None);
-                self.delete_now(name)
-            }
-            Some(Strike::Pretend) => {
-                self.service.state.lock().toll.kept.insert(*name);
-                Ok(())
-            }
-            Some(Strike::Refuse) => Err(StoreError::Denied {
-                place: Place::object(self.location(), name),
-                source: "simulated: it is locked".into(),
-            }),
-            Some(Strike::Tear | Strike::Flip(_)) | None => self.delete_now(name),
-        }
-    }
-}
-
 fn one_in(count: u64, seed: &mut Seed) -> bool {
     seed.below(count) == 0
-}
-
-fn flipped(data: Bytes, strike: Option<Strike>) -> Bytes {
-    let Some(Strike::Flip(bit)) = strike else { return data };
-    if data.is_empty() {
-        return data;
-    }
-    let mut data = Vec::from(data);
-    let bit = bit % (data.len() as u64 * 8);
-    if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| data.get_mut(at)) {
-        *byte ^= 1 << (bit % 8);
-    }
-    data.into()
 }
