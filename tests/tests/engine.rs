@@ -14,6 +14,8 @@ mod damage;
 mod delta;
 #[path = "engine/frozen.rs"]
 mod frozen;
+#[path = "engine/heal.rs"]
+mod heal;
 #[path = "engine/hostile.rs"]
 mod hostile;
 #[path = "engine/index.rs"]
