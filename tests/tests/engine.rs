@@ -24,6 +24,8 @@ mod erasure;
 mod faults;
 #[path = "engine/frozen.rs"]
 mod frozen;
+#[path = "engine/heal.rs"]
+mod heal;
 #[path = "engine/hostile.rs"]
 mod hostile;
 #[path = "engine/index.rs"]

@@ -221,6 +221,9 @@ fn show(
     report: &ReplicateReport,
     dry_run: bool,
 ) -> Result<Finished, Failure> {
+    if let Some(cancelled) = cancelled(report) {
+        return Err(cancelled);
+    }
     let (mut worst, mut failed, mut damaged) = (ExitCode::Done, Vec::new(), 0);
     let mut first: Option<Failure> = None;
     for (url, outcome) in urls.iter().zip(&report.replicas) {
@@ -263,6 +266,12 @@ fn show(
         return Ok(finished.but(ExitCode::Damage, "repository.damaged", fact));
     }
     Ok(finished)
+}
+
+/// Whoever asked to stop is not told of every replica.
+fn cancelled(report: &ReplicateReport) -> Option<Failure> {
+    let mut errors = report.replicas.iter().filter_map(|outcome| outcome.done.as_ref().err());
+    errors.find(|error| matches!(error, Error::Cancelled)).map(|error| Failure::of(error))
 }
 
 fn line(outcome: &Outcome, done: &Done, dry_run: bool) -> String {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cairn_format::envelope::{HEADER_BYTES, Header, Keying};
-use cairn_format::ids::{ChunkId, PackId, SegmentId, WriterId};
+use cairn_format::ids::{ChunkId, PackId, ReplicaId, SegmentId, WriterId};
 use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
@@ -18,7 +18,7 @@ use super::local::{
 use super::segments;
 use crate::context::Remark;
 use crate::error::Error;
-use crate::repo::{Vault, identity};
+use crate::repo::Vault;
 use crate::store::StoreError;
 
 mod places;
@@ -74,15 +74,14 @@ fn local_key(id: ChunkId, namespace: WriterId) -> ChunkId {
 }
 
 impl Catalog {
-    /// Opens the local index and loads what it lacks.
+    /// Opens the local index of this copy of the repository, and loads what it lacks.
     ///
     /// # Errors
     /// Failures of the store or of the cache folder.
-    pub fn open(vault: &Vault) -> Result<Self, Error> {
+    pub fn open(vault: &Vault, replica: Option<ReplicaId>) -> Result<Self, Error> {
         let options = LocalOptions {
             memory_bytes: usize::try_from(vault.context.index_memory_bytes).unwrap_or(usize::MAX),
         };
-        let replica = identity::list(vault.store(), vault.id())?.into_iter().next();
         let copy = CopyId { repository: vault.id(), replica };
         let opened = local::open(&vault.context.cache_dir, copy, options)?;
         if let Some(reason) = &opened.rebuilt_because {

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use cairn_format::envelope::{Cipher, Kind};
 use cairn_format::format_object::{FORMAT_BYTES, FormatObject};
-use cairn_format::ids::{ObjectHash, RepositoryId, SlotId};
+use cairn_format::ids::{ObjectHash, ReplicaId, RepositoryId, SlotId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
 use cairn_format::record::{ChunkerSettings, Config, Domain, DomainOrigin};
@@ -183,6 +183,8 @@ pub struct Repository {
     opening: parking_lot::Mutex<()>,
     /// Other copies, for what this one cannot give.
     fallbacks: Vec<Fallback>,
+    /// The identities that this copy was given, once they were read.
+    replicas: OnceLock<Vec<ReplicaId>>,
 }
 
 impl Repository {
@@ -230,7 +232,20 @@ impl Repository {
             catalog: OnceLock::new(),
             opening: parking_lot::Mutex::default(),
             fallbacks: Vec::new(),
+            replicas: OnceLock::new(),
         }
+    }
+
+    /// The identities that this copy was given, the one that counts first; read once.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub fn replicas(&self) -> Result<&[ReplicaId], Error> {
+        if let Some(replicas) = self.replicas.get() {
+            return Ok(replicas);
+        }
+        let found = identity::list(self.vault.store(), self.vault.id())?;
+        Ok(self.replicas.get_or_init(|| found))
     }
 
     /// Reads from another copy, opened by [`Self::open_copy`], what this one turns out not to have, or
@@ -261,7 +276,8 @@ impl Repository {
         }
         let _opening = self.opening.lock();
         if self.catalog.get().is_none() {
-            let catalog = Catalog::open(&self.vault)?;
+            let replica = self.replicas()?.first().copied();
+            let catalog = Catalog::open(&self.vault, replica)?;
             let _ = self.catalog.set(catalog);
         }
         self.catalog.get().ok_or(Error::Internal { part: "opening the index" })

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use cairn_format::ids::{ReplicaId, RepositoryId};
 use serde::{Deserialize, Serialize};
 
-use super::{Repository, identity};
+use super::Repository;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::local::{self, CopyId};
@@ -158,10 +158,10 @@ impl Places {
     pub fn check(&self, location: &str, repository: &Repository) -> Result<(), Error> {
         let id = repository.id();
         let owner_key = hex(&repository.config.owner_key);
-        let present = identity::list(repository.store(), id)?;
+        let present = repository.replicas()?;
         let known = self.recall(location);
         if let Some(known) = &known {
-            self.compare(known, id, &present)?;
+            self.compare(known, id, present)?;
         }
         let same = |place: &Place| place.repository == id.to_hex();
         if self.all().iter().any(|place| same(place) && place.owner_key != owner_key) {

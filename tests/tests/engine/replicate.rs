@@ -11,7 +11,6 @@ use bytes::Bytes;
 use cairn_engine::error::{Class, Error, Explain as _};
 use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
-use cairn_engine::ops::heal;
 use cairn_engine::ops::replicate::{self, Done, ReplicateReport, Target};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::{Repository, keys};
@@ -34,17 +33,17 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// A home copy, and what each of its snapshots held.
-struct Home {
-    lab: Lab,
-    store: MemoryStore,
-    source: PathBuf,
-    trees: BTreeMap<SnapshotId, Tree>,
+pub(crate) struct Home {
+    pub(crate) lab: Lab,
+    pub(crate) store: MemoryStore,
+    pub(crate) source: PathBuf,
+    pub(crate) trees: BTreeMap<SnapshotId, Tree>,
     now_ms: i64,
     caches: u64,
 }
 
 impl Home {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let lab = Lab::new(seed);
         let store = lab.memory();
         let source = lab.path("source");
@@ -54,17 +53,17 @@ impl Home {
         Self { lab, store, source, trees, now_ms: TestClock::START_MS, caches: 0 }
     }
 
-    fn pass(&mut self, ms: i64) {
+    pub(crate) fn pass(&mut self, ms: i64) {
         self.now_ms += ms;
         self.lab.clock.set_ms(self.now_ms);
     }
 
-    fn open(&self) -> Repository {
+    pub(crate) fn open(&self) -> Repository {
         self.lab.open(&self.store, "home")
     }
 
     /// Changes a little of everything, and backs up.
-    fn back_up(&mut self, change: u64) -> SnapshotInfo {
+    pub(crate) fn back_up(&mut self, change: u64) -> SnapshotInfo {
         self.pass(HOUR_MS);
         let text = (0..3_000).map(|row| format!("{row},{}\n", row * change % 977));
         std::fs::write(self.source.join("text"), text.collect::<String>()).expect("a change");
@@ -83,7 +82,7 @@ impl Home {
         snapshot
     }
 
-    fn forget(&self, id: SnapshotId) {
+    pub(crate) fn forget(&self, id: SnapshotId) {
         let home = self.open();
         let options = ForgetOptions {
             remove_last: true,
@@ -93,25 +92,25 @@ impl Home {
         forget::run(&home, &plan).expect("it is forgotten");
     }
 
-    fn collect(&self) {
+    pub(crate) fn collect(&self) {
         gc::run(&self.open(), &everything()).expect("a collection");
     }
 
-    fn ids(&self) -> BTreeSet<SnapshotId> {
+    pub(crate) fn ids(&self) -> BTreeSet<SnapshotId> {
         acknowledged(&self.open())
     }
 
-    fn replicate(&self, targets: &[Target]) -> ReplicateReport {
+    pub(crate) fn replicate(&self, targets: &[Target]) -> ReplicateReport {
         replicate::run(&self.open(), targets, false).expect("replications run")
     }
 
-    fn replicate_to(&self, store: &(impl Store + Clone + 'static)) -> Done {
+    pub(crate) fn replicate_to(&self, store: &(impl Store + Clone + 'static)) -> Done {
         only(self.replicate(&[target(store)])).expect("it is replicated")
     }
 
     /// Looks at a replica as a host does that knows nothing: it is sound, and holds these snapshots
     /// as they were.
-    fn assert_holds(&mut self, store: &MemoryStore, wanted: &BTreeSet<SnapshotId>) {
+    pub(crate) fn assert_holds(&mut self, store: &MemoryStore, wanted: &BTreeSet<SnapshotId>) {
         self.caches += 1;
         let cache = format!("alone-{}", self.caches);
         let alone = self.lab.open(store, &cache);
@@ -155,7 +154,7 @@ fn only(report: ReplicateReport) -> Result<Done, Error> {
     replicas.pop().expect("one replica").done
 }
 
-fn packs(store: &MemoryStore) -> BTreeSet<ObjectName> {
+pub(crate) fn packs(store: &MemoryStore) -> BTreeSet<ObjectName> {
     let is_pack = |name: &ObjectName| matches!(name, ObjectName::Pack(..));
     store.names().into_iter().filter(is_pack).collect()
 }
@@ -380,130 +379,6 @@ fn damage_at_home_costs_only_the_snapshots_that_need_it() {
     home.assert_holds(&replica, &copied);
 }
 
-/// Damages a pack in its middle.
-fn damage(store: &MemoryStore, name: ObjectName) {
-    let mut bytes = object(store, &name).to_vec();
-    let middle = bytes.len() / 2;
-    bytes[300..middle].fill(0);
-    store.overwrite(name, Bytes::from(bytes));
-}
-
-/// The home copy, with a replica that stands in for it.
-fn with_fallback(home: &Home, replica: &MemoryStore) -> Repository {
-    let mut repository = home.open();
-    let copy = repository.open_copy(Arc::new(replica.clone()), &repository.context.clone());
-    repository.add_fallback(copy.expect("it is a copy"));
-    repository
-}
-
-#[test]
-fn what_is_damaged_or_missing_at_home_is_healed_from_a_replica() {
-    for differently_packed in [false, true] {
-        let mut home = Home::new(20);
-        let first = home.back_up(1);
-        home.back_up(2);
-        home.back_up(3);
-        let replica = MemoryStore::new();
-        home.replicate_to(&replica);
-        if differently_packed {
-            // What home has written anew since, the replica has in other packs.
-            home.forget(first.id);
-            home.collect();
-            assert!(!packs(&home.store).is_subset(&packs(&replica)));
-        }
-        let all = home.ids();
-        let own = packs(&home.store).into_iter().collect::<Vec<_>>();
-        for (number, name) in own.iter().enumerate() {
-            match number % 3 {
-                0 => damage(&home.store, *name),
-                1 => home.store.delete(name).expect("it is deleted"),
-                _ => {}
-            }
-        }
-        let names = home.store.names();
-        let record = names.iter().rfind(|name| matches!(name, ObjectName::Snapshot { .. }));
-        let record = *record.expect("a snapshot");
-        home.store.overwrite(record, Bytes::from_static(b"nonsense"));
-        assert!(!verify_full(&home.open()).findings.is_empty());
-        let repository = with_fallback(&home, &replica);
-        let planned = heal::run(&repository, true).expect("a plan");
-        assert_eq!((planned.snapshots.len(), planned.packs > 0), (1, true));
-        let healed = heal::run(&repository, false).expect("it heals");
-        assert!(healed.lost.is_empty(), "{:?}", healed.lost);
-        if differently_packed {
-            assert!(healed.chunks > 0 && healed.packs_condemned > 0, "{healed:?}");
-        } else {
-            assert_eq!((healed.chunks, healed.packs_condemned), (0, 0), "{healed:?}");
-            assert!(packs(&home.store) == packs(&replica));
-        }
-        drop(repository);
-        home.collect();
-        let store = home.store.clone();
-        home.assert_holds(&store, &all);
-        let again = heal::run(&with_fallback(&home, &replica), false).expect("nothing to do");
-        assert_eq!((again.packs, again.chunks, again.snapshots.len()), (0, 0, 0), "{again:?}");
-    }
-}
-
-#[test]
-fn what_no_copy_has_is_named_and_nothing_is_given_up() {
-    let mut home = Home::new(21);
-    home.back_up(1);
-    let replica = MemoryStore::new();
-    home.replicate_to(&replica);
-    std::fs::write(home.source.join("later"), noise(300_000, 4)).expect("a file");
-    home.back_up(2);
-    let later = packs(&home.store).difference(&packs(&replica)).copied().collect::<Vec<_>>();
-    assert!(!later.is_empty());
-    for name in &later {
-        damage(&home.store, *name);
-    }
-    assert!(!verify_full(&home.open()).findings.is_empty());
-    let report = heal::run(&with_fallback(&home, &replica), false).expect("it runs");
-    assert!(!report.lost.is_empty() && report.packs_condemned == 0, "{report:?}");
-    assert!(later.iter().all(|name| home.store.size(name).is_ok()));
-}
-
-#[test]
-fn a_restore_reads_from_a_replica_what_home_cannot_give() {
-    let mut home = Home::new(22);
-    let snapshot = home.back_up(1);
-    let replica = MemoryStore::new();
-    home.replicate_to(&replica);
-    let own = packs(&home.store).into_iter().collect::<Vec<_>>();
-    for (number, name) in own.iter().enumerate() {
-        match number % 2 {
-            0 => damage(&home.store, *name),
-            _ => home.store.delete(name).expect("it is deleted"),
-        }
-    }
-    let tree = home.trees[&snapshot.id].clone();
-    let restores = |home: &Home, repository: &Repository| {
-        let outcome = home.lab.restore(repository, &snapshot, true);
-        let (target, report) = outcome.ok()?;
-        if report.failure_count + report.damage_count > 0 {
-            return None;
-        }
-        assert_same_tree(&tree, &inside(&target, &home.source));
-        Some(())
-    };
-    assert_eq!(restores(&home, &home.open()), None);
-    let repository = with_fallback(&home, &replica);
-    assert_eq!(restores(&home, &repository), Some(()));
-    assert!(repository.fallbacks().iter().all(|copy| copy.chunks() > 0));
-    // Not even the index knows anything of what it held.
-    for name in home.store.names() {
-        if matches!(name, ObjectName::Index(_) | ObjectName::Pack(..)) {
-            home.store.delete(&name).expect("it is deleted");
-        }
-    }
-    let mut blank = home.lab.open(&home.store, "blank");
-    assert_eq!(restores(&home, &blank), None);
-    let copy = blank.open_copy(Arc::new(replica.clone()), &blank.context.clone());
-    blank.add_fallback(copy.expect("it is a copy"));
-    assert_eq!(restores(&home, &blank), Some(()));
-}
-
 #[test]
 fn what_is_no_replica_is_refused() {
     let mut home = Home::new(9);
@@ -532,6 +407,29 @@ fn what_is_no_replica_is_refused() {
     let reader = home.lab.try_open(&home.store, "reader", "home").expect("it opens");
     let error = replicate::run(&reader, &[], false).expect_err("it is refused");
     assert_eq!(error.class(), Class::WrongKey);
+}
+
+#[test]
+fn a_home_copy_that_has_no_identity_yet_is_given_one() {
+    let mut home = Home::new(23);
+    let identities = |store: &MemoryStore| {
+        let is_identity = |name: &ObjectName| matches!(name, ObjectName::Replica(_));
+        store.names().into_iter().filter(is_identity).collect::<BTreeSet<_>>()
+    };
+    for name in identities(&home.store) {
+        home.store.delete(&name).expect("it is deleted");
+    }
+    home.back_up(1);
+    let replica = MemoryStore::new();
+    home.replicate_to(&replica);
+    home.back_up(2);
+    assert_eq!(home.replicate_to(&replica).copied.len(), 1);
+    let (own, other) = (identities(&home.store), identities(&replica));
+    assert!(own.len() == 1 && other.len() == 1 && own != other);
+    let all = home.ids();
+    home.assert_holds(&replica, &all);
+    let store = home.store.clone();
+    home.assert_holds(&store, &all);
 }
 
 #[test]

@@ -177,6 +177,11 @@ impl Carrier<'_> {
         shelf.overwrite(name, bytes.clone());
         let reader = PackReader::new(&shelf, &self.home.keys);
         let section = reader.directory(record.kind, record.id, length, &self.home.trust)?;
+        // What is missing was found in the index: what a pack really holds is in its directory.
+        if section.frames != self.home.catalog()?.frames(number)? {
+            let message = "the index describes it otherwise than its directory".to_owned();
+            return Err(Error::PackDamaged { pack: record.id, message });
+        }
         let put = self.replica.store().put(&name, &bytes)?;
         self.catalog.add_pending(&section)?;
         let monitor = self.replica.monitor();

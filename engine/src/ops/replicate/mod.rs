@@ -21,7 +21,7 @@ use self::need::Need;
 use self::reads::Reads;
 use super::forget;
 use super::gc::{self, GcOptions, GcReport, MAX_DELETE_PERCENT_DEFAULT};
-use super::snapshots::SnapshotInfo;
+use super::snapshots::{self, SnapshotInfo};
 use crate::collect::due::{Past, is_due};
 use crate::collect::lease::HeldLease;
 use crate::context::Remark;
@@ -178,12 +178,13 @@ pub fn run(home: &Repository, targets: &[Target], dry_run: bool) -> Result<Repli
     home.monitor().stage("replicate", None);
     home.current_catalog()?.require_sound_tombs()?;
     let reads = Reads::new(home, targets.len());
+    let replicas = targets.len() as u64;
     let outcomes = std::thread::scope(|scope| {
         let reads = &reads;
         let threads = targets.iter().enumerate().map(|(number, target)| {
             let work = move || {
                 let undecided = Undecided { reads, number, open: true };
-                One { home, target, number, reads, dry_run }.run(undecided)
+                One { home, target, number, replicas, reads, dry_run }.run(undecided)
             };
             scope.spawn(work)
         });
@@ -225,6 +226,8 @@ struct One<'a> {
     home: &'a Repository,
     target: &'a Target,
     number: usize,
+    /// How many are written at once: they share the memory for indexes.
+    replicas: u64,
     reads: &'a Reads<'a>,
     dry_run: bool,
 }
@@ -277,6 +280,7 @@ impl One<'_> {
         let store = self.store(store, places)?;
         let joined = join(self.home, &store, &state.slots, self.dry_run)?;
         let mut context = self.home.context.clone();
+        context.index_memory_bytes /= self.replicas.max(1);
         if self.dry_run && joined.created {
             // Of a copy that is gone at the end nothing is to be remembered.
             context.cache_dir = PathBuf::new();
@@ -429,6 +433,8 @@ impl One<'_> {
             let one = std::slice::from_ref(snapshot);
             match self.copy_some(replica, one, decision, session, lease, &mut decided, done) {
                 Ok(_) => {}
+                Err(error)
+                    if error.is_damage() && snapshots::is_forgotten(self.home, snapshot)? => {}
                 Err(error) if error.is_damage() => {
                     let remark = Remark {
                         code: error.code(),

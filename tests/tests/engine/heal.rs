@@ -1,0 +1,142 @@
+//! Goal: what is damaged or missing in one copy is healed from another, or read from there while
+//! restoring; what neither has is named, and nothing is given up for it.
+//! Method: packs and records of a home copy are damaged and deleted, with replicas that hold the same
+//! packs and replicas that hold the same chunks in others.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_engine::ops::heal;
+use cairn_engine::repo::Repository;
+use cairn_engine::store::Store as _;
+use cairn_engine::store::memory::MemoryStore;
+use cairn_format::names::ObjectName;
+use cairn_tests::compare::assert_same_tree;
+use cairn_tests::lab::{inside, object, verify_full};
+use cairn_tests::seed::noise;
+
+use crate::replicate::{Home, packs};
+
+/// Damages a pack in its middle.
+fn damage(store: &MemoryStore, name: ObjectName) {
+    let mut bytes = object(store, &name).to_vec();
+    let middle = bytes.len() / 2;
+    bytes[300..middle].fill(0);
+    store.overwrite(name, Bytes::from(bytes));
+}
+
+/// The home copy, with a replica that stands in for it.
+fn with_fallback(home: &Home, replica: &MemoryStore) -> Repository {
+    let mut repository = home.open();
+    let copy = repository.open_copy(Arc::new(replica.clone()), &repository.context.clone());
+    repository.add_fallback(copy.expect("it is a copy"));
+    repository
+}
+
+#[test]
+fn what_is_damaged_or_missing_at_home_is_healed_from_a_replica() {
+    for differently_packed in [false, true] {
+        let mut home = Home::new(20);
+        let first = home.back_up(1);
+        home.back_up(2);
+        home.back_up(3);
+        let replica = MemoryStore::new();
+        home.replicate_to(&replica);
+        if differently_packed {
+            // What home has written anew since, the replica has in other packs.
+            home.forget(first.id);
+            home.collect();
+            assert!(!packs(&home.store).is_subset(&packs(&replica)));
+        }
+        let all = home.ids();
+        let own = packs(&home.store).into_iter().collect::<Vec<_>>();
+        for (number, name) in own.iter().enumerate() {
+            match number % 3 {
+                0 => damage(&home.store, *name),
+                1 => home.store.delete(name).expect("it is deleted"),
+                _ => {}
+            }
+        }
+        let names = home.store.names();
+        let record = names.iter().rfind(|name| matches!(name, ObjectName::Snapshot { .. }));
+        let record = *record.expect("a snapshot");
+        home.store.overwrite(record, Bytes::from_static(b"nonsense"));
+        assert!(!verify_full(&home.open()).findings.is_empty());
+        let repository = with_fallback(&home, &replica);
+        let planned = heal::run(&repository, true).expect("a plan");
+        assert_eq!((planned.snapshots.len(), planned.packs > 0), (1, true));
+        let healed = heal::run(&repository, false).expect("it heals");
+        assert!(healed.lost.is_empty(), "{:?}", healed.lost);
+        if differently_packed {
+            assert!(healed.chunks > 0 && healed.packs_condemned > 0, "{healed:?}");
+        } else {
+            assert_eq!((healed.chunks, healed.packs_condemned), (0, 0), "{healed:?}");
+            assert!(packs(&home.store) == packs(&replica));
+        }
+        drop(repository);
+        home.collect();
+        let store = home.store.clone();
+        home.assert_holds(&store, &all);
+        let again = heal::run(&with_fallback(&home, &replica), false).expect("nothing to do");
+        assert_eq!((again.packs, again.chunks, again.snapshots.len()), (0, 0, 0), "{again:?}");
+    }
+}
+
+#[test]
+fn what_no_copy_has_is_named_and_nothing_is_given_up() {
+    let mut home = Home::new(21);
+    home.back_up(1);
+    let replica = MemoryStore::new();
+    home.replicate_to(&replica);
+    std::fs::write(home.source.join("later"), noise(300_000, 4)).expect("a file");
+    home.back_up(2);
+    let later = packs(&home.store).difference(&packs(&replica)).copied().collect::<Vec<_>>();
+    assert!(!later.is_empty());
+    for name in &later {
+        damage(&home.store, *name);
+    }
+    assert!(!verify_full(&home.open()).findings.is_empty());
+    let report = heal::run(&with_fallback(&home, &replica), false).expect("it runs");
+    assert!(!report.lost.is_empty() && report.packs_condemned == 0, "{report:?}");
+    assert!(later.iter().all(|name| home.store.size(name).is_ok()));
+}
+
+#[test]
+fn a_restore_reads_from_a_replica_what_home_cannot_give() {
+    let mut home = Home::new(22);
+    let snapshot = home.back_up(1);
+    let replica = MemoryStore::new();
+    home.replicate_to(&replica);
+    let own = packs(&home.store).into_iter().collect::<Vec<_>>();
+    for (number, name) in own.iter().enumerate() {
+        match number % 2 {
+            0 => damage(&home.store, *name),
+            _ => home.store.delete(name).expect("it is deleted"),
+        }
+    }
+    let tree = home.trees[&snapshot.id].clone();
+    let restores = |home: &Home, repository: &Repository| {
+        let outcome = home.lab.restore(repository, &snapshot, true);
+        let (target, report) = outcome.ok()?;
+        if report.failure_count + report.damage_count > 0 {
+            return None;
+        }
+        assert_same_tree(&tree, &inside(&target, &home.source));
+        Some(())
+    };
+    assert_eq!(restores(&home, &home.open()), None);
+    let repository = with_fallback(&home, &replica);
+    assert_eq!(restores(&home, &repository), Some(()));
+    assert!(repository.fallbacks().iter().all(|copy| copy.chunks() > 0));
+    // Not even the index knows anything of what it held.
+    for name in home.store.names() {
+        if matches!(name, ObjectName::Index(_) | ObjectName::Pack(..)) {
+            home.store.delete(&name).expect("it is deleted");
+        }
+    }
+    let mut blank = home.lab.open(&home.store, "blank");
+    assert_eq!(restores(&home, &blank), None);
+    let copy = blank.open_copy(Arc::new(replica.clone()), &blank.context.clone());
+    blank.add_fallback(copy.expect("it is a copy"));
+    assert_eq!(restores(&home, &blank), Some(()));
+}
