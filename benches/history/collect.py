@@ -1,7 +1,7 @@
 """What collections cost others, and what they leave: `collect.py --cairn PROGRAM [--work DIR] [--states N] [--rounds N]`.
 
-First: a backup alone and one beside a collection that marks everything and leaves nothing dead, by
-turns; wall and CPU seconds. Second: a history of which all but some snapshots expire and are erased,
+First: by turns a backup alone, one beside a collection, and one beside a collection that marks
+everything, each of which leaves nothing dead; wall and CPU seconds. Second: a history of which all but some snapshots expire and are erased,
 beside a fresh repository to which only the states that are left were backed up; bytes.
 """
 
@@ -80,19 +80,24 @@ def beside(program, work, rounds):
     for _ in range(12):
         change(source, numbers)
         cairn.run("backup", str(source))
-    alone, together = [], []
+    runs = {"alone": [], "beside a collection": [], "beside a full mark": []}
+    flags = {"beside a collection": [], "beside a full mark": ["--full-mark"]}
     for _ in range(rounds):
-        change(source, numbers, FILES)
-        alone.append(cairn.run("backup", str(source)))
-        change(source, numbers, FILES)
-        process = collector.start("gc", "--full-mark", "--max-dead", "0", "--max-delete", "100")
-        together.append(cairn.run("backup", str(source)))
-        if process.wait() != 0:
-            sys.exit(process.stderr.read().decode())
-        forget_all_but(cairn, 12)
-    for name, at in (("wall", 0), ("CPU", 1)):
-        one, other = (statistics.median(run[at] for run in runs) for runs in (alone, together))
-        print(f"backup alone {one:.2f} s {name}, beside a collection {other:.2f} s: {other / one:.2f} x")
+        for name, measured in runs.items():
+            change(source, numbers, FILES)
+            process = None
+            if name in flags:
+                process = collector.start("gc", "--max-dead", "0", "--max-delete", "100", *flags[name])
+            measured.append(cairn.run("backup", str(source)))
+            if process and process.wait() != 0:
+                sys.exit(process.stderr.read().decode())
+            forget_all_but(cairn, 12)
+    for name, measured in runs.items():
+        line = f"backup {name}:"
+        for unit, at in (("wall", 0), ("CPU", 1)):
+            one, other = (statistics.median(run[at] for run in of) for of in (runs["alone"], measured))
+            line += f" {other:.2f} s {unit} ({other / one:.2f} x)"
+        print(line)
 
 
 def erased(program, work, states, kept):

@@ -17,7 +17,7 @@ use cairn_engine::collect::survey::{Survey, survey};
 use cairn_engine::context::Context;
 use cairn_engine::error::{Error, Explain as _};
 use cairn_engine::index::catalog::list_packs;
-use cairn_engine::index::local::{PackNumber, PackRecord};
+use cairn_engine::index::local::{LedgerEntry, PackNumber, PackRecord};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::pack::reader::PackReader;
@@ -29,7 +29,7 @@ use cairn_engine::store::record::CallKind;
 use cairn_format::certificate::Role;
 use cairn_format::ids::{PackId, SessionId, WriterId};
 use cairn_format::limits::PACK_BYTES_MIN;
-use cairn_format::names::ObjectName;
+use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::record::ChunkerSettings;
 use cairn_format::segment::NAMESPACE_TRUSTED;
 use cairn_tests::lab::{Lab, OWNER, Warnings, copy_of, new_key, unlock};
@@ -200,9 +200,15 @@ impl Scene {
             17 => {
                 let pack = self.pick_pack(repository).into_iter().collect::<Vec<_>>();
                 let catalog = repository.catalog().expect("an index");
-                match self.seed.below(2) {
+                match self.seed.below(3) {
                     0 => catalog.note_verified(&pack, &[]).expect("noted"),
-                    _ => catalog.note_verified(&[], &pack).expect("noted"),
+                    1 => catalog.note_verified(&[], &pack).expect("noted"),
+                    // Found damaged once, and not in doubt by now: all its copies count.
+                    _ => {
+                        let entry = LedgerEntry { level: 2, verified_ms: 1, ok: false };
+                        let entries = pack.into_iter().map(|id| (id, entry)).collect::<Vec<_>>();
+                        catalog.index().ledger_put(&entries).expect("noted");
+                    }
                 }
             }
             18 => {
@@ -376,7 +382,7 @@ fn numbers_that_stand_for_other_packs_than_before_are_found_out() {
     let memos = memos.collect::<Vec<_>>();
     // As if the index had been rebuilt and the memos were left: the same packs in another order.
     scene.context.cache_dir = scene.lab.cache("rebuilt");
-    number_backwards(&scene);
+    number_backwards(&scene, &repository);
     let rebuilt = scene.collector();
     let catalog = rebuilt.catalog().expect("an index");
     let packs = packs_of(&rebuilt);
@@ -397,18 +403,27 @@ fn packs_of(repository: &Repository) -> Vec<(PackNumber, PackId)> {
     packs
 }
 
-/// Lets the collector's index give numbers from the last pack to the first.
-fn number_backwards(scene: &Scene) {
+/// Lets the collector's index give the numbers of data packs the other way round than `repository`
+/// did; tree packs keep theirs, so that their sheets fit.
+fn number_backwards(scene: &Scene, repository: &Repository) {
     let bare = copy_of(&scene.store);
     for name in bare.names().into_iter().filter(|name| matches!(name, ObjectName::Index(_))) {
         bare.delete(&name).expect("deleted");
     }
-    let repository = Repository::open(Arc::new(bare), &unlock(OWNER), &scene.context);
-    let repository = repository.expect("the repository opens");
-    let reader = PackReader::new(repository.store(), &repository.keys);
-    let catalog = repository.catalog().expect("an index");
-    for (id, (kind, bytes)) in list_packs(repository.vault()).expect("packs").into_iter().rev() {
-        let section = reader.directory(kind, id, bytes, &repository.trust).expect("a directory");
+    let numbered = packs_of(repository);
+    let all = list_packs(repository.vault()).expect("packs");
+    let is_data = |id: &PackId| all.get(id).is_some_and(|(kind, _)| *kind == PackKind::Data);
+    let data = numbered.iter().map(|(_, id)| *id).filter(is_data).collect::<Vec<_>>();
+    assert!(data.len() > 1);
+    let mut backwards = data.into_iter().rev();
+    let rebuilt = Repository::open(Arc::new(bare), &unlock(OWNER), &scene.context);
+    let rebuilt = rebuilt.expect("the repository opens");
+    let reader = PackReader::new(rebuilt.store(), &rebuilt.keys);
+    let catalog = rebuilt.catalog().expect("an index");
+    for (_, id) in numbered {
+        let id = if is_data(&id) { backwards.next().expect("as many") } else { id };
+        let (kind, bytes) = all.get(&id).expect("a pack");
+        let section = reader.directory(*kind, id, *bytes, &rebuilt.trust).expect("a directory");
         catalog.add_pending(&section).expect("added");
     }
 }
@@ -446,6 +461,7 @@ fn nothing_is_remembered_of_what_is_gone() {
 fn a_writers_own_copy_takes_the_place_of_a_trusted_one() {
     // Directly: what the writer's node was found to have in a trusted pack, the writer stores itself.
     let (mut scene, repository) = remembered(6);
+    copy_folder(&scene.lab.path("one"), &scene.lab.path("three"));
     scene.back_up("three", WRITER, Plan::new());
     assert_eq!(scene.compare(&repository, "with a writer"), Some(true));
     let catalog = repository.catalog().expect("an index");
@@ -459,6 +475,19 @@ fn a_writers_own_copy_takes_the_place_of_a_trusted_one() {
     // A host of the same key that knows of no trusted pack: it stores everything.
     copy_into_writers_packs(&scene, Path::new("three"));
     assert_eq!(scene.compare(&repository, "with copies of its own"), Some(true));
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).expect("copied");
+        }
+    }
 }
 
 /// Backs up what a host has, with the writer's key, reading everything and relying on nothing.
