@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::env::TestEnv;
 
-const COMMANDS: [&[&str]; 0] = [
+const COMMANDS: [&[&str]; 29] = [
     &[],
     &["init"],
     &["backup"],
