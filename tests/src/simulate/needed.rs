@@ -87,8 +87,9 @@ mod tests {
 
     #[test]
     fn only_what_is_needed_explains_itself() {
-        let content =
-            (0..2_000_u32).flat_map(|n| (n * 2_654_435).to_le_bytes()).collect::<Vec<_>>();
+        let content = (0..2_000_u32)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+            .collect::<Vec<_>>();
         let windows = content.windows(WINDOW_BYTES).filter_map(<[u8]>::first_chunk).copied();
         let needed = Needed { windows: windows.collect() };
         let pieces = [&content[100..116], &content[5_000..5_333], &content[7..60]].concat();
