@@ -6,6 +6,12 @@
 //! before remembers; each time the repository is opened anew, as the command does, and that counts.
 //! A repository that is in the folder already is used as it is.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what it measures is what it prints"
+)]
+
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

@@ -452,10 +452,7 @@ fn look(
         if namespace.replace(family.head.namespace) != Some(family.head.namespace) {
             surgery.forget();
         }
-        let each = match &mut each {
-            Some(each) => Some(&mut **each as &mut EachErased<'_>),
-            None => None,
-        };
+        let each = each.as_mut().map(|each| &mut **each as &mut EachErased<'_>);
         planned.extend(judge(repository, options, &mut surgery, family, each)?);
     }
     let mut going = bare.iter().copied().collect::<HashSet<_>>();
