@@ -455,8 +455,8 @@ fn a_false_chunk_of_a_writer_reaches_nobody_else() {
     assert!(report.statistics.bytes_new >= 50_000, "the false chunk is relied on");
     // It is of no use to the thief either: what is in its snapshot cannot be read, nor copied.
     let _stopped: Result<_, Error> = gc::run(&owner, &everything());
-    let newest = snapshots::list(&owner).expect("a list").into_iter();
-    let newest = newest.filter(|snapshot| snapshot.writer_name == OWNER).next_back();
+    let mut newest = snapshots::list(&owner).expect("a list").into_iter();
+    let newest = newest.rfind(|snapshot| snapshot.writer_name == OWNER);
     let reader = scene.lab.open(&scene.store, "reader");
     let newest = newest.expect("a snapshot");
     let (target, restored) = scene.lab.restore(&reader, &newest, false).expect("it restores");
