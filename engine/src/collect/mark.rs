@@ -38,6 +38,8 @@ pub struct Marked<'a> {
     /// Packs that were found damaged: they stay while anything in them is needed, and every copy of
     /// that is kept.
     pub doubtful: HashSet<PackNumber>,
+    /// Packs that are gone and that no node names.
+    unnamed: Vec<PackNumber>,
 }
 
 /// How to find out what is needed.
@@ -67,6 +69,7 @@ impl<'a> Marked<'a> {
             bytes_held: 0,
             orphans: HashSet::new(),
             doubtful: doubtful.clone(),
+            unnamed: Vec::new(),
         }
     }
 
@@ -154,7 +157,8 @@ fn mark_remembering<'a>(
         Err(error) if error.is_damage() || error.has_vanished() => return Err(Halt::Unclear),
         Err(error) => return Err(error.into()),
     }
-    tidy(&mut walked, catalog, &packs, marked.live.count())?;
+    let live = marked.live.count();
+    marked.unnamed = tidy(&mut walked, catalog, &packs, live)?;
     Ok(marked)
 }
 
@@ -378,7 +382,10 @@ impl Marked<'_> {
             self.follow_once(&packs, &standings, &mut bases, keep, sessions)?;
             // What was marked on the way may stand in frames with bases itself.
             if !self.fresh {
-                return bases.flush();
+                bases.flush()?;
+                // Bases that were in them go by other names from now on.
+                let unnamed = std::mem::take(&mut self.unnamed);
+                return Ok(self.catalog.index().forget_gone_packs(&unnamed)?);
             }
         }
     }
