@@ -20,8 +20,6 @@ use crate::index::local::{MemoChange, PackNumber, PackRecord};
 
 /// Bases of which it is kept in mind where they are, at most: about a hundred bytes each.
 const PLACES_MAX: usize = 1 << 18;
-/// Packs that are gone of which it is kept in mind what they held, at most.
-const GONE_MAX: usize = 64;
 /// What is remembered is written when there is so much of it, bytes.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -87,27 +85,15 @@ pub(super) struct Bases<'w, 'a> {
     layouts: Layouts<'a>,
     /// Where bases are, as far as they were looked up.
     places: HashMap<(ChunkId, u32, PackKind), Option<Name>>,
-    /// Where bases are by now that were in packs which are gone.
-    renamed: HashMap<(Name, PackKind), Option<Name>>,
-    /// What some of these packs held.
-    gone: HashMap<PackNumber, Vec<(ChunkId, u32)>>,
     changes: Vec<MemoChange>,
     bytes: usize,
 }
 
 impl<'w, 'a> Bases<'w, 'a> {
     pub(super) fn new(catalog: &'a Catalog, memos: &'w Memos<'a>, packs: &'w Packs) -> Self {
-        Self {
-            catalog,
-            memos,
-            packs,
-            layouts: Layouts::new(catalog),
-            places: HashMap::new(),
-            renamed: HashMap::new(),
-            gone: HashMap::new(),
-            changes: Vec::new(),
-            bytes: 0,
-        }
+        let layouts = Layouts::new(catalog);
+        let (places, changes) = (HashMap::new(), Vec::new());
+        Self { catalog, memos, packs, layouts, places, changes, bytes: 0 }
     }
 
     /// The frames of a pack that have bases.
@@ -121,73 +107,22 @@ impl<'w, 'a> Bases<'w, 'a> {
     ) -> Result<Vec<BasedFrame>, Error> {
         let key = Memos::bases_key(pack);
         let known = self.memos.get(&key, record.id.as_bytes())?;
-        if let Some(mut frames) = known.and_then(|known| decode(pack, &known)) {
-            if frames.iter().all(|frame| self.is_current(frame)) {
-                return Ok(frames);
-            }
-            if self.rename(&mut frames, record.kind)? {
-                self.remember(key, pack, record, &frames)?;
-                return Ok(frames);
-            }
+        if let Some(frames) = known.and_then(|known| decode(pack, &known))
+            && frames.iter().all(|frame| self.is_current(frame))
+        {
+            return Ok(frames);
         }
         let frames = self.look_up(pack, record)?;
         // One that is nowhere today may be found tomorrow.
         if frames.iter().all(|frame| !frame.bases.is_empty()) {
-            self.remember(key, pack, record, &frames)?;
+            let change = self.memos.change(key, record.id.as_bytes(), &encode(pack, &frames));
+            self.bytes += change.1.as_ref().map_or(0, Vec::len);
+            self.changes.push(change);
+            if self.bytes > WRITE_BYTES {
+                self.flush()?;
+            }
         }
         Ok(frames)
-    }
-
-    fn remember(
-        &mut self,
-        key: Vec<u8>,
-        pack: PackNumber,
-        record: &PackRecord,
-        frames: &[BasedFrame],
-    ) -> Result<(), Error> {
-        let change = self.memos.change(key, record.id.as_bytes(), &encode(pack, frames));
-        self.bytes += change.1.as_ref().map_or(0, Vec::len);
-        self.changes.push(change);
-        if self.bytes > WRITE_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    /// Names bases anew whose pack is gone; false where that cannot be told.
-    fn rename(&mut self, frames: &mut [BasedFrame], kind: PackKind) -> Result<bool, Error> {
-        for base in frames.iter_mut().flat_map(|frame| &mut frame.bases) {
-            if self.packs.standing(base.pack) != Standing::Gone {
-                continue;
-            }
-            let renamed = match self.renamed.get(&(*base, kind)) {
-                Some(known) => *known,
-                None => {
-                    let found = match self.chunk_of(*base)? {
-                        Some(chunk) => self.find(&chunk, kind)?,
-                        None => None,
-                    };
-                    if self.renamed.len() >= PLACES_MAX {
-                        self.renamed.clear();
-                    }
-                    self.renamed.insert((*base, kind), found);
-                    found
-                }
-            };
-            let Some(renamed) = renamed else { return Ok(false) };
-            *base = renamed;
-        }
-        Ok(true)
-    }
-
-    /// The chunk that a pack which is gone held in a position.
-    fn chunk_of(&mut self, name: Name) -> Result<Option<ChunkRef>, Error> {
-        if !self.gone.contains_key(&name.pack) {
-            if self.gone.len() >= GONE_MAX {
-                self.gone.clear();
-            }
-            let ids = self.catalog.ids_in(name.pack)?.unwrap_or_default();
-            self.gone.insert(name.pack, ids);
-        }
-        let chunk = self.gone.get(&name.pack).and_then(|ids| ids.get(name.position as usize));
-        Ok(chunk.map(|(id, bytes)| ChunkRef { id: *id, bytes: *bytes }))
     }
 
     /// Writes what is new.

@@ -38,8 +38,6 @@ pub struct Marked<'a> {
     /// Packs that were found damaged: they stay while anything in them is needed, and every copy of
     /// that is kept.
     pub doubtful: HashSet<PackNumber>,
-    /// Packs that are gone and that no node names.
-    unnamed: Vec<PackNumber>,
 }
 
 /// How to find out what is needed.
@@ -69,7 +67,6 @@ impl<'a> Marked<'a> {
             bytes_held: 0,
             orphans: HashSet::new(),
             doubtful: doubtful.clone(),
-            unnamed: Vec::new(),
         }
     }
 
@@ -157,8 +154,7 @@ fn mark_remembering<'a>(
         Err(error) if error.is_damage() || error.has_vanished() => return Err(Halt::Unclear),
         Err(error) => return Err(error.into()),
     }
-    let live = marked.live.count();
-    marked.unnamed = tidy(&mut walked, catalog, &packs, live)?;
+    tidy(&mut walked, catalog, &packs, marked.live.count())?;
     Ok(marked)
 }
 
@@ -382,10 +378,7 @@ impl Marked<'_> {
             self.follow_once(&packs, &standings, &mut bases, keep, sessions)?;
             // What was marked on the way may stand in frames with bases itself.
             if !self.fresh {
-                bases.flush()?;
-                // Bases that were in them go by other names from now on.
-                let unnamed = std::mem::take(&mut self.unnamed);
-                return Ok(self.catalog.index().forget_gone_packs(&unnamed)?);
+                return bases.flush();
             }
         }
     }

@@ -19,14 +19,14 @@ const MOVED_ONE_IN: u64 = 64;
 /// And no fewer than these.
 const MOVED_MIN: u64 = 1 << 10;
 
-/// Forgets what is remembered of nodes that no snapshot reaches. `live` chunks were marked. Returns
-/// packs that are gone and that no node names any more.
+/// Forgets what is remembered of nodes that no snapshot reaches, and of packs that nothing names any
+/// more. `live` chunks were marked.
 pub(super) fn tidy(
     walked: &mut Walked<'_, '_>,
     catalog: &Catalog,
     packs: &Packs,
     live: u64,
-) -> Result<Vec<PackNumber>, Error> {
+) -> Result<(), Error> {
     let memos = walked.recall.memos;
     let rename = walked.moved.len() as u64 > MOVED_MIN + live / MOVED_ONE_IN;
     let mut named = HashSet::new();
@@ -46,7 +46,8 @@ pub(super) fn tidy(
         named.clone_from(&walked.named);
     }
     let gone = catalog.index().gone_packs()?;
-    Ok(gone.into_iter().filter(|pack| !named.contains(pack)).collect())
+    let unnamed = gone.into_iter().filter(|pack| !named.contains(pack)).collect::<Vec<_>>();
+    Ok(catalog.index().forget_gone_packs(&unnamed)?)
 }
 
 /// Writes a sheet anew without the nodes that were not seen, and with names that are true today.
