@@ -6,12 +6,6 @@
 //! before remembers; each time the repository is opened anew, as the command does, and that counts.
 //! A repository that is in the folder already is used as it is.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "what it measures is what it prints"
-)]
-
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -111,8 +105,13 @@ impl Monitor for Stages {
         self.stages.lock().borrow_mut().push((name, Spent::now()));
     }
     fn warn(&self, remark: Remark) {
-        eprintln!("{}: {}: {}", remark.code, remark.subject, remark.message);
+        say(&format!("{}: {}: {}", remark.code, remark.subject, remark.message));
     }
+}
+
+fn say(line: &str) {
+    // Whoever closed the other end does not want to know.
+    let _lost = writeln!(std::io::stdout(), "{line}");
 }
 
 /// User and system seconds of this process, threads that ended included.
@@ -209,7 +208,7 @@ fn make(options: &Options, clock: &Arc<SetClock>) -> Result<(), Failure> {
         let sources = vec![BackupSource::Path(source.clone())];
         let report = backup::run(&repository, BackupOptions::new("bench", sources))?;
         if hour % 60 == 0 {
-            eprintln!("hour {hour}: {:?}", report.statistics);
+            say(&format!("hour {hour}: {:?}", report.statistics));
         }
     }
     Ok(())
@@ -270,7 +269,7 @@ fn collect(
     }
     let ends = stages.first().zip(stages.last());
     let (wall, cpu) = ends.map(|((_, from), (_, to))| from.until(to)).unwrap_or_default();
-    println!(
+    say(&format!(
         "{} max dead {max_dead_percent}: {wall:.3} s, CPU {cpu:.3} s, peak {} MiB; {} packs, {} chunks;\n  \
          deleted {} packs, wrote {};{line}",
         if full_mark { "full mark  " } else { "incremental" },
@@ -279,7 +278,7 @@ fn collect(
         counts.chunks,
         report.packs_deleted,
         report.packs_written,
-    );
+    ));
     Ok((wall, cpu))
 }
 
@@ -294,11 +293,11 @@ fn marks(options: &Options, clock: &Arc<SetClock>) -> Result<(), Failure> {
         let from = Spent::now();
         let marked = mark(&repository, catalog, &snapshots, &HashSet::new(), how)?;
         let (wall, cpu) = from.until(&Spent::now());
-        println!(
+        say(&format!(
             "mark {how:?}: {wall:.3} s, CPU {cpu:.3} s, peak {} MiB, {} chunks live",
             peak_mib()?,
             marked.live.count()
-        );
+        ));
     }
     let index = catalog.index();
     let keys = index.memo_keys(&[])?;
@@ -310,7 +309,7 @@ fn marks(options: &Options, clock: &Arc<SetClock>) -> Result<(), Failure> {
         *sum = (sum.0 + 1, sum.1 + (key.len() + value.len()) as u64);
     }
     for (table, (count, bytes)) in bytes {
-        println!("memos {}: {count}, {bytes} bytes", char::from(table));
+        say(&format!("memos {}: {count}, {bytes} bytes", char::from(table)));
     }
     Ok(())
 }
@@ -332,7 +331,7 @@ fn main() -> Result<(), Failure> {
         let from = Spent::now();
         make(&options, &clock)?;
         let (wall, cpu) = from.until(&Spent::now());
-        println!("made in {wall:.1} s, CPU {cpu:.1} s");
+        say(&format!("made in {wall:.1} s, CPU {cpu:.1} s"));
     }
     clock.0.fetch_add(i64::try_from(options.hours)? * HOUR_MS, Ordering::SeqCst);
     marks(&options, &clock)?;
@@ -350,11 +349,11 @@ fn main() -> Result<(), Failure> {
             }
         }
         let ratio = |a: &Vec<f64>, b: &Vec<f64>| 100.0 * median(a.clone()) / median(b.clone());
-        println!(
+        say(&format!(
             "max dead {max_dead}: incremental takes {:.1} % of the wall time of a full mark, {:.1} % of its CPU time",
             ratio(&incremental.0, &full.0),
             ratio(&incremental.1, &full.1)
-        );
+        ));
     }
     Ok(())
 }

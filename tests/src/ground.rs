@@ -40,7 +40,7 @@ pub fn files(name: &str) -> Files {
     let number = u64::from(name.bytes().fold(7_u8, |sum, byte| sum.wrapping_mul(31) ^ byte));
     let mut alike = noise(24_000, 1);
     let own = noise(alike.len(), number);
-    let offset = usize::try_from(number).unwrap_or_default();
+    let offset = usize::try_from(number).unwrap_or_default() % DIFFERENCE_EVERY;
     for (byte, own) in alike.iter_mut().zip(own).skip(offset).step_by(DIFFERENCE_EVERY) {
         *byte = own;
     }

@@ -26,7 +26,7 @@ pub mod receipt;
 pub mod successors;
 pub mod survey;
 pub mod sweep;
-mod tidy;
+pub mod tidy;
 mod walk;
 
 /// Test kit: ways to weaken the protocol, each of which loses data. Tests of the simulator use them

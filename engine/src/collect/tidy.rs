@@ -6,12 +6,13 @@ use std::collections::HashSet;
 use cairn_format::ids::WriterId;
 
 use super::memo::record::{Edges, Name, Run, Sheet};
-use super::memo::{Packs, Standing};
+use super::memo::{Memos, Packs, Standing};
 use super::recall::SheetKey;
 use super::walk::Walked;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::PackNumber;
+use crate::repo::Repository;
 
 /// Sheets are written anew when more than one of so many live chunks had to be looked up, because the
 /// pack they are named by is gone.
@@ -48,6 +49,16 @@ pub(super) fn tidy(
     let gone = catalog.index().gone_packs()?;
     let unnamed = gone.into_iter().filter(|pack| !named.contains(pack)).collect::<Vec<_>>();
     Ok(catalog.index().forget_gone_packs(&unnamed)?)
+}
+
+/// Forgets the names of chunks that are gone, and writes the local index anew without what was
+/// removed from it. False, and the files stay as they are, while another process writes the index.
+///
+/// # Errors
+/// Failures of the cache.
+pub fn clean_index(repository: &Repository, catalog: &Catalog) -> Result<bool, Error> {
+    Memos::new(repository.vault(), catalog).forget_directories(catalog)?;
+    Ok(catalog.index().compact()?)
 }
 
 /// Writes a sheet anew without the nodes that were not seen, and with names that are true today.
@@ -97,7 +108,7 @@ fn renamed(walked: &Walked<'_, '_>, namespace: WriterId, edges: &Edges) -> Edges
 
 impl Edges {
     /// The packs that it names.
-    fn packs(&self) -> impl Iterator<Item = PackNumber> + '_ {
+    pub(super) fn packs(&self) -> impl Iterator<Item = PackNumber> + '_ {
         let data = self.data.iter().map(|Run { first, .. }| first.pack);
         self.nodes.iter().map(|(_, name)| name.pack).chain(data)
     }

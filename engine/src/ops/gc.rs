@@ -25,6 +25,7 @@ use crate::collect::memo::Memos;
 use crate::collect::receipt::read_chain;
 use crate::collect::survey::{Survey, list, list_snapshots, require_present, survey};
 use crate::collect::sweep::{condemn, delete, rewrite_segments};
+use crate::collect::tidy::clean_index;
 use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::index::catalog::{Catalog, list_packs};
@@ -241,7 +242,7 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
     after(past.as_ref(), started_ms, &left).write(catalog)?;
     if options.compact && report.plan.erases && report.packs_deleted > 0 {
         repository.monitor().stage("gc: writing the cache anew", None);
-        catalog.index().compact()?;
+        clean_index(repository, catalog)?;
     }
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     Ok(report)

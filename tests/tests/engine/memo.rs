@@ -133,8 +133,7 @@ impl Scene {
 
     fn collect(&mut self, repository: &Repository) {
         let options = GcOptions {
-            max_dead_percent: [0.0, 0.0, 20.0, 100.0]
-                [usize::try_from(self.seed.below(4)).expect("small")],
+            max_dead_percent: self.pick(&[0.0, 0.0, 20.0, 100.0]).unwrap_or_default(),
             max_delete_percent: 100.0,
             honour_leases: false,
             full_mark: self.seed.below(6) == 0,

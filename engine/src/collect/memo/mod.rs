@@ -22,7 +22,7 @@ use crate::index::catalog::Catalog;
 use crate::index::local::{LocalIndex, MemoChange, PackNumber, PackRecord};
 use crate::repo::Vault;
 use crate::seal::{Keys, MEMO_CHECK_BYTES};
-use record::Sheet;
+use record::{Edges, Sheet};
 
 /// Written before everything else; another number means that nothing is remembered.
 const LAYOUT: u8 = 1;
@@ -289,6 +289,36 @@ impl<'a> Memos<'a> {
             self.put(&gone)?;
         }
         Ok(self.index.forget_gone_packs(&self.index.gone_packs()?)?)
+    }
+
+    /// Forgets the directories of packs that are gone, because they name what was erased, and with
+    /// them what is remembered of nodes that name chunks by such packs: those are read again.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn forget_directories(&self, catalog: &Catalog) -> Result<(), Error> {
+        let gone = self.index.gone_packs()?;
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for (namespace, pack) in self.sheets()? {
+            let names_gone = match catalog.pack(pack) {
+                Ok(record) => {
+                    let sheet = self.sheet(namespace, pack, &record.id)?;
+                    let is_gone = |named: PackNumber| gone.binary_search(&named).is_ok();
+                    sheet.nodes.values().any(|edges| {
+                        let edges = Edges::decode(pack, edges);
+                        edges.is_none_or(|edges| edges.packs().any(is_gone))
+                    })
+                }
+                Err(error) if error.has_vanished() => true,
+                Err(error) => return Err(error),
+            };
+            if names_gone {
+                self.forget_sheet(namespace, pack)?;
+            }
+        }
+        Ok(self.index.forget_gone_packs(&gone)?)
     }
 
     /// How all packs stand, after memos were dropped that do not fit them. `wanted` are packs of which

@@ -26,6 +26,7 @@ use super::gc::{self, GcOptions, GcReport, MAX_DELETE_PERCENT_DEFAULT};
 use super::snapshots::{self, SnapshotInfo};
 use crate::collect::audit;
 use crate::collect::receipt::read_chain;
+use crate::collect::tidy::clean_index;
 use crate::error::Error;
 use crate::repo::Repository;
 use crate::retention::UNACKNOWLEDGED_GRACE_MS;
@@ -339,7 +340,7 @@ fn clean_cache(
         _ => None,
     });
     forget_erased(catalog, noted.chunks.as_ref(), &listed.collect())?;
-    report.cache_clean = catalog.index().compact()?;
+    report.cache_clean = clean_index(repository, catalog)?;
     Ok(())
 }
 
