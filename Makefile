@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CAIRN := $(TARGET)/release/cairn
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help setup build demo test lint lint-deny test-python simulate torture fuzz bench bench-compare bench-history bench-index measure clean
+.PHONY: help setup build demo test lint lint-deny test-python simulate torture fuzz bench bench-compare bench-history bench-index bench-gc measure clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -62,6 +62,9 @@ bench-history: build ## Measure a month of backups each hour, or each day (HISTO
 
 bench-index: setup ## Measure an index of 50 million chunks (8 GB of disk; INDEX_OPTIONS).
 	cargo run --release --locked --package cairn-benches --example index -- $(INDEX_OPTIONS)
+
+bench-gc: setup ## Measure collections after one of 720 snapshots was forgotten (1 GB of disk; GC_OPTIONS).
+	cargo run --release --locked --package cairn-benches --example gc -- $(GC_OPTIONS)
 
 measure: build ## Measure memory and time at full size (45 GB of disk).
 	/usr/bin/python3 benches/measure/measure.py --cairn "$(CAIRN)" $(MEASURE_OPTIONS)

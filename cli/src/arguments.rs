@@ -55,6 +55,9 @@ pub struct Global {
     /// Folder for local caches
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Repository and key")]
     pub cache_dir: Option<PathBuf>,
+    /// Configuration file: replicas by name
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Repository and key")]
+    pub config: Option<PathBuf>,
     /// Memory the local index may use
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Repository and key")]
     pub index_memory: Option<u64>,
@@ -124,13 +127,19 @@ pub enum Command {
     Forget(Box<Forget>),
     /// Delete what no snapshot needs
     Gc(Gc),
+    /// Erase snapshots, a job, or paths out of all snapshots, for good
+    Erase(Erase),
+    /// Show what was erased and what is pending
+    #[command(subcommand)]
+    Erasure(Erasure),
+    /// Make or update copies of the repository in other places
+    Replicate(Box<Replicate>),
     /// Show what the repository holds and what it costs
     Stats(Stats),
     /// Manage the keys that open the repository
     #[command(subcommand)]
     Key(Key),
     /// Repair the repository
-    #[command(subcommand)]
     Repair(Repair),
     /// Manage local caches; deleting them costs time, never data
     #[command(subcommand)]
@@ -155,6 +164,10 @@ pub struct Init {
     /// Length at which a pack is closed
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub pack_size: Option<u64>,
+    /// How soon what expired must be gone: storage that locks objects for longer is refused. `72h`,
+    /// `7d`, or `never`
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
+    pub erase_within: Within,
     /// Say what would be made
     #[arg(long)]
     pub dry_run: bool,
@@ -236,6 +249,10 @@ pub struct Backup {
     /// Zstandard level, 1 to 19 [default: 3]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Reading and storing")]
     pub compression_level: Option<i32>,
+    /// Also copy the snapshot to this place when it is done; may be repeated. A place that fails does
+    /// not undo the backup
+    #[arg(long, value_name = "URL", conflicts_with = "dry_run", help_heading = "Snapshot")]
+    pub also: Vec<OsString>,
     /// Say what would be backed up
     #[arg(long, help_heading = "Reading and storing")]
     pub dry_run: bool,
@@ -344,6 +361,10 @@ pub struct Restore {
     /// Owners by number, not by name
     #[arg(long)]
     pub numeric_owner: bool,
+    /// Another copy of the repository: what is damaged or missing in this one is read from there; may
+    /// be repeated
+    #[arg(long, value_name = "URL")]
+    pub fallback: Vec<OsString>,
     /// Say at the end where the time went, and what limited it
     #[arg(long)]
     pub timings: bool,
@@ -384,9 +405,67 @@ pub struct Gc {
     /// again. Leases of processes that died run out after a day
     #[arg(long)]
     pub ignore_leases: bool,
+    /// Read everything that says what is needed, whatever this host remembers of it from earlier
+    /// collections; what it remembers is forgotten
+    #[arg(long)]
+    pub full_mark: bool,
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `erase`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::ERASE)]
+#[command(group = clap::ArgGroup::new("what").multiple(true).required(true))]
+pub struct Erase {
+    /// Erase these paths: as `cairn ls` shows them, or patterns such as '/srv/**/alice.*'
+    #[arg(long = "path", value_name = "PATH", num_args = 1.., group = "what")]
+    pub paths: Vec<OsString>,
+    /// Erase all snapshots of this job; with --path, these paths from them only
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub job: Option<String>,
+    /// Erase these snapshots: first digits of ids, `latest~1`, `job:NAME` or `@TIME`; with --path,
+    /// these paths from them only
+    #[arg(long = "snapshot", value_name = "SNAP", num_args = 1.., group = "what")]
+    pub snapshots: Vec<String>,
+    /// Refuse to free more than this share of the repository; 100 allows that no snapshot is left
+    #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
+    pub max_delete: f64,
+    /// Leave it to the next `cairn gc --max-dead 0` to delete what was erased
+    #[arg(long)]
+    pub no_gc: bool,
+    /// Say what would be erased, entry by entry
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `erasure …`
+#[derive(Debug, Subcommand)]
+pub enum Erasure {
+    /// Say what was deleted and how often its absence was seen, what is pending, and why
+    Report(ErasureReport),
+}
+
+/// `erasure report`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::ERASURE)]
+pub struct ErasureReport {
+    /// What is pending for longer than this is overdue: `72h`, `7d`, or `never`
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
+    pub erase_within: Within,
+    /// How long the storage keeps deleted objects that it does not show (soft delete on Google and
+    /// Azure): `7d`, or `never` when it is switched off
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_within)]
+    pub kept_for: Within,
+    /// Look once more for everything that receipts name, delete what has come back, and write down
+    /// what was seen
+    #[arg(long)]
+    pub audit: bool,
+    /// Do not find out what no snapshot needs and is still stored, which takes as long as marking
+    /// for a collection
+    #[arg(long)]
+    pub receipts_only: bool,
 }
 
 /// How thoroughly `verify` looks.
@@ -487,6 +566,40 @@ pub struct Keep {
     pub time_zone: Option<String>,
 }
 
+/// `replicate`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::REPLICATE)]
+pub struct Replicate {
+    /// Replicas of the configuration file [default: all of them]
+    #[arg(value_name = "NAME", conflicts_with_all = ["to", "rules", "job", "erase_within", "max_delete"])]
+    pub names: Vec<String>,
+    /// Place of a replica; made if there is none. May be repeated: what is read is read once for all
+    #[arg(long, value_name = "URL")]
+    pub to: Vec<OsString>,
+    /// The rules.
+    #[command(flatten)]
+    pub keep: Keep,
+    /// Only snapshots of this job
+    #[arg(long, value_name = "NAME", help_heading = "Which snapshots")]
+    pub job: Option<String>,
+    /// This host's clock is right: see `forget`
+    #[arg(long, help_heading = "Which snapshots")]
+    pub trust_clock: bool,
+    /// Leave no expired data on the replica for longer than this: `72h`, `7d`, or `never`. Needs a
+    /// replication at least as often [default: 72h]
+    #[arg(long, value_name = "TIME", value_parser = parse_within)]
+    pub erase_within: Option<Within>,
+    /// Refuse to free more than this share of the replica
+    #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
+    pub max_delete: f64,
+    /// Show what is known of the replicas on this host, without asking them
+    #[arg(long, conflicts_with = "dry_run")]
+    pub status: bool,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `stats`
 #[derive(Args, Debug)]
 pub struct Stats {
@@ -574,8 +687,24 @@ pub struct KeyNewRecipient {
 }
 
 /// `repair …`
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Repair {
+    /// Another copy: what is damaged or missing here is fetched from there. What is damaged inside of
+    /// packs is known from `verify --level full`
+    #[arg(long, value_name = "URL")]
+    pub from: Option<OsString>,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// What to repair without another copy.
+    #[command(subcommand)]
+    pub command: Option<RepairCommand>,
+}
+
+/// What is repaired without another copy.
 #[derive(Debug, Subcommand)]
-pub enum Repair {
+pub enum RepairCommand {
     /// Rebuild the index from the packs
     Index(RepairIndex),
 }
@@ -595,6 +724,8 @@ pub enum Cache {
     Show,
     /// Delete the caches
     Clear(CacheClear),
+    /// Forget which copy was found at the place that --repo names: another one may be there now
+    ForgetPlace,
 }
 
 /// `cache clear`
@@ -645,7 +776,7 @@ pub enum Within {
     Milliseconds(u64),
 }
 
-fn parse_within(text: &str) -> Result<Within, String> {
+pub(crate) fn parse_within(text: &str) -> Result<Within, String> {
     const HOUR_MS: u64 = 60 * 60 * 1000;
     if text == "never" {
         return Ok(Within::Never);

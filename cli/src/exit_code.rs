@@ -18,6 +18,8 @@ pub enum ExitCode {
     Refused,
     /// Stored data is damaged or missing.
     Damage,
+    /// An objective is missed: something is overdue.
+    Stale,
     /// There is no repository at the place named.
     NoRepository,
     /// Somebody else is at work, and waiting did not help.
@@ -38,13 +40,14 @@ pub const SIGPIPE: u8 = 13;
 
 impl ExitCode {
     /// Every code that has a number of its own, as help and manual list them.
-    pub const DOCUMENTED: [(Self, &'static str); 10] = [
+    pub const DOCUMENTED: [(Self, &'static str); 11] = [
         (Self::Done, "done"),
         (Self::Failed, "failed"),
         (Self::Usage, "wrong usage or configuration"),
         (Self::Unread, "done, but some of the source could not be read"),
         (Self::Refused, "refused before anything was changed"),
         (Self::Damage, "damage found in the repository"),
+        (Self::Stale, "stale: something is overdue"),
         (Self::NoRepository, "no repository at that place"),
         (Self::Busy, "busy: somebody else is at work"),
         (Self::WrongKey, "wrong key, or the key may not do this"),
@@ -61,6 +64,7 @@ impl ExitCode {
             Self::Unread => 3,
             Self::Refused => 4,
             Self::Damage => 5,
+            Self::Stale => 6,
             Self::NoRepository => 10,
             Self::Busy => 11,
             Self::WrongKey => 12,
@@ -79,15 +83,16 @@ impl ExitCode {
         match self {
             Self::Done => 0,
             Self::Unread => 1,
-            Self::Refused => 2,
-            Self::Usage => 3,
-            Self::Busy => 4,
-            Self::Unreachable => 5,
-            Self::NoRepository => 6,
-            Self::WrongKey => 7,
-            Self::Failed => 8,
-            Self::Damage => 9,
-            Self::Signal(_) => 10,
+            Self::Stale => 2,
+            Self::Refused => 3,
+            Self::Usage => 4,
+            Self::Busy => 5,
+            Self::Unreachable => 6,
+            Self::NoRepository => 7,
+            Self::WrongKey => 8,
+            Self::Failed => 9,
+            Self::Damage => 10,
+            Self::Signal(_) => 11,
         }
     }
 }

@@ -16,6 +16,51 @@ held stays stored until `cairn gc` collects it.
 Refused (exit 4), changing nothing: snapshots in the future; a gap in the commits that is longer
 than the rules reach back, as a wrong clock leaves; an incomplete listing.";
 
+/// After the options of `erase`.
+pub const ERASE: &str = "\
+Snapshots that hold such paths are made anew without them: same times, job, host, tags and history,
+signed by whoever erases, which takes an owner's or maintainer's key. Everything else in them is as
+it was. Then what no snapshot needs any more is deleted, with signed receipts.
+
+What other paths hold as well stays stored for their sake, and is counted. What is still at the
+source comes back with the next backup. Nothing is asked; --dry-run shows what would go. It can be
+interrupted and run again.
+
+Refused (exit 4), changing nothing: a path that is in no snapshot; one that does not begin at the
+root (write /path or '**/path'); a pattern that is also the name of an entry; that nothing is left.";
+
+/// After the options of `erasure report`.
+pub const ERASURE: &str = "\
+Receipts are signed, and each names the one before. Their objects were looked for by name, in
+listings, and where the storage keeps versions among these; they count as confirmed once that was
+done twice, a day or more apart. `cairn gc` looks for the second time by itself.
+
+Exit code 6 when something is pending for longer than it may, 5 when receipts are missing or do not
+hold.";
+
+/// What `replicate --help` says about replicas.
+pub const REPLICATE: &str = "\
+A replica is a complete repository with the same keys: every command works on it alone, with
+--repo, also where the home copy is gone. Without rules it gets every acknowledged snapshot, and
+forgets what came from home and was forgotten there; with rules it keeps what these keep of the
+snapshots of both together, so that it may keep longer than home does. Rules are those of `forget`.
+
+What it lacks is found out by comparing trees; packs of which everything is wanted go as they are.
+Several replicas are written at once, and none waits for another: one that fails ends with its own
+error, and the exit code is the gravest of all. Interrupted anywhere, run it again.
+
+The configuration file names replicas:
+
+  [[replica]]
+  name = \"offsite\"
+  url = \"s3://bucket/prefix\"
+  keep-monthly = 12
+  erase-within = \"72h\"
+
+with the keys name, url, repo (only of this repository), job, keep-last, keep-hourly, keep-daily,
+keep-weekly, keep-monthly, keep-yearly, keep-within, keep-tag (a list), time-zone, erase-within and
+max-delete.";
+
 /// Environment variables and exit codes, as a block of text.
 #[must_use]
 pub fn environment_and_exit_codes() -> String {

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use cairn_engine::context::{Context, SystemClock};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::Repository;
+use cairn_engine::repo::places::Places;
 use cairn_engine::seal::{Identity, Lock, OsRandom, SecretBytes, Unlock};
 use cairn_engine::store::location::Location;
+use cairn_engine::store::options::RemoteOptions;
+use cairn_engine::store::{Store, StoreError};
 use cairn_engine::timings::Timings;
 
 use cairn_format::slot::Argon2Costs;
@@ -67,14 +70,89 @@ pub fn open_as(app: &App, show: Show, host: String) -> Result<Session, Failure> 
     }
     app.printer.detail(&format!("cache in {}", context.cache_dir.display()));
     // Before the passphrase is asked for: nobody likes to type one for nothing.
-    let store =
-        location(app)?.open(&settings::remote(&app.global, &app.environment)?).map_err(engine)?;
+    let location = location(app)?;
+    let store = open_store(app, &location, &context)?;
     app.opened(&store);
     let unlock = unlock(choice.read(Prompt::Open)?)?;
     app.interrupt.watch()?;
     let shown = progress.show();
     let repository = Repository::open(store, &unlock, &context)?;
+    check_place(&location, &repository)?;
     Ok(Session { repository, shown })
+}
+
+/// Opens a place that holds a repository. One that held a repository before and holds none now is
+/// told from one that never did.
+fn open_store(
+    app: &App,
+    location: &Location,
+    context: &Context,
+) -> Result<Arc<dyn Store>, Failure> {
+    let opened = location.open(&settings::remote(&app.global, &app.environment)?);
+    if let Err(StoreError::NoRepository { .. }) = opened {
+        require_unknown(location, context)?;
+    }
+    opened.map_err(engine)
+}
+
+/// Refuses a place that is empty and in which this host has known a repository.
+///
+/// # Errors
+/// When one was there.
+pub fn refuse_emptied(
+    location: &Location,
+    remote: &RemoteOptions,
+    context: &Context,
+) -> Result<(), Failure> {
+    let known = require_unknown(location, context);
+    // Only then is it worth a request.
+    if known.is_err() && matches!(location.open(remote), Err(StoreError::NoRepository { .. })) {
+        return known;
+    }
+    Ok(())
+}
+
+/// Refuses a place in which this host has known a repository.
+fn require_unknown(location: &Location, context: &Context) -> Result<(), Failure> {
+    match (Places::new(&context.cache_dir), place(location)) {
+        (Some(places), Some(place)) => Ok(places.require_unknown(&place)?),
+        _ => Ok(()),
+    }
+}
+
+/// Compares what is in a place with what this host knows of it.
+fn check_place(location: &Location, repository: &Repository) -> Result<(), Failure> {
+    match (Places::new(&repository.context.cache_dir), place(location)) {
+        (Some(places), Some(place)) => Ok(places.check(&place, repository)?),
+        _ => Ok(()),
+    }
+}
+
+/// What a place is remembered by; nothing for one that is gone when it is closed.
+#[must_use]
+pub fn place(location: &Location) -> Option<String> {
+    match location {
+        Location::Local(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            Some(path.to_string_lossy().into_owned())
+        }
+        Location::Memory => None,
+        Location::Remote { scheme, rest } => Some(format!("{}://{rest}", scheme.name())),
+    }
+}
+
+/// Lets another copy stand in for what the repository turns out not to have.
+///
+/// # Errors
+/// When it is not there, or no copy of this repository.
+pub fn add_fallback(app: &App, session: &mut Session, url: &OsStr) -> Result<(), Failure> {
+    let location = Location::parse(url).map_err(engine)?;
+    let context = session.repository.context.clone();
+    let store = open_store(app, &location, &context)?;
+    let copy = session.repository.open_copy(store, &context)?;
+    check_place(&location, &copy)?;
+    session.repository.add_fallback(copy);
+    Ok(())
 }
 
 /// Where the repository is, or shall be.

@@ -9,6 +9,7 @@ use cairn_engine::context::INDEX_MEMORY_BYTES_DEFAULT;
 use cairn_engine::store::options::{self, RemoteOptions};
 
 use crate::arguments::{Color, Global};
+use crate::replicas;
 use crate::ui::errors::CliError;
 use crate::ui::format::parse_bytes;
 
@@ -28,6 +29,8 @@ pub const KEY_COMMAND: &str = "CAIRN_KEY_COMMAND";
 pub const IDENTITY_FILE: &str = "CAIRN_IDENTITY_FILE";
 /// Like `--cache-dir`.
 pub const CACHE_DIR: &str = "CAIRN_CACHE_DIR";
+/// Like `--config`.
+pub const CONFIG: &str = "CAIRN_CONFIG";
 /// Like `--index-memory`.
 pub const INDEX_MEMORY: &str = "CAIRN_INDEX_MEMORY";
 /// Like `--job` of `backup`.
@@ -37,13 +40,14 @@ pub const NO_COLOR: &str = "NO_COLOR";
 /// `dumb`: no colour and no moving progress.
 pub const TERM: &str = "TERM";
 const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 const HOME: &str = "HOME";
 const USER: &str = "USER";
 const LOGNAME: &str = "LOGNAME";
 const USERS: &str = "/etc/passwd";
 
 /// Every variable a person may set, with its meaning, for help and manual.
-pub const VARIABLES: [(&str, &str); 12] = [
+pub const VARIABLES: [(&str, &str); 13] = [
     (REPO, "the repository, like --repo"),
     (PASSWORD, "the passphrase; not handed on to commands"),
     (PASSWORD_FILE, "like --password-file"),
@@ -52,6 +56,10 @@ pub const VARIABLES: [(&str, &str); 12] = [
     (KEY_COMMAND, "like --key-command"),
     (IDENTITY_FILE, "like --identity-file"),
     (CACHE_DIR, "like --cache-dir [default: $XDG_CACHE_HOME/cairn, else ~/.cache/cairn]"),
+    (
+        CONFIG,
+        "like --config [default: $XDG_CONFIG_HOME/cairn/config.toml, else ~/.config/cairn/config.toml]",
+    ),
     (INDEX_MEMORY, "like --index-memory [default: 48 MiB]"),
     (JOB, "like backup --job"),
     (NO_COLOR, "if set, no colour"),
@@ -138,6 +146,17 @@ pub fn cache_dir(global: &Global, environment: &Environment) -> Result<PathBuf, 
     };
     let home = || environment.get(HOME).map(|home| PathBuf::from(home).join(".cache/cairn"));
     named.or_else(xdg).or_else(home).ok_or(CliError::CacheFolderUnknown)
+}
+
+/// The configuration file, and whether it may be missing: only where nobody named it.
+#[must_use]
+pub fn config_file(global: &Global, environment: &Environment) -> (Option<PathBuf>, bool) {
+    let named = global.config.clone().or_else(|| environment.get(CONFIG).map(PathBuf::from));
+    let path = |name| environment.get(name).map(PathBuf::from);
+    match named {
+        Some(named) => (Some(named), false),
+        None => (replicas::default_path(path(XDG_CONFIG_HOME), path(HOME)), true),
+    }
 }
 
 /// Memory for the local index, bytes.

@@ -36,10 +36,11 @@ pub enum Class {
 }
 
 use cairn_format::error::FormatError;
-use cairn_format::ids::{ChunkId, PackId, SnapshotId};
+use cairn_format::ids::{ChunkId, PackId, RepositoryId, SnapshotId};
 
 use crate::frame::FrameError;
 use crate::index::local::IndexError;
+use crate::ops::erase::EraseError;
 use crate::retention::RetentionError;
 use crate::seal::error::SealError;
 use crate::source::error::SourceError;
@@ -67,6 +68,9 @@ pub enum Error {
     /// Compression.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// Erasure.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
     /// Retention: what to forget.
     #[error(transparent)]
     Retention(#[from] RetentionError),
@@ -137,6 +141,50 @@ pub enum Error {
     OwnerChanged {
         /// The place.
         location: String,
+    },
+    /// Where a copy of the repository was to be there is another repository.
+    #[error("{location} holds repository {found}, which is no copy of {expected}")]
+    OtherRepository {
+        /// The place.
+        location: String,
+        /// What is there.
+        found: RepositoryId,
+        /// What was to be there.
+        expected: RepositoryId,
+    },
+    /// A replica is the home copy itself, or was made of it by copying files.
+    #[error("{location} has the identity of the home copy at {home}")]
+    SameCopy {
+        /// The place of the replica.
+        location: String,
+        /// The place of the home copy.
+        home: String,
+    },
+    /// A replication would do what is hardly meant.
+    #[error("{message}")]
+    ReplicateRefused {
+        /// Why.
+        message: String,
+        /// The next step.
+        hint: String,
+    },
+    /// Where a copy of a repository was known there is another.
+    #[error("{location} held {expected}, and now holds {found}")]
+    PlaceChanged {
+        /// The place.
+        location: String,
+        /// What was there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// Where a repository was known there is none.
+    #[error("{location} held repository {repository}, and now holds none")]
+    PlaceEmpty {
+        /// The place.
+        location: String,
+        /// The repository that was there.
+        repository: String,
     },
     /// The key may not do what was asked.
     #[error("this key has the role {role}, which cannot {action}")]
@@ -388,6 +436,7 @@ impl Explain for Error {
             Self::Target(error) => error.code(),
             Self::Frame(error) => error.code(),
             Self::Retention(error) => error.code(),
+            Self::Erase(error) => error.code(),
             Self::Format { error, .. } => match error {
                 FormatError::Version { .. } | FormatError::Required { .. } => "format.newer",
                 _ => "format.invalid",
@@ -400,6 +449,11 @@ impl Explain for Error {
             Self::NoKeySlots { .. } => "key.none",
             Self::NoConfig { .. } => "repository.config",
             Self::OwnerChanged { .. } => "repository.owner",
+            Self::OtherRepository { .. } => "replica.other",
+            Self::SameCopy { .. } => "replica.same",
+            Self::ReplicateRefused { .. } => "replica.refused",
+            Self::PlaceChanged { .. } => "place.changed",
+            Self::PlaceEmpty { .. } => "place.empty",
             Self::Role { .. } => "key.role",
             Self::ChunkMissing { .. } => "chunk.missing",
             Self::ChunkHash { .. } => "chunk.hash",
@@ -440,6 +494,7 @@ impl Explain for Error {
             Self::Target(error) => error.class(),
             Self::Frame(error) => error.class(),
             Self::Retention(error) => error.class(),
+            Self::Erase(error) => error.class(),
             Self::Format { error, .. } => match error {
                 FormatError::Version { .. } | FormatError::Required { .. } => Class::Refused,
                 _ => Class::Damage,
@@ -462,10 +517,14 @@ impl Explain for Error {
             | Self::BaseMissing { .. }
             | Self::TreeOrder { .. }
             | Self::TreeNode { .. } => Class::Damage,
-            Self::NoRepository { .. } => Class::NoRepository,
+            Self::NoRepository { .. } | Self::PlaceEmpty { .. } => Class::NoRepository,
             Self::WrongKey { .. } | Self::Role { .. } => Class::WrongKey,
             Self::RepositoryExists { .. }
             | Self::OwnerChanged { .. }
+            | Self::OtherRepository { .. }
+            | Self::SameCopy { .. }
+            | Self::ReplicateRefused { .. }
+            | Self::PlaceChanged { .. }
             | Self::CollectRefused { .. }
             | Self::LastOwner { .. } => Class::Refused,
             Self::NoSnapshot { .. }
@@ -492,8 +551,11 @@ impl Explain for Error {
             Self::Target(error) => return error.hint(),
             Self::Frame(error) => return error.hint(),
             Self::Retention(error) => return error.hint(),
+            Self::Erase(error) => return error.hint(),
             Self::Usage { hint, .. } => return hint.clone(),
-            Self::CollectRefused { hint, .. } => return Some(hint.clone()),
+            Self::CollectRefused { hint, .. } | Self::ReplicateRefused { hint, .. } => {
+                return Some(hint.clone());
+            }
             Self::PlaceStale => "run it again",
             Self::TombDamaged { .. } => {
                 "copy it back from another copy of this repository; restores are not affected"
@@ -515,6 +577,18 @@ impl Explain for Error {
             Self::OwnerChanged { .. } => {
                 "it may be forged: do not restore from it; if you know that it is right, run `cairn cache clear`"
             }
+            Self::OtherRepository { .. } => {
+                "a replica lies in a place of its own; nothing was changed"
+            }
+            Self::SameCopy { .. } => {
+                "name another place; if it is a copy of the files, delete the objects in its folder replica/ first"
+            }
+            Self::PlaceChanged { .. } => {
+                "is it the right disk or bucket? If the other copy was put there on purpose, run `cairn cache forget-place`"
+            }
+            Self::PlaceEmpty { .. } => {
+                "is the disk mounted, and the bucket the right one? If it was removed on purpose, run `cairn cache forget-place`"
+            }
             Self::Role { .. } => "use an owner's key, or one whose role may do this",
             Self::ChunkMissing { .. } => {
                 "`cairn repair index` reads the packs anew; `cairn verify` names what is affected"
@@ -529,7 +603,7 @@ impl Explain for Error {
             | Self::BaseDepth { .. }
             | Self::BaseMissing { .. }
             | Self::TreeNode { .. } => {
-                "`cairn verify --level full` names everything affected; `--keep-going` restores the rest"
+                "`cairn verify --level full` names everything affected; a replica has it, if there is one: `--fallback`, `cairn repair --from`; `--keep-going` restores the rest"
             }
             Self::SlotTooCostly { .. } => {
                 "it was passed over; cairn makes slots that ask for 65536 KiB: remove it if nobody here made it"

@@ -293,6 +293,20 @@ class Authority(RepositoryTest):
         self.snapshot(time=5001)
         self.assert_snapshots([before], "revoked")
 
+    def test_a_snapshot_made_anew_is_judged_by_both_who_signed(self):
+        maker = self.writer.signer(MAINTAINER, "maker")
+        former = self.writer.by.certificate
+        self.writer.config(revoked=[(self.writer.by.writer_id, 5000), (maker.writer_id, 7000)])
+        remade = lambda moment, certificate=former: {"signer": maker, "remade": (certificate, moment, [bytes(32)])}
+        good = self.snapshot(time=5000, **remade(7000))
+        self.assert_snapshots([good])
+        self.snapshot(time=5001, **remade(7000))
+        self.assert_snapshots([good], "revoked")
+        self.snapshot(time=4000, **remade(7001))
+        self.assert_snapshots([good], "revoked")
+        self.snapshot(time=4000, **remade(6000, former[:-1] + bytes([former[-1] ^ 1])))
+        self.assert_snapshots([good], "does not verify")
+
     def test_the_earliest_revocation_counts(self):
         self.writer.config(revoked=[(self.writer.by.writer_id, 4000), (self.writer.by.writer_id, 5000)])
         self.snapshot(time=4001)

@@ -118,6 +118,13 @@ class Vectors(unittest.TestCase):
             self.assertEqual(getattr(snapshot, name), case[name], name)
         self.assertEqual((snapshot.root.hex(), [path.hex() for path in snapshot.paths], snapshot.counts),
                          (case["root"], case["paths"], case["statistics"]))
+        self.assertIsNone(snapshot.remade)
+        for role, known in ((0, True), (3, True), (1, False)):
+            signer = keys.Certificate(b"", role, bytes(32), 0, "db1", b"")
+            body = envelope.Body(header, signer, unhex(case["record_remade"]), b"", b"")
+            remade = records.parse_snapshot(body, "name", b"").remade
+            expected = records.Remade(unhex(case["former_certificate"]), case["remade_time_ms"], [unhex(one) for one in case["former"]])
+            self.assertEqual(remade, expected if known else None)
 
     def test_other_records(self):
         """A restore does not need these, so the reader has no code for them: fields by the tables of section 8."""

@@ -298,13 +298,16 @@ class Writer:
         self.epoch += 1
         self.roots[self.epoch] = self.bytes(32)
 
-    def snapshot(self, root, signer=None, domain=0, time=NOW):
+    def snapshot(self, root, signer=None, domain=0, time=NOW, remade=None):
         values = {
             1: zigzag(time - 1000), 3: zigzag(time), 5: text("nightly"), 7: text("host"), 8: text("root"),
             9: items([counted(b"/a")]), 10: items([text("tag")]), 11: root, 13: varint(1), 15: self.session, 18: items([]),
             20: b"".join(map(varint, range(8))), 22: text("tiny writer 1"),
             24: items([bytes([2]) + text("dump") + items([counted(b"pg_dump")])]), 26: items([text("*.tmp")]),
         }
+        if remade:
+            certificate, moment, former = remade
+            values[31] = counted(certificate) + zigzag(moment) + items(former)
         raw = self.body(SNAPSHOT, fields(values), signer or self.by, domain)
         self.store(f"snapshots/{time:016x}-{H(raw).hex()}", raw)
         return H(raw)

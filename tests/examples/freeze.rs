@@ -9,6 +9,7 @@ use std::sync::Arc;
 use cairn_engine::context::{Context, Silent};
 use cairn_engine::error::Error;
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
+use cairn_engine::ops::erase::{self, EraseOptions};
 use cairn_engine::ops::snapshots;
 use cairn_engine::repo::{InitOptions, NewKey, Repository, init, keys};
 use cairn_engine::seal::{Lock, SecretBytes, SeededRandom, Unlock};
@@ -22,18 +23,23 @@ use cairn_format::pack::{ChunkRef, Codec};
 use cairn_format::slot::Argon2Costs;
 use cairn_tests::compare::{listing, look};
 use cairn_tests::craft::{Craft, compress_against, entry, file};
-use cairn_tests::frozen::{CIPHERS, LEFT_OUT, PASSPHRASE, SOURCE, folder};
+use cairn_tests::frozen::{CIPHERS, ERASED, LEFT_OUT, PASSPHRASE, REMADE, SOURCE, folder};
 use cairn_tests::lab::{Lab, new_key, unlock};
 use cairn_tests::seed::noise;
 use cairn_tests::{say, tree};
 
 fn main() {
-    assert!(!folder().exists(), "{} is there already: it is frozen", folder().display());
     fs::create_dir(SOURCE).expect("the source is not there yet");
     fs::create_dir_all(folder()).expect("a folder");
     make_source(Path::new(SOURCE));
-    for (name, cipher) in CIPHERS.into_iter().zip([Cipher::Aes256Gcm, Cipher::XChaCha20Poly1305]) {
-        freeze(name, cipher);
+    let ciphers = [Cipher::Aes256Gcm, Cipher::XChaCha20Poly1305];
+    let all = CIPHERS.into_iter().zip(ciphers).chain([(REMADE, Cipher::Aes256Gcm)]);
+    for (name, cipher) in all {
+        if folder().join(name).exists() {
+            say(&format!("{name} is there already: it is frozen"));
+        } else {
+            freeze(name, cipher);
+        }
     }
     fs::remove_dir_all(SOURCE).expect("the source is removed");
 }
@@ -89,6 +95,13 @@ fn freeze(name: &str, cipher: Cipher) {
     back_up(&open(&unlock("writer"), "writer"));
     back_up(&owner);
     publish_deltas(&owner).expect("a snapshot by hand");
+    if name == REMADE {
+        let paths = vec![format!("{SOURCE}/{ERASED}").into_bytes()];
+        let options = EraseOptions { paths, max_delete_percent: 100.0, ..EraseOptions::default() };
+        let plan = erase::plan(&owner, &options, None).expect("a plan");
+        let erased = erase::run(&owner, &options, plan).expect("erased");
+        assert_eq!(erased.snapshots.len(), 2, "a writer's and an owner's");
+    }
 
     let reader = open(&Unlock::Passphrase(passphrase()), "reader");
     let mut text = String::new();

@@ -157,6 +157,7 @@ impl<'a> Craft<'a> {
                 argv: Vec::new(),
             }],
             excludes: Vec::new(),
+            remade: None,
         };
         let object = vault.seal_signed(Kind::Snapshot, &record.encode())?;
         let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());

@@ -1,8 +1,9 @@
 //! Frozen repositories: small ones that a version of cairn wrote and every later one must read.
 //!
-//! `format-spec/repos/v1` holds one for each cipher, made once by `cargo run --release -p
-//! cairn-tests --example freeze`. Each has snapshots of an owner, of a writer that cannot read, and
-//! one whose frames have bases; `<cipher>.txt` says what each restores to.
+//! `format-spec/repos/v1` holds one for each cipher and one with snapshots that were made anew by an
+//! erasure, each made once by `cargo run --release -p cairn-tests --example freeze`. Each has
+//! snapshots of an owner, of a writer that cannot read, and one whose frames have bases;
+//! `<name>.txt` says what each restores to.
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,12 @@ pub const PASSPHRASE: &str = "frozen";
 pub const SOURCE: &str = "/tmp/cairn-frozen";
 /// The ciphers, as their repositories are called.
 pub const CIPHERS: [&str; 2] = ["aes", "xchacha"];
+/// One of which snapshots were made anew without this path of the source.
+pub const REMADE: &str = "remade";
+/// What was erased there.
+pub const ERASED: &str = "folder/text";
+/// Every frozen repository.
+pub const REPOSITORIES: [&str; 3] = ["aes", "xchacha", REMADE];
 /// Paths above the source, whose metadata is of the machine and no part of the promise.
 pub const LEFT_OUT: [&str; 2] = ["", "tmp"];
 

@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::Store;
+use cairn_engine::store::memory::MemoryStore;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 

@@ -16,6 +16,10 @@ mod crash;
 mod damage;
 #[path = "engine/delta.rs"]
 mod delta;
+#[path = "engine/erase.rs"]
+mod erase;
+#[path = "engine/erasure.rs"]
+mod erasure;
 #[path = "engine/faults.rs"]
 mod faults;
 #[path = "engine/frozen.rs"]
@@ -26,6 +30,8 @@ mod hostile;
 mod index;
 #[path = "engine/matrix.rs"]
 mod matrix;
+#[path = "engine/memo.rs"]
+mod memo;
 #[path = "engine/month.rs"]
 mod month;
 #[path = "engine/progress.rs"]
@@ -34,6 +40,8 @@ mod progress;
 mod protocol;
 #[path = "engine/reader.rs"]
 mod reader;
+#[path = "engine/replicate.rs"]
+mod replicate;
 #[path = "engine/resume.rs"]
 mod resume;
 #[path = "engine/retention.rs"]

@@ -11,7 +11,7 @@ use cairn_engine::source::filter::FileSourceOptions;
 use cairn_engine::source::profile::Profile;
 use serde_json::Value;
 
-use super::{App, Finished};
+use super::{App, Finished, replicate};
 use crate::arguments::{self, Backup};
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
@@ -27,10 +27,22 @@ pub(super) fn run(app: &App, arguments: &Backup) -> Result<Finished, Failure> {
     let options = options(app, arguments, &host)?;
     let job = options.job.clone();
     let session = session::open_as(app, Show::progress(arguments.timings), host)?;
+    let also = replicate::also(app, &arguments.also, &session.repository)?;
     let report = backup::run(&session.repository, options)?;
+    // Its snapshot is acknowledged: whatever happens elsewhere, the backup is done.
+    let copies = match &report.snapshot {
+        Some(snapshot) if !also.is_empty() => {
+            Some(replicate::copy(&session.repository, also, snapshot.id))
+        }
+        _ => None,
+    };
     drop(session.shown);
     timings::show(&app.printer, &session.repository.context.timings)?;
-    show(app, &report, &job)
+    let finished = show(app, &report, &job)?;
+    match copies {
+        Some(copies) => replicate::add(app, &arguments.also, copies, finished),
+        None => Ok(finished),
+    }
 }
 
 fn options(app: &App, arguments: &Backup, host: &str) -> Result<BackupOptions, Failure> {

@@ -1,22 +1,25 @@
 //! `cairn cache …`
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cairn_format::ids::RepositoryId;
+use cairn_engine::index::local::CopyId;
+use cairn_engine::repo::places::Places;
 use serde_json::json;
 
 use super::{App, Finished};
 use crate::arguments::{Cache, CacheClear};
+use crate::session;
 use crate::settings;
 use crate::ui::errors::{CliError, Failure};
 use crate::ui::table::{Align, Table};
 use crate::ui::{format, json as objects};
 
-/// The local cache of one repository.
+/// The local cache of one copy of a repository.
 struct CacheFolder {
-    repository: RepositoryId,
+    copy: CopyId,
     path: PathBuf,
     bytes: u64,
 }
@@ -29,6 +32,7 @@ pub(super) fn run(app: &App, command: &Cache) -> Result<Finished, Failure> {
     };
     let mut caches = find(&folder).map_err(failed("read the cache folder", &folder))?;
     let (action, deletes) = match command {
+        Cache::ForgetPlace => return forget_place(app, &folder),
         Cache::Show => ("show", false),
         Cache::Clear(CacheClear { repository, dry_run }) => {
             if let Some(prefix) = repository {
@@ -37,13 +41,21 @@ pub(super) fn run(app: &App, command: &Cache) -> Result<Finished, Failure> {
             ("clear", !dry_run)
         }
     };
-    let mut table = Table::new(&[("REPOSITORY", Align::Left), ("SIZE", Align::Right)]);
+    if let (Cache::Clear(clear), true, Some(places)) = (command, deletes, Places::new(&folder)) {
+        let prefix = clear.repository.as_deref().unwrap_or_default();
+        places.forget_repository(prefix).map_err(failed("forget places in", &folder))?;
+    }
+    let mut table = Table::new(&COLUMNS);
     for cache in &caches {
         if deletes {
             delete(&cache.path).map_err(failed("delete the cache", &cache.path))?;
         }
-        app.printer.event(&objects::Cache::new(cache.repository, cache.bytes))?;
-        table.row(vec![cache.repository.to_hex(), format::bytes(cache.bytes)]);
+        app.printer.event(&objects::Cache::new(cache.copy, cache.bytes))?;
+        table.row(vec![
+            cache.copy.repository.to_hex(),
+            cache.copy.replica.map(|replica| replica.short()).unwrap_or_default(),
+            format::bytes(cache.bytes),
+        ]);
     }
     if !caches.is_empty() {
         for line in table.lines() {
@@ -61,7 +73,32 @@ pub(super) fn run(app: &App, command: &Cache) -> Result<Finished, Failure> {
     })))
 }
 
-/// Folders named like a repository; everything else there is not ours.
+const COLUMNS: [(&str, Align); 3] =
+    [("REPOSITORY", Align::Left), ("COPY", Align::Left), ("SIZE", Align::Right)];
+
+/// Forgets which copy was at the place that the options name.
+fn forget_place(app: &App, folder: &Path) -> Result<Finished, Failure> {
+    let location = session::location(app)?;
+    let known =
+        match (Places::new(folder), session::place(&location)) {
+            (Some(places), Some(place)) => places.forget(&place).map_err(|source| {
+                CliError::File { action: "forget a place in", path: folder.to_owned(), source }
+            })?,
+            _ => false,
+        };
+    app.printer.summary(match known {
+        true => "forgot which copy was there",
+        false => "nothing was known of that place",
+    })?;
+    Ok(Finished::with(json!({
+        "action": "forget-place",
+        "caches": 0,
+        "bytes": 0,
+        "deleted": known,
+    })))
+}
+
+/// Folders named like a copy of a repository; everything else there is not ours.
 fn find(folder: &Path) -> io::Result<Vec<CacheFolder>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -71,16 +108,12 @@ fn find(folder: &Path) -> io::Result<Vec<CacheFolder>> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let repository = name.to_str().and_then(|name| RepositoryId::from_hex(name).ok());
-        if let (Some(repository), true) = (repository, entry.file_type()?.is_dir()) {
-            caches.push(CacheFolder {
-                repository,
-                bytes: size(&entry.path())?,
-                path: entry.path(),
-            });
+        let copy = name.to_str().and_then(CopyId::of_folder);
+        if let (Some(copy), true) = (copy, entry.file_type()?.is_dir()) {
+            caches.push(CacheFolder { copy, bytes: size(&entry.path())?, path: entry.path() });
         }
     }
-    caches.sort_by_key(|cache| cache.repository);
+    caches.sort_by_key(|cache| (cache.copy.repository, cache.copy.replica));
     Ok(caches)
 }
 
@@ -100,12 +133,13 @@ fn size(folder: &Path) -> io::Result<u64> {
 }
 
 fn select(caches: &mut Vec<CacheFolder>, prefix: &str) -> Result<(), CliError> {
-    caches.retain(|cache| cache.repository.to_hex().starts_with(prefix));
-    let (problem, hint) = match caches.len() {
+    caches.retain(|cache| cache.copy.repository.to_hex().starts_with(prefix));
+    let repositories = caches.iter().map(|cache| cache.copy.repository).collect::<BTreeSet<_>>();
+    let (problem, hint) = match repositories.len() {
         1 => return Ok(()),
         0 => (format!("no cache belongs to a repository {prefix}"), "see `cairn cache show`"),
         _ => {
-            let names: Vec<String> = caches.iter().map(|cache| cache.repository.to_hex()).collect();
+            let names: Vec<String> = repositories.iter().map(|id| id.to_hex()).collect();
             let problem = format!("several repositories begin with {prefix}: {}", names.join(", "));
             (problem, "give more digits")
         }

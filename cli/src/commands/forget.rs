@@ -65,7 +65,7 @@ pub(super) fn run(app: &App, arguments: &Forget) -> Result<Finished, Failure> {
 }
 
 /// The rules that the options stand for.
-fn policy(keep: &Keep) -> Result<Policy, Failure> {
+pub(super) fn policy(keep: &Keep) -> Result<Policy, Failure> {
     let counts = [
         (Period::Hourly, keep.keep_hourly),
         (Period::Daily, keep.keep_daily),

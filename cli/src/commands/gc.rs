@@ -20,8 +20,11 @@ pub(super) fn run(app: &App, arguments: &Gc) -> Result<Finished, Failure> {
         },
         max_delete_percent: arguments.max_delete,
         honour_leases: !arguments.ignore_leases,
+        full_mark: arguments.full_mark,
         ..GcOptions::default()
     };
+    // Before anything changes: what cannot be deleted in time is better not promised.
+    super::target::try_lock(session.repository.store(), arguments.erase_within)?;
     let report = if arguments.dry_run {
         GcReport { plan: gc::plan(&session.repository, &options)?, ..GcReport::default() }
     } else {
@@ -112,6 +115,9 @@ fn finish(report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
         "segments_removed": report.segments_removed,
         "receipts": names(&report.receipts),
         "still_there": names(&report.still_there),
+        "versions_kept": names(&report.versions_kept),
+        "confirmed": report.confirmed,
+        "reappeared": names(&report.reappeared),
         "damaged": report.damaged.len(),
         "elapsed_ms": report.elapsed_ms.max(0),
     }));
@@ -119,6 +125,13 @@ fn finish(report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
         let what = format::plural(report.damaged.len() as u64, "pack", "packs");
         let fact = format!("{what} could not be copied because of damage, and stay as they are");
         return Ok(finished.but(ExitCode::Damage, "repository.damaged", fact));
+    }
+    if !report.versions_kept.is_empty() {
+        let what = format::plural(report.versions_kept.len() as u64, "object", "objects");
+        let fact = format!(
+            "the store keeps versions of {what} that were deleted, and refuses to delete them"
+        );
+        return Ok(finished.but(ExitCode::Failed, "gc.versions", fact));
     }
     if !report.still_there.is_empty() {
         let what = format::plural(report.still_there.len() as u64, "object", "objects");

@@ -43,11 +43,15 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
         let report = json!({ "repository": null, "slot": null, "cipher": cipher, "storage": null, "dry_run": true });
         return Ok(Finished::with(report));
     }
+    session::refuse_emptied(&location, &remote, &context)?;
     app.interrupt.watch()?;
     let store = location.create(&remote).map_err(session::engine)?;
     app.opened(&store);
     repo::refuse_existing(store.as_ref())?;
     let profile = store.probe().map_err(session::engine)?;
+    if let Some(profile) = &profile {
+        target::check_lock(store.as_ref(), profile, arguments.erase_within)?;
+    }
     let report = repo::init(store.as_ref(), &options, &context)?;
     app.printer.summary(&format!("made repository {}", report.repository))?;
     if let Some(profile) = &profile {

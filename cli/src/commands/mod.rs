@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use cairn_engine::store::Store;
 use serde_json::Value;
 
-use crate::arguments::{Command, Global, Key, Repair};
+use crate::arguments::{Command, Erasure, Global, Key, Repair, RepairCommand};
 use crate::exit_code::ExitCode;
 use crate::settings::Environment;
 use crate::signals::Interrupt;
@@ -17,6 +17,8 @@ mod cache;
 mod completions;
 mod diff;
 mod dump;
+mod erase;
+mod erasure;
 mod find;
 mod forget;
 mod gc;
@@ -24,7 +26,9 @@ mod init;
 mod key;
 mod ls;
 mod man;
+mod repair;
 mod repair_index;
+mod replicate;
 pub mod requests;
 mod restore;
 mod snapshots;
@@ -98,13 +102,17 @@ pub fn name(command: &Command) -> &'static str {
         Command::Restore(_) => "restore",
         Command::Verify(_) => "verify",
         Command::Forget(_) => "forget",
+        Command::Replicate(_) => "replicate",
         Command::Stats(_) => "stats",
         Command::Key(Key::List) => "key list",
         Command::Key(Key::Add(_)) => "key add",
         Command::Key(Key::Remove(_)) => "key remove",
         Command::Key(Key::NewRecipient(_)) => "key new-recipient",
         Command::Gc(_) => "gc",
-        Command::Repair(Repair::Index(_)) => "repair index",
+        Command::Erase(_) => "erase",
+        Command::Erasure(Erasure::Report(_)) => "erasure report",
+        Command::Repair(Repair { command: Some(RepairCommand::Index(_)), .. }) => "repair index",
+        Command::Repair(Repair { command: None, .. }) => "repair",
         Command::Cache(_) => "cache",
         Command::Completions(_) => "completions",
         Command::Man(_) => "man",
@@ -128,10 +136,13 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Restore(arguments) => restore::run(app, arguments),
         Command::Verify(arguments) => verify::run(app, arguments),
         Command::Forget(arguments) => forget::run(app, arguments),
+        Command::Replicate(arguments) => replicate::run(app, arguments),
         Command::Stats(arguments) => stats::run(app, arguments),
         Command::Key(command) => key::run(app, command),
         Command::Gc(arguments) => gc::run(app, arguments),
-        Command::Repair(Repair::Index(arguments)) => repair_index::run(app, arguments),
+        Command::Erase(arguments) => erase::run(app, arguments),
+        Command::Erasure(Erasure::Report(arguments)) => erasure::run(app, arguments),
+        Command::Repair(arguments) => repair::run(app, arguments),
         Command::Cache(command) => cache::run(app, command),
         Command::Completions(arguments) => completions::run(app, arguments),
         Command::Man(arguments) => man::run(app, arguments),

@@ -1,6 +1,7 @@
 //! `cairn restore`
 
 use cairn_engine::ops::restore::{self, RestoreOptions, RestoreReport};
+use cairn_engine::repo::Fallback;
 use serde_json::json;
 
 use super::{App, Finished};
@@ -11,7 +12,10 @@ use crate::ui::errors::Failure;
 use crate::ui::{format, timings};
 
 pub(super) fn run(app: &App, arguments: &Restore) -> Result<Finished, Failure> {
-    let session = session::open(app, Show::progress(arguments.timings))?;
+    let mut session = session::open(app, Show::progress(arguments.timings))?;
+    for url in &arguments.fallback {
+        session::add_fallback(app, &mut session, url)?;
+    }
     let (snapshot, path) = session::select_path(&session, &arguments.source)?;
     let id = snapshot.id;
     let mut options = RestoreOptions::new(snapshot, arguments.target.clone());
@@ -57,10 +61,18 @@ pub(super) fn run(app: &App, arguments: &Restore) -> Result<Finished, Failure> {
     if report.resumed {
         app.printer.note("an interrupted restore was continued");
     }
-    Ok(finished(&id.to_hex(), &report, elapsed_ms))
+    let fallbacks = session.repository.fallbacks().iter();
+    let elsewhere = fallbacks.map(Fallback::chunks).sum();
+    if elsewhere > 0 {
+        app.printer.note(&format!(
+            "{} that are damaged or missing here came from another copy: `cairn repair --from` heals them",
+            format::plural(elsewhere, "chunk", "chunks")
+        ));
+    }
+    Ok(finished(&id.to_hex(), &report, elsewhere, elapsed_ms))
 }
 
-fn finished(snapshot: &str, report: &RestoreReport, elapsed_ms: u64) -> Finished {
+fn finished(snapshot: &str, report: &RestoreReport, elsewhere: u64, elapsed_ms: u64) -> Finished {
     let mut finished = Finished::with(json!({
         "snapshot": snapshot,
         "dry_run": false,
@@ -72,6 +84,7 @@ fn finished(snapshot: &str, report: &RestoreReport, elapsed_ms: u64) -> Finished
         "bytes_kept": report.bytes_kept,
         "files_kept": report.files_kept,
         "resumed": report.resumed,
+        "chunks_elsewhere": elsewhere,
         "failures": report.failure_count,
         "damaged": report.damage_count,
         "elapsed_ms": elapsed_ms,

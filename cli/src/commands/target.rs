@@ -1,14 +1,43 @@
 //! What the storage of a repository can do, as people and scripts read it.
 
 use cairn_engine::store::profile::Profile;
+use cairn_engine::store::{Keeping, Store};
+use cairn_format::names::Folder;
 use serde_json::{Map, Value};
+
+use crate::arguments::Within;
+use crate::session;
+use crate::ui::errors::Failure;
 
 /// The properties by name, for a report; nothing for storage that needs no trying out.
 pub fn report(profile: Option<&Profile>) -> Value {
     let Some(profile) = profile else { return Value::Null };
     let properties = profile.properties().into_iter();
     let found = properties.map(|(name, found)| (name.to_owned(), Value::from(found.name())));
-    Value::Object(found.collect::<Map<String, Value>>())
+    let locked = ("locked_ms".to_owned(), Value::from(profile.locked_ms));
+    Value::Object(found.chain([locked]).collect::<Map<String, Value>>())
+}
+
+/// Refuses storage that locks objects for longer than what expired may stay.
+pub fn check_lock(store: &dyn Store, profile: &Profile, within: Within) -> Result<(), Failure> {
+    match within {
+        Within::Never => Ok(()),
+        Within::Milliseconds(within_ms) => {
+            profile.check_lock(&store.location(), within_ms).map_err(session::engine)
+        }
+    }
+}
+
+/// The same, for storage that is tried out only if it keeps versions.
+pub fn try_lock(store: &dyn Store, within: Within) -> Result<(), Failure> {
+    let keeping = store.kept(Folder::Config, &mut |_| {}).map_err(session::engine)?;
+    if keeping != Keeping::Shown || within == Within::Never {
+        return Ok(());
+    }
+    match store.probe().map_err(session::engine)? {
+        Some(profile) => check_lock(store, &profile, within),
+        None => Ok(()),
+    }
 }
 
 /// One line.

@@ -97,6 +97,13 @@ pub enum CliError {
         /// What to do instead.
         hint: &'static str,
     },
+    /// The configuration file cannot be understood.
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// No folder for caches can be derived.
     CacheFolderUnknown,
     /// No secret was named, and there is no terminal to ask at.
@@ -163,6 +170,7 @@ impl fmt::Display for CliError {
             Self::RepositoryNotNamed => f.write_str("no repository is named"),
             Self::Environment { name, problem } => write!(f, "{name}: {problem}"),
             Self::Usage { problem, .. } => f.write_str(problem),
+            Self::Configuration { path, problem } => write!(f, "{}: {problem}", path.display()),
             Self::CacheFolderUnknown => {
                 f.write_str("no folder for caches is known: neither XDG_CACHE_HOME nor HOME is set")
             }
@@ -202,6 +210,7 @@ impl Explain for CliError {
             Self::RepositoryNotNamed => "usage.repository",
             Self::Environment { .. } => "usage.environment",
             Self::Usage { .. } => "usage.arguments",
+            Self::Configuration { .. } => "usage.configuration",
             Self::CacheFolderUnknown => "usage.cache_folder",
             Self::SecretMissing => "key.missing",
             Self::SecretConflict { .. } => "key.conflict",
@@ -221,6 +230,7 @@ impl Explain for CliError {
             Self::RepositoryNotNamed
             | Self::Environment { .. }
             | Self::Usage { .. }
+            | Self::Configuration { .. }
             | Self::CacheFolderUnknown
             | Self::SecretMissing
             | Self::SecretConflict { .. }
@@ -238,6 +248,7 @@ impl Explain for CliError {
         let hint = match self {
             Self::RepositoryNotNamed => "name it with --repo or CAIRN_REPO",
             Self::Usage { hint, .. } => hint,
+            Self::Configuration { .. } => "`cairn replicate --help` shows what may stand there",
             Self::CacheFolderUnknown => "name it with --cache-dir or CAIRN_CACHE_DIR",
             Self::SecretMissing => {
                 "use CAIRN_PASSWORD, --password-file, --password-command, --key-file, \

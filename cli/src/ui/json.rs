@@ -6,14 +6,21 @@
 
 use std::borrow::Cow;
 
+use cairn_engine::collect::receipt::Link;
 use cairn_engine::context::Remark;
+use cairn_engine::error::Explain;
+use cairn_engine::index::local::CopyId;
 use cairn_engine::ops::forget::{Planned, Series};
+use cairn_engine::ops::replicate;
 use cairn_engine::ops::snapshots::SnapshotInfo;
 use cairn_engine::ops::verify;
+use cairn_engine::ops::{erase, erasure};
 use cairn_engine::repo::keys::SlotInfo;
+use cairn_engine::repo::places::Replication;
 use cairn_engine::retention::{Reason, Simulated, Verdict};
 use cairn_format::hex;
-use cairn_format::ids::{RepositoryId, SnapshotId};
+use cairn_format::ids::SnapshotId;
+use cairn_format::receipt::{AuditMethod, AuditResult};
 use cairn_format::tree::{Entry as TreeEntry, Node};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -462,6 +469,122 @@ impl From<&Reason> for RetentionReason {
     }
 }
 
+/// A snapshot that was erased from.
+#[derive(Debug, Serialize)]
+pub struct Erased {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: String,
+    fate: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    becomes: Option<String>,
+    files: u64,
+    directories: u64,
+    others: u64,
+    bytes: u64,
+}
+
+impl From<&erase::Erased> for Erased {
+    fn from(erased: &erase::Erased) -> Self {
+        let tally = &erased.tally;
+        Self {
+            kind: "erased",
+            id: erased.id.to_hex(),
+            fate: erased.fate.name(),
+            becomes: erased.becomes.map(|id| id.to_hex()),
+            files: tally.files,
+            directories: tally.directories,
+            others: tally.others,
+            bytes: tally.bytes,
+        }
+    }
+}
+
+/// A receipt of deletion that holds.
+#[derive(Debug, Serialize)]
+pub struct Receipt<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: String,
+    sequence: u64,
+    time: String,
+    signer: &'a str,
+    replica: String,
+    objects: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    audits: Vec<AuditOf>,
+}
+
+/// A look at the store after a deletion.
+#[derive(Debug, Serialize)]
+struct AuditOf {
+    time: String,
+    method: &'static str,
+    result: &'static str,
+}
+
+impl<'a> From<&'a Link> for Receipt<'a> {
+    fn from(link: &'a Link) -> Self {
+        let audits = link.record.audits.iter().map(|audit| AuditOf {
+            time: format::rfc3339(audit.time_ms),
+            method: match audit.method {
+                AuditMethod::ByName => "by-name",
+                AuditMethod::ByListing => "by-listing",
+                AuditMethod::ByVersionListing => "by-version-listing",
+            },
+            result: match audit.result {
+                AuditResult::Gone => "gone",
+                AuditResult::StillThere => "still-there",
+                AuditResult::Unknown => "unknown",
+            },
+        });
+        Self {
+            kind: "receipt",
+            name: link.name.to_string(),
+            sequence: link.record.sequence,
+            time: format::rfc3339(link.record.time_ms),
+            signer: &link.signer,
+            replica: link.record.replica.to_hex(),
+            objects: link.objects,
+            note: link.record.note.as_deref(),
+            audits: audits.collect(),
+        }
+    }
+}
+
+/// Something that expired and may still be stored.
+#[derive(Debug, Serialize)]
+pub struct Pending {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    reason: &'static str,
+    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    overdue: bool,
+    hint: &'static str,
+}
+
+impl From<&erasure::Pending> for Pending {
+    fn from(pending: &erasure::Pending) -> Self {
+        Self {
+            kind: "pending",
+            reason: pending.reason.name(),
+            count: pending.count,
+            bytes: pending.bytes,
+            since: pending.since_ms.map(format::rfc3339),
+            until: pending.until_ms.map(format::rfc3339),
+            overdue: pending.overdue,
+            hint: pending.reason.hint(),
+        }
+    }
+}
+
 /// An imagined backup that the rules would still keep.
 #[derive(Debug, Serialize)]
 pub struct SimulatedBackup {
@@ -513,20 +636,143 @@ impl<'a> From<&'a SlotInfo> for Key<'a> {
     }
 }
 
-/// The local cache of one repository.
+/// What came of one replica.
+#[derive(Debug, Serialize)]
+pub struct Replica<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'a str,
+    url: &'a str,
+    done: bool,
+    dry_run: bool,
+    error: Option<String>,
+    code: Option<&'static str>,
+    created: bool,
+    wanted: u64,
+    copied: Vec<String>,
+    damaged: u64,
+    forgotten: u64,
+    chunks: u64,
+    bytes_plain: u64,
+    packs_moved: u64,
+    packs_written: u64,
+    bytes_written: u64,
+    bytes_erased: u64,
+    dead_since: Option<String>,
+    requests: Option<u64>,
+    elapsed_ms: u64,
+}
+
+impl<'a> Replica<'a> {
+    /// What happened to the replica at this place.
+    #[must_use]
+    pub fn new(url: &'a str, outcome: &'a replicate::Outcome, dry_run: bool) -> Self {
+        let (none, error) = (replicate::Done::default(), outcome.done.as_ref().err());
+        let done = outcome.done.as_ref().unwrap_or(&none);
+        Self {
+            kind: "replica",
+            name: &outcome.name,
+            url,
+            done: error.is_none(),
+            dry_run,
+            error: error.map(ToString::to_string),
+            code: error.map(Explain::code),
+            created: done.created,
+            wanted: done.wanted,
+            copied: done.copied.iter().map(|id| id.to_hex()).collect(),
+            damaged: done.damaged.len() as u64,
+            forgotten: done.forgotten,
+            chunks: done.chunks,
+            bytes_plain: done.bytes_plain,
+            packs_moved: done.packs_moved,
+            packs_written: done.packs_written,
+            bytes_written: done.bytes_written,
+            bytes_erased: done.collected.as_ref().map_or(0, |report| report.bytes_deleted),
+            dead_since: done.dead_since_ms.map(format::rfc3339),
+            requests: done.traffic.map(|traffic| traffic.total().sent),
+            elapsed_ms: done.elapsed_ms,
+        }
+    }
+}
+
+/// What this host knows of a replica.
+#[derive(Debug, Serialize)]
+pub struct ReplicaState<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'a str,
+    url: &'a str,
+    known: bool,
+    snapshots: u64,
+    newest: Option<String>,
+    behind_s: Option<u64>,
+    tried: Option<String>,
+    succeeded: Option<String>,
+    bytes_last: u64,
+    bytes_total: u64,
+    dead_since: Option<String>,
+    error: Option<String>,
+}
+
+impl<'a> ReplicaState<'a> {
+    /// The state of a replica beside a home copy whose newest snapshot is of that time.
+    #[must_use]
+    pub fn new(
+        name: &'a str,
+        url: &'a str,
+        known: Option<&Replication>,
+        newest_ms: Option<i64>,
+    ) -> Self {
+        let none = Replication::default();
+        let state = known.unwrap_or(&none);
+        let behind = newest_ms.zip(state.newest_ms).map(|(home, there)| home.saturating_sub(there));
+        Self {
+            kind: "replica_state",
+            name,
+            url,
+            known: known.is_some(),
+            snapshots: state.snapshots,
+            newest: state.newest_ms.map(format::rfc3339),
+            behind_s: behind.map(|ms| ms.max(0).unsigned_abs() / 1000),
+            tried: known.map(|known| format::rfc3339(known.tried_ms)),
+            succeeded: state.done_ms.map(format::rfc3339),
+            bytes_last: state.bytes_last,
+            bytes_total: state.bytes_total,
+            dead_since: state.dead_since_ms.map(format::rfc3339),
+            error: state.failure.clone(),
+        }
+    }
+
+    /// By how much its newest snapshot is older than that of home, seconds.
+    #[must_use]
+    pub fn behind_s(&self) -> Option<u64> {
+        self.behind_s
+    }
+
+    /// Whether the last replication to it failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.error.is_some()
+    }
+}
+
+/// The local cache of one copy of a repository.
 #[derive(Debug, Serialize)]
 pub struct Cache {
     #[serde(rename = "type")]
     kind: &'static str,
     repository: String,
+    copy: Option<String>,
     bytes: u64,
 }
 
 impl Cache {
     /// A cache of that size.
     #[must_use]
-    pub fn new(repository: RepositoryId, bytes: u64) -> Self {
-        Self { kind: "cache", repository: repository.to_hex(), bytes }
+    pub fn new(copy: CopyId, bytes: u64) -> Self {
+        let CopyId { repository, replica } = copy;
+        let copy = replica.map(|replica| replica.to_hex());
+        Self { kind: "cache", repository: repository.to_hex(), copy, bytes }
     }
 }
 

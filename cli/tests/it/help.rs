@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::env::TestEnv;
 
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 28] = [
     &[],
     &["init"],
     &["backup"],
@@ -18,6 +18,9 @@ const COMMANDS: [&[&str]; 24] = [
     &["verify"],
     &["forget"],
     &["gc"],
+    &["erase"],
+    &["erasure", "report"],
+    &["replicate"],
     &["stats"],
     &["key"],
     &["key", "list"],
@@ -27,6 +30,7 @@ const COMMANDS: [&[&str]; 24] = [
     &["repair", "index"],
     &["cache", "show"],
     &["cache", "clear"],
+    &["cache", "forget-place"],
     &["completions"],
     &["man"],
     &["version"],

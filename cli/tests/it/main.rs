@@ -7,6 +7,8 @@ mod damage;
 #[cfg(test)]
 mod env;
 #[cfg(test)]
+mod erase;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod flows;
@@ -16,6 +18,8 @@ mod gc;
 mod help;
 #[cfg(test)]
 mod keys;
+#[cfg(test)]
+mod replicate;
 #[cfg(test)]
 mod restore;
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! Chooses which packs go: those without anything live, and, by benefit, those with much that is
 //! dead.
 
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
-use cairn_format::ids::PackId;
+use cairn_format::ids::{PackId, SessionId};
 use cairn_format::names::PackKind;
 
 use crate::error::Error;
 use crate::index::catalog::Catalog;
-use crate::index::local::{PackNumber, PackRecord};
+use crate::index::local::{MemoChange, PackNumber, PackRecord};
 
 use super::mark::Marked;
+use super::memo::Memos;
 use super::survey::Survey;
 
 /// A pack with something dead in it.
@@ -39,6 +41,8 @@ pub struct Chosen {
     pub lost: Vec<(PackKind, PackId)>,
     /// Packs spared because a session at work wrote them.
     pub spared: u64,
+    /// These sessions, with the first pack of each.
+    pub spared_sessions: BTreeMap<SessionId, PackNumber>,
     /// Packs looked at.
     pub packs: u64,
     /// Their bytes.
@@ -64,6 +68,7 @@ pub fn choose(
     catalog: &Catalog,
     survey: &Survey,
     marked: &Marked<'_>,
+    memos: &Memos<'_>,
     max_dead_percent: f64,
 ) -> Result<Chosen, Error> {
     let condemned = catalog.condemned_here();
@@ -75,6 +80,8 @@ pub fn choose(
         }
         ControlFlow::Continue(())
     })?;
+    let orphaned = marked.orphans.iter().map(|(pack, _)| *pack).collect::<HashSet<_>>();
+    let mut changes = Vec::new();
     let mut partly = Vec::new();
     for (number, record) in packs {
         if !survey.present.contains_key(&record.id) {
@@ -87,9 +94,12 @@ pub fn choose(
         chosen.bytes += u64::from(record.bytes);
         if survey.sessions.contains(&record.session) {
             chosen.spared += 1;
+            chosen.spared_sessions.entry(record.session).or_insert(number);
             continue;
         }
-        let candidate = weigh(catalog, marked, number, record)?;
+        let weighed = weigh(catalog, marked, memos, number, record, orphaned.contains(&number))?;
+        let candidate = weighed.candidate;
+        changes.extend(weighed.change);
         if !candidate.live {
             chosen.dead.push(candidate);
         } else if marked.doubtful.contains(&number) {
@@ -99,6 +109,7 @@ pub fn choose(
             partly.push(candidate);
         }
     }
+    memos.put(&changes)?;
     let share = |candidate: &Candidate| {
         candidate.bytes_dead as f64 / f64::from(candidate.record.bytes.max(1))
     };
@@ -127,6 +138,46 @@ pub fn choose(
 
 /// How much of a pack is dead.
 fn weigh(
+    catalog: &Catalog,
+    marked: &Marked<'_>,
+    memos: &Memos<'_>,
+    number: PackNumber,
+    record: PackRecord,
+    has_orphans: bool,
+) -> Result<Weighed, Error> {
+    let live = marked.live.count_in(number);
+    let dead_of = |bytes_dead| Candidate { number, record, bytes_dead, live: true, forced: false };
+    if live == 0 {
+        let candidate = Candidate { live: false, ..dead_of(u64::from(record.bytes)) };
+        return Ok(Weighed { candidate, change: None });
+    }
+    if has_orphans {
+        let candidate = add_up(catalog, marked, number, record)?;
+        return Ok(Weighed { candidate, change: None });
+    }
+    if live == u64::from(record.chunks) {
+        return Ok(Weighed { candidate: dead_of(0), change: None });
+    }
+    // Which chunks are live says how much is dead; for most packs that is as it was the last time.
+    let key = Memos::weight_key(number);
+    let owner = [record.id.as_bytes().as_slice(), &marked.live.digest(number)].concat();
+    let known = memos.get(&key, &owner)?;
+    if let Some(bytes) = known.and_then(|known| known.try_into().ok()) {
+        return Ok(Weighed { candidate: dead_of(u64::from_le_bytes(bytes)), change: None });
+    }
+    let candidate = add_up(catalog, marked, number, record)?;
+    let change = memos.change(key, &owner, &candidate.bytes_dead.to_le_bytes());
+    Ok(Weighed { candidate, change: Some(change) })
+}
+
+/// A pack, and what is to be remembered of it.
+struct Weighed {
+    candidate: Candidate,
+    change: Option<MemoChange>,
+}
+
+/// How much of a pack is dead, chunk by chunk.
+fn add_up(
     catalog: &Catalog,
     marked: &Marked<'_>,
     number: PackNumber,

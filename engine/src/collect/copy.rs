@@ -26,6 +26,8 @@ use crate::pipeline::ingest::{BATCH_BYTES, TREE_PACK_BYTES_MAX};
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
 
+pub mod transfer;
+
 /// Bytes of a pack read at once.
 const READ_BYTES: u64 = 4 << 20;
 
@@ -239,7 +241,9 @@ impl<'a> Copier<'a> {
             let end = offset + u64::from(frame.sealed_bytes);
             let positions = position..position + frame.chunks.len();
             position = positions.end;
-            let wanted = |at| marked.live.get(number, at) && !self.copied.get(number, at);
+            let broken = marked.is_broken(number, frame_number);
+            let wanted =
+                |at| !broken && marked.live.get(number, at) && !self.copied.get(number, at);
             let mut live = positions.clone().map(wanted).collect::<Vec<_>>();
             if record.writer != NAMESPACE_TRUSTED {
                 self.leave_out_trusted(frame, &mut live, marked)?;

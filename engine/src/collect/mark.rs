@@ -5,12 +5,17 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use cairn_format::ids::{ChunkId, SessionId, WriterId};
-use cairn_format::pack::{ChunkRef, FrameDescription};
+use cairn_format::pack::ChunkRef;
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
+use super::bases::{BasedFrame, Bases};
 use super::marks::{Layouts, Marks};
+use super::memo::record::Name;
+use super::memo::{Memos, Packs, Standing};
 use super::reach::{Reach, reach};
-use crate::delta::patch;
+use super::tidy::tidy;
+use super::walk::{Halt, walk};
+use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
@@ -19,6 +24,7 @@ use crate::repo::Repository;
 
 /// What is needed, as far as it was marked.
 pub struct Marked<'a> {
+    repository: &'a Repository,
     catalog: &'a Catalog,
     layouts: Layouts<'a>,
     /// Chunks that snapshots need, each in the place it is read from.
@@ -34,6 +40,86 @@ pub struct Marked<'a> {
     pub doubtful: HashSet<PackNumber>,
     /// Frames whose bases are gone: what is needed of them is kept elsewhere.
     broken: HashSet<(PackNumber, u32)>,
+    /// What acknowledged snapshots need, if that is less than all that is marked: their chunks must
+    /// be there, those of others may be missing.
+    assured: Option<Marks>,
+}
+
+/// How to find out what is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thoroughness {
+    /// What earlier collections found nodes to point to is not read again.
+    Remembering,
+    /// What they remember is forgotten first: everything is read.
+    Anew,
+    /// Nothing is remembered, neither before nor after: every chunk of every snapshot is looked up by
+    /// itself. The other ways must mark the same.
+    Careful,
+}
+
+impl<'a> Marked<'a> {
+    fn new(
+        repository: &'a Repository,
+        catalog: &'a Catalog,
+        doubtful: &HashSet<PackNumber>,
+    ) -> Self {
+        Self {
+            repository,
+            catalog,
+            layouts: Layouts::new(catalog),
+            live: Marks::default(),
+            fresh: false,
+            bytes_held: 0,
+            orphans: HashSet::new(),
+            doubtful: doubtful.clone(),
+            broken: HashSet::new(),
+            assured: None,
+        }
+    }
+
+    /// Says that acknowledged snapshots are marked, and those follow whose chunks may be missing.
+    pub(super) fn end_of_assured(&mut self) {
+        if self.assured.is_none() {
+            self.assured = Some(self.live.clone());
+        }
+    }
+
+    /// Whether an acknowledged snapshot may need a chunk, in whichever of these places.
+    fn is_assured(&mut self, copies: &[ChunkPlace]) -> Result<bool, Error> {
+        let Some(assured) = &self.assured else { return Ok(true) };
+        for copy in copies {
+            if assured.get(copy.pack, self.layouts.position(copy)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a frame has lost a base: what acknowledged snapshots need of it is kept elsewhere.
+    pub(super) fn is_broken(&self, pack: PackNumber, frame: u32) -> bool {
+        self.broken.contains(&(pack, frame))
+    }
+
+    /// The index.
+    pub(super) fn catalog(&self) -> &'a Catalog {
+        self.catalog
+    }
+
+    /// Position of a chunk in the directory of its pack.
+    pub(super) fn position(&mut self, place: &ChunkPlace) -> Result<usize, Error> {
+        self.layouts.position(place)
+    }
+}
+
+/// The order in which snapshots are marked: acknowledged ones first, so that what others may lack is
+/// never passed over for their sake. Then trusted ones first: what they were found to need serves
+/// every namespace.
+pub(super) fn in_order(snapshots: &[SnapshotInfo]) -> Vec<&SnapshotInfo> {
+    let mut order = snapshots.iter().collect::<Vec<_>>();
+    order.sort_by_key(|snapshot| {
+        (!snapshot.acknowledged, snapshot.namespace != NAMESPACE_TRUSTED, snapshot.namespace)
+    });
+    order
 }
 
 /// Marks everything that these snapshots reach.
@@ -49,30 +135,77 @@ pub fn mark<'a>(
     catalog: &'a Catalog,
     snapshots: &[SnapshotInfo],
     doubtful: &HashSet<PackNumber>,
+    how: Thoroughness,
 ) -> Result<Marked<'a>, Error> {
-    let mut marked = Marked {
-        catalog,
-        layouts: Layouts::new(catalog),
-        live: Marks::default(),
-        fresh: false,
-        bytes_held: 0,
-        orphans: HashSet::new(),
-        doubtful: doubtful.clone(),
-        broken: HashSet::new(),
-    };
-    let mut order = snapshots.iter().collect::<Vec<_>>();
-    // Acknowledged ones first, so that what others may lack is never passed over for their sake.
-    // Then trusted ones first: what they were found to need serves every namespace.
-    order.sort_by_key(|snapshot| {
-        (!snapshot.acknowledged, snapshot.namespace != NAMESPACE_TRUSTED, snapshot.namespace)
-    });
+    let memos = Memos::new(repository.vault(), catalog);
+    if how == Thoroughness::Anew {
+        memos.clear()?;
+    }
+    let attempts = if how == Thoroughness::Careful { 0 } else { ATTEMPTS };
+    for attempt in 0..attempts {
+        if attempt > 0 {
+            // The index may be older than what a writer did to acknowledge its snapshot.
+            repository.refresh_catalog()?;
+        }
+        match mark_remembering(repository, catalog, snapshots, doubtful, &memos) {
+            Ok(marked) => return Ok(marked),
+            Err(Halt::Unclear) => {}
+            Err(Halt::Useless) => memos.clear()?,
+            Err(Halt::Failed(error)) => return Err(error),
+        }
+    }
+    mark_carefully(repository, catalog, snapshots, doubtful)
+}
+
+/// Walks with what is remembered, and compares some of it with what is stored.
+fn mark_remembering<'a>(
+    repository: &'a Repository,
+    catalog: &'a Catalog,
+    snapshots: &[SnapshotInfo],
+    doubtful: &HashSet<PackNumber>,
+    memos: &Memos<'a>,
+) -> Result<Marked<'a>, Halt> {
+    let mut marked = Marked::new(repository, catalog, doubtful);
+    let packs = memos.open(catalog, &|pack| doubtful.contains(&pack))?;
+    let mut walked = walk(repository, memos, &packs, snapshots, &mut marked)?;
+    match walked.recall.compare(repository, catalog) {
+        Ok(true) => {}
+        Ok(false) => {
+            memos.clear()?;
+            repository.monitor().warn(Remark {
+                code: "gc.memo",
+                subject: repository.context.cache_dir.display().to_string(),
+                message: "what this host remembers of tree nodes is not what they say; it is \
+                          forgotten, and everything is read"
+                    .to_owned(),
+            });
+            return Err(Halt::Unclear);
+        }
+        Err(error) if error.is_damage() || error.has_vanished() => return Err(Halt::Unclear),
+        Err(error) => return Err(error.into()),
+    }
+    tidy(&mut walked, catalog, &packs, marked.live.count())?;
+    Ok(marked)
+}
+
+/// Marks with nothing but what the store says.
+fn mark_carefully<'a>(
+    repository: &'a Repository,
+    catalog: &'a Catalog,
+    snapshots: &[SnapshotInfo],
+    doubtful: &HashSet<PackNumber>,
+) -> Result<Marked<'a>, Error> {
+    let mut marked = Marked::new(repository, catalog, doubtful);
     let (mut seen_trusted, mut seen_own) = (Marks::default(), Marks::default());
     let mut namespace = NAMESPACE_TRUSTED;
-    for snapshot in order {
+    for snapshot in in_order(snapshots) {
         repository.check_cancelled()?;
         if snapshot.namespace != namespace {
             namespace = snapshot.namespace;
             seen_own.clear();
+        }
+        if !snapshot.acknowledged {
+            marked.end_of_assured();
         }
         let nodes = repository.nodes(snapshot)?;
         let mut walk = Walk {
@@ -93,6 +226,8 @@ pub fn mark<'a>(
     Ok(marked)
 }
 
+/// How often it is tried to mark with what is remembered.
+const ATTEMPTS: usize = 2;
 /// How often a place is looked up that a collection beside this one takes away meanwhile.
 const LOOKUPS_MAX: usize = 4;
 
@@ -173,14 +308,18 @@ impl Reach for Walk<'_, '_> {
     }
 
     fn unreadable(&mut self, _: &ChunkId, error: Error) -> Result<(), Error> {
-        let missing = matches!(error, Error::ChunkMissing { .. }) || error.has_vanished();
-        if missing && self.tolerant { Ok(()) } else { Err(self.unknown(&error)) }
+        if self.tolerant && is_missing(&error) { Ok(()) } else { Err(self.unknown(&error)) }
     }
+}
+
+/// Whether a chunk cannot be had because it, or what it is stored against, is not there.
+pub(super) fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::ChunkMissing { .. } | Error::BaseMissing { .. }) || error.has_vanished()
 }
 
 impl Marked<'_> {
     /// Marks a chunk in a place; returns its position.
-    fn set(
+    pub(super) fn set(
         &mut self,
         id: ChunkId,
         place: &ChunkPlace,
@@ -264,12 +403,21 @@ impl Marked<'_> {
             packs.push((number, *record));
             ControlFlow::Continue(())
         })?;
+        let vault = self.repository.vault();
+        let memos = Memos::new(vault, self.catalog);
+        // How packs stand now: this may be called again after more were found damaged.
+        let now = self.catalog.avoided();
+        let mut standings = Packs::default();
+        for (number, record) in &packs {
+            standings.note(*number, record, !now.lasts_in(*number));
+        }
+        let mut bases = Bases::new(self.catalog, &memos, &standings);
         loop {
             self.fresh = false;
-            self.follow_once(&packs, keep, sessions)?;
+            self.follow_once(&packs, &standings, &mut bases, keep, sessions)?;
             // What was marked on the way may stand in frames with bases itself.
             if !self.fresh {
-                return Ok(());
+                return bases.flush();
             }
         }
     }
@@ -277,69 +425,75 @@ impl Marked<'_> {
     fn follow_once(
         &mut self,
         packs: &[(PackNumber, PackRecord)],
+        standings: &Packs,
+        bases: &mut Bases<'_, '_>,
         keep: bool,
         sessions: &HashSet<SessionId>,
     ) -> Result<(), Error> {
-        let catalog = self.catalog;
         self.orphans.clear();
-        let mut based = Vec::new();
+        // Patches are needed by later frames too, whichever of them comes first.
+        let mut leaning = Vec::new();
         for (number, record) in packs {
-            let number = *number;
             let at_work = sessions.contains(&record.session);
-            if !self.live.any(number) && !at_work {
+            if !self.live.any(*number) && !at_work {
                 continue;
             }
-            let keep = keep || at_work || self.doubtful.contains(&number);
-            let (mut frames, mut position) = (Vec::new(), 0);
-            catalog.index().for_each_chunk_of_pack(number, &mut |_, place| {
-                if place.based {
-                    let live = at_work || self.live.get(number, position);
-                    let last = frames.last().map(|(frame, _, _)| *frame);
-                    if last != Some(place.frame_number) {
-                        frames.push((place.frame_number, false, true));
-                    }
-                    if let Some((_, any, all)) = frames.last_mut() {
-                        *any |= live;
-                        *all &= live;
-                    }
+            let frames = bases.of(*number, record)?;
+            for frame in frames.iter().filter(|frame| frame.patch > 0) {
+                let whole = at_work || self.chunks_of(*number, frame).all(|live| live);
+                if whole && !self.stays_as_it_is(frame, standings) {
+                    self.keep_patch(*number, record, frame)?;
                 }
-                position += 1;
-                ControlFlow::Continue(())
-            })?;
-            frames.retain(|(_, any, _)| *any);
-            if frames.is_empty() {
-                continue;
             }
-            let described = catalog.frames(number)?;
-            for (frame, _, all) in frames {
-                let before = frame.checked_sub(1).and_then(|at| described.get(at as usize));
-                let bases = described.get(frame as usize).map(|frame| frame.bases.as_slice());
-                if all && patch::is_patched(before, bases.unwrap_or_default()) {
-                    self.keep_patch(before, record)?;
-                }
-                based.push((number, record, frame, keep));
+            if !frames.is_empty() {
+                leaning.push((*number, record));
             }
         }
-        // Patches are needed by later frames too, whichever of them comes first.
-        for (number, record, frame, keep) in based {
-            self.follow_frame(number, record, frame, keep)?;
+        for (number, record) in leaning {
+            let at_work = sessions.contains(&record.session);
+            let keep = keep || at_work || self.doubtful.contains(&number);
+            for frame in bases.of(number, record)? {
+                let live = at_work || self.chunks_of(number, &frame).any(|live| live);
+                if live && !self.stays_as_it_is(&frame, standings) {
+                    self.follow_frame(number, record, frame.number, keep)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Which chunks of a frame are live.
+    fn chunks_of(&self, pack: PackNumber, frame: &BasedFrame) -> impl Iterator<Item = bool> + '_ {
+        let positions = frame.first..frame.first.saturating_add(frame.count);
+        positions.map(move |at| self.live.get(pack, at as usize))
     }
 
     /// Keeps the patch of a frame that is needed whole: it holds nothing else.
     fn keep_patch(
         &mut self,
-        patch: Option<&FrameDescription>,
+        pack: PackNumber,
         record: &PackRecord,
+        frame: &BasedFrame,
     ) -> Result<(), Error> {
-        for base in patch.into_iter().flat_map(|patch| &patch.chunks) {
-            let copies = self.catalog.base_copies(base, record.kind, record.writer)?;
+        let bases = self.catalog.index().frame_bases(pack, frame.number)?;
+        for (id, bytes) in bases.into_iter().rev().take(frame.patch as usize) {
+            let base = ChunkRef { id, bytes };
+            let copies = self.catalog.base_copies(&base, record.kind, record.writer)?;
             if let Some(place) = copies.first() {
-                self.set(base.id, place, record.writer)?;
+                self.set(id, place, record.writer)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether every base of a frame is live in the place that it is read from.
+    fn stays_as_it_is(&self, frame: &BasedFrame, standings: &Packs) -> bool {
+        let stays = |base: &Name| {
+            standings.standing(base.pack) == Standing::Direct
+                && !self.doubtful.contains(&base.pack)
+                && self.live.get(base.pack, base.position as usize)
+        };
+        !frame.bases.is_empty() && frame.bases.iter().all(stays)
     }
 
     fn follow_frame(
@@ -391,6 +545,10 @@ impl Marked<'_> {
                 }
                 let copies = self.catalog.copies(chunk.id, record.writer)?;
                 if copies.iter().all(|copy| copy.pack == pack) {
+                    if !self.is_assured(&copies)? {
+                        // Its writer has to find out before it acknowledges, if it lives.
+                        continue;
+                    }
                     return Err(Error::LivenessUnknown {
                         object: format!("frame {frame} of pack {}", record.id),
                         message: Error::ChunkMissing { chunk: base }.to_string(),

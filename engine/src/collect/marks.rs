@@ -2,7 +2,7 @@
 //! hundred million of them take a few tens of mebibytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::error::Error;
@@ -15,7 +15,7 @@ const LAYOUTS_MAX: usize = 256;
 const WORD_BITS: usize = u64::BITS as usize;
 
 /// Bits for chunks, by pack and position in the pack's directory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Marks {
     packs: HashMap<PackNumber, Vec<u64>>,
 }
@@ -33,6 +33,56 @@ impl Marks {
         let fresh = *bits & bit == 0;
         *bits |= bit;
         fresh
+    }
+
+    /// Sets the bits of positions that follow one another.
+    pub fn set_all(&mut self, pack: PackNumber, positions: Range<usize>) {
+        if positions.is_empty() {
+            return;
+        }
+        let words = self.packs.entry(pack).or_default();
+        let (first, last) = (positions.start / WORD_BITS, (positions.end - 1) / WORD_BITS);
+        if words.len() <= last {
+            words.resize(last + 1, 0);
+        }
+        for (number, word) in words.iter_mut().enumerate().take(last + 1).skip(first) {
+            let from = positions.start.saturating_sub(number * WORD_BITS);
+            let to = (positions.end - number * WORD_BITS).min(WORD_BITS);
+            // `to` is at least 1, and more than `from`.
+            *word |= (u64::MAX >> (WORD_BITS - to)) & (u64::MAX << from);
+        }
+    }
+
+    /// The positions whose bits are set, ascending.
+    #[must_use]
+    pub fn positions(&self, pack: PackNumber) -> Vec<usize> {
+        let words = self.packs.get(&pack).map(Vec::as_slice).unwrap_or_default();
+        let bits = |(number, word): (usize, &u64)| {
+            let word = *word;
+            let set = (0..WORD_BITS).filter(move |bit| word & (1 << bit) != 0);
+            set.map(move |bit| number * WORD_BITS + bit)
+        };
+        words.iter().enumerate().flat_map(bits).collect()
+    }
+
+    /// Bits set in a pack.
+    #[must_use]
+    pub fn count_in(&self, pack: PackNumber) -> u64 {
+        let words = self.packs.get(&pack).map(Vec::as_slice).unwrap_or_default();
+        words.iter().map(|bits| u64::from(bits.count_ones())).sum()
+    }
+
+    /// Stands for which bits of a pack are set.
+    #[must_use]
+    pub fn digest(&self, pack: PackNumber) -> [u8; 32] {
+        let words = self.packs.get(&pack).map(Vec::as_slice).unwrap_or_default();
+        // Words without bits at the end are as good as absent.
+        let used = words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        let mut hasher = blake3::Hasher::new();
+        for word in words.iter().take(used) {
+            hasher.update(&word.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
     }
 
     /// Clears a bit.
@@ -142,5 +192,18 @@ mod tests {
         assert_eq!(marks.count(), 3);
         marks.clear();
         assert!(!marks.any(one) && marks.count() == 0);
+    }
+
+    #[test]
+    fn a_range_is_set_as_its_positions_are() {
+        let pack = PackNumber(3);
+        for (from, to) in [(0, 0), (0, 1), (5, 64), (63, 65), (64, 128), (1, 200), (130, 131)] {
+            let (mut at_once, mut singly) = (Marks::default(), Marks::default());
+            at_once.set_all(pack, from..to);
+            (from..to).for_each(|position| assert!(singly.set(pack, position)));
+            assert_eq!(at_once.positions(pack), (from..to).collect::<Vec<_>>());
+            assert_eq!(singly.positions(pack), at_once.positions(pack));
+            assert_eq!(at_once.count_in(pack), (to - from) as u64);
+        }
     }
 }

@@ -10,6 +10,8 @@
 //! the chunk. Tombs are for ever and pack names never return, so nothing has to be undone, and a
 //! collection that was interrupted anywhere is completed by the next.
 
+pub mod audit;
+mod bases;
 pub mod choose;
 pub mod confirm;
 pub mod copy;
@@ -17,11 +19,15 @@ pub mod due;
 pub mod lease;
 pub mod mark;
 pub mod marks;
+pub mod memo;
 pub mod reach;
+mod recall;
 pub mod receipt;
 pub mod successors;
 pub mod survey;
 pub mod sweep;
+mod tidy;
+mod walk;
 
 /// Test kit: ways to weaken the protocol, each of which loses data. Tests of the simulator use them
 /// to show that it would notice.

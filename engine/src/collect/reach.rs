@@ -6,6 +6,7 @@ use cairn_format::ids::ChunkId;
 use cairn_format::node::{DirectoryNode, ExtentNode};
 use cairn_format::tree::{Extent, Extents, Node};
 
+use super::memo::record::NodeKind;
 use crate::error::Error;
 use crate::tree::reader::NodeSource;
 
@@ -33,10 +34,26 @@ pub trait Reach {
     fn unreadable(&mut self, id: &ChunkId, error: Error) -> Result<(), Error>;
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
-    Directory,
-    Extents,
+/// What a node points to.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Nodes, in the order in which it names them.
+    pub nodes: Vec<(ChunkId, NodeKind)>,
+    /// Data chunks with their lengths in bytes.
+    pub data: Vec<(ChunkId, u32)>,
+}
+
+/// Reads a node.
+///
+/// # Errors
+/// As [`NodeSource::node`]; [`Error::TreeNode`].
+pub fn read_node(nodes: &dyn NodeSource, id: &ChunkId, kind: NodeKind) -> Result<Found, Error> {
+    let bytes = nodes.node(id)?;
+    let found = match kind {
+        NodeKind::Directory => directory(&bytes),
+        NodeKind::Extents => extents(&bytes),
+    };
+    found.map_err(|error| Error::TreeNode { node: *id, message: error.to_string() })
 }
 
 /// Shows everything below `root`, a directory's node, and the node itself.
@@ -48,18 +65,17 @@ enum Kind {
 /// Whatever the visitor fails with; failures of the store or the cache that are not damage.
 pub fn reach(nodes: &dyn NodeSource, root: ChunkId, visitor: &mut dyn Reach) -> Result<(), Error> {
     // An explicit stack: a hostile tree may be nested more deeply than a thread's stack bears.
-    let mut stack = vec![(root, Kind::Directory)];
+    let mut stack = vec![(root, NodeKind::Directory)];
     let mut data = Vec::new();
     while let Some((id, kind)) = stack.pop() {
         if !visitor.node(&id)? {
             continue;
         }
-        let read = nodes.node(&id).and_then(|bytes| match kind {
-            Kind::Directory => directory(&bytes, &mut stack, &mut data).map_err(invalid(id)),
-            Kind::Extents => extents(&bytes, &mut stack, &mut data).map_err(invalid(id)),
-        });
-        match read {
-            Ok(()) => {}
+        match read_node(nodes, &id, kind) {
+            Ok(found) => {
+                stack.extend(found.nodes.into_iter().rev());
+                data.extend(found.data);
+            }
             Err(error) if error.is_damage() => visitor.unreadable(&id, error)?,
             Err(error) => return Err(error),
         }
@@ -71,47 +87,39 @@ pub fn reach(nodes: &dyn NodeSource, root: ChunkId, visitor: &mut dyn Reach) -> 
     visitor.data(&data)
 }
 
-fn invalid(node: ChunkId) -> impl FnOnce(FormatError) -> Error {
-    move |error| Error::TreeNode { node, message: error.to_string() }
-}
-
-fn directory(
-    bytes: &[u8],
-    stack: &mut Vec<(ChunkId, Kind)>,
-    data: &mut Vec<(ChunkId, u32)>,
-) -> Result<(), FormatError> {
+fn directory(bytes: &[u8]) -> Result<Found, FormatError> {
+    let mut found = Found::default();
     match DirectoryNode::decode(bytes)? {
         DirectoryNode::Inner { children, .. } => {
-            stack.extend(children.iter().rev().map(|child| (child.node, Kind::Directory)));
+            found.nodes.extend(children.iter().map(|child| (child.node, NodeKind::Directory)));
         }
         DirectoryNode::Leaf(entries) => {
             for entry in entries {
                 match entry.node {
-                    Node::Directory(node) => stack.push((node, Kind::Directory)),
+                    Node::Directory(node) => found.nodes.push((node, NodeKind::Directory)),
                     Node::File(content) => match content.extents {
-                        Extents::Tree(node) => stack.push((node, Kind::Extents)),
-                        Extents::Inline(extents) => data.extend(extents.iter().filter_map(chunk)),
+                        Extents::Tree(node) => found.nodes.push((node, NodeKind::Extents)),
+                        Extents::Inline(extents) => {
+                            found.data.extend(extents.iter().filter_map(chunk));
+                        }
                     },
                     _ => {}
                 }
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
-fn extents(
-    bytes: &[u8],
-    stack: &mut Vec<(ChunkId, Kind)>,
-    data: &mut Vec<(ChunkId, u32)>,
-) -> Result<(), FormatError> {
+fn extents(bytes: &[u8]) -> Result<Found, FormatError> {
+    let mut found = Found::default();
     match ExtentNode::decode(bytes)? {
         ExtentNode::Inner { children, .. } => {
-            stack.extend(children.iter().rev().map(|child| (child.node, Kind::Extents)));
+            found.nodes.extend(children.iter().map(|child| (child.node, NodeKind::Extents)));
         }
-        ExtentNode::Leaf(extents) => data.extend(extents.iter().filter_map(chunk)),
+        ExtentNode::Leaf(extents) => found.data.extend(extents.iter().filter_map(chunk)),
     }
-    Ok(())
+    Ok(found)
 }
 
 fn chunk(extent: &Extent) -> Option<(ChunkId, u32)> {

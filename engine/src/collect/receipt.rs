@@ -3,16 +3,16 @@
 
 use std::collections::HashSet;
 
-use cairn_format::ids::{ObjectHash, PackId, ReplicaId};
-use cairn_format::limits::{RECORD_BYTES_MAX, TOMB_BYTES_MAX};
+use cairn_format::ids::{ObjectHash, PackId};
+use cairn_format::limits::TOMB_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
-use cairn_format::receipt::{Audit, AuditMethod, AuditResult, ReceiptRecord, Replica};
+use cairn_format::receipt::ReceiptRecord;
 
+use super::audit::{Look, Seen, SeenByName};
 use crate::context::Remark;
 use crate::error::Error;
-use crate::repo::Vault;
 use crate::repo::vault::read_object;
-use crate::seal::random;
+use crate::repo::{Vault, identity};
 use crate::store::StoreError;
 
 /// Names in one receipt, at most: with up to 140 bytes each it stays below the limit.
@@ -25,6 +25,37 @@ pub struct Chain {
     last: Option<(u64, ObjectHash)>,
     /// Packs that receipts name.
     pub packs: HashSet<PackId>,
+    /// When each object that receipts name was seen to be gone.
+    pub seen: SeenByName,
+    /// The receipts that can be read, in the order of their sequence.
+    pub receipts: Vec<Link>,
+    /// Those that cannot be read, or were not signed by somebody who may.
+    pub unsound: Vec<Remark>,
+}
+
+/// A receipt in the chain, but for the names in it.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The object.
+    pub name: ObjectName,
+    /// Its hash.
+    pub hash: ObjectHash,
+    /// What it says, without the names.
+    pub record: ReceiptRecord,
+    /// How many objects it names.
+    pub objects: u64,
+    /// Name of the key that signed it.
+    pub signer: String,
+}
+
+/// What is wrong with the chain of a replica's receipts, if anything is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChainCheck {
+    /// Receipts whose predecessor is not there: it was deleted, or is held back.
+    pub broken: Vec<ObjectName>,
+    /// Receipts that follow one that another follows as well, as those of two collections do that
+    /// end at once. Both count.
+    pub forks: u64,
 }
 
 /// Reads the receipts. Those that cannot be read are warned about: they prove nothing.
@@ -41,101 +72,94 @@ pub fn read_chain(vault: &Vault) -> Result<Chain, Error> {
     for name in names {
         let ObjectName::Receipt { hash, .. } = name else { continue };
         match read(vault, &name) {
-            Ok(record) => {
-                chain.last = chain.last.max(Some((record.sequence, hash)));
-                chain.packs.extend(record.deleted.iter().filter_map(|name| match name {
-                    ObjectName::Pack(_, id) => Some(*id),
-                    _ => None,
-                }));
-            }
+            Ok((record, signer)) => chain.take(name, hash, record, signer),
             Err(Error::Store(StoreError::NotFound { .. })) => {}
-            Err(error) if error.is_damage() => vault.monitor().warn(Remark::of(name, &error)),
+            Err(error) if error.is_damage() => {
+                let remark = Remark::of(name, &error);
+                vault.monitor().warn(remark.clone());
+                chain.unsound.push(remark);
+            }
             Err(error) => return Err(error),
         }
     }
+    chain.receipts.sort_by_key(|link| (link.record.sequence, link.hash));
     Ok(chain)
 }
 
-fn read(vault: &Vault, name: &ObjectName) -> Result<ReceiptRecord, Error> {
+fn read(vault: &Vault, name: &ObjectName) -> Result<(ReceiptRecord, String), Error> {
     let object = read_object(vault.store.as_ref(), name, TOMB_BYTES_MAX)?;
     let (writer, receipt) = vault.trust.verify_receipt(&object).map_err(Error::sealed(name))?;
     vault.trust.check_not_revoked(&writer, receipt.record.time_ms).map_err(Error::sealed(name))?;
-    Ok(receipt.record)
+    Ok((receipt.record, writer.name))
 }
 
 impl Chain {
-    /// Adds receipts for objects whose absence was seen by name and in listings; returns them.
+    /// Takes account of a receipt.
+    fn take(&mut self, name: ObjectName, hash: ObjectHash, record: ReceiptRecord, signer: String) {
+        self.last = self.last.max(Some((record.sequence, hash)));
+        let seen = Seen::of(&record.audits);
+        for name in &record.deleted {
+            if let ObjectName::Pack(_, id) = name {
+                self.packs.insert(*id);
+            }
+            if let Some(seen) = &seen {
+                self.seen.entry(*name).and_modify(|known| known.add(seen)).or_insert(*seen);
+            }
+        }
+        let objects = record.deleted.len() as u64;
+        let record = ReceiptRecord { deleted: Vec::new(), ..record };
+        self.receipts.push(Link { name, hash, record, objects, signer });
+    }
+
+    /// Whether every receipt follows one that is there.
+    #[must_use]
+    pub fn check(&self) -> ChainCheck {
+        let known = self.receipts.iter().map(|link| (link.hash, link.record.sequence));
+        let known = known.collect::<HashSet<_>>();
+        let mut followed = HashSet::new();
+        let mut check = ChainCheck::default();
+        for link in &self.receipts {
+            let before = (link.record.replica, link.record.previous, link.record.sequence);
+            check.forks += u64::from(!followed.insert(before));
+            let Some(previous) = link.record.previous else { continue };
+            if !known.contains(&(previous, link.record.sequence.saturating_sub(1))) {
+                check.broken.push(link.name);
+            }
+        }
+        check
+    }
+
+    /// Adds receipts for objects that were seen to be gone; returns them.
     ///
     /// # Errors
     /// Failures of the store.
     pub fn write(
         &mut self,
         vault: &Vault,
-        names: &[ObjectName],
-        seen_ms: [i64; 2],
+        look: &Look,
         note: &str,
     ) -> Result<Vec<ObjectName>, Error> {
-        let replica = replica(vault)?;
+        let replica = identity::ensure(vault.store(), vault.id(), &vault.context)?;
         let mut written = Vec::new();
-        for names in names.chunks(RECEIPT_NAMES_MAX) {
-            let methods = [AuditMethod::ByName, AuditMethod::ByListing];
-            let audits = methods.into_iter().zip(seen_ms);
+        for names in look.gone.chunks(RECEIPT_NAMES_MAX) {
             let record = ReceiptRecord {
                 sequence: self.last.map_or(1, |(sequence, _)| sequence.saturating_add(1)),
                 previous: self.last.map(|(_, hash)| hash),
                 replica,
                 deleted: names.to_vec(),
-                audits: audits
-                    .map(|(method, time_ms)| Audit { time_ms, method, result: AuditResult::Gone })
-                    .collect(),
+                audits: look.audits.clone(),
                 time_ms: vault.context.clock.now_ms(),
                 note: Some(note.to_owned()),
             };
             let sequence = record.sequence;
-            let object = vault.keys.signer()?.sign_receipt(vault.id(), record)?.encode();
+            let signer = vault.keys.signer()?;
+            let object = signer.sign_receipt(vault.id(), record.clone())?.encode();
             let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
             let name = ObjectName::Receipt { sequence, hash };
             vault.store.put(&name, &object)?;
-            self.last = Some((sequence, hash));
+            self.take(name, hash, record, signer.certificate().name.clone());
             written.push(name);
         }
         Ok(written)
     }
-}
-
-/// The identity of this copy of the repository; it is given one when it has none yet. Of several
-/// the oldest counts, so that everyone ends with the same.
-fn replica(vault: &Vault) -> Result<ReplicaId, Error> {
-    let mut names = Vec::new();
-    vault.store.list(Folder::Replica, &mut |name, _| {
-        names.push(name);
-        Ok(())
-    })?;
-    let mut found = Vec::new();
-    for name in names {
-        let object = match read_object(vault.store.as_ref(), &name, RECORD_BYTES_MAX) {
-            Ok(object) => object,
-            Err(error) if error.is_damage() => continue,
-            Err(error) => return Err(error),
-        };
-        match Replica::parse(&object) {
-            Ok(replica) if replica.repository == vault.id() => {
-                found.push((replica.created_ms, replica.replica));
-            }
-            _ => {}
-        }
-    }
-    if let Some((_, replica)) = found.into_iter().min() {
-        return Ok(replica);
-    }
-    let replica = Replica {
-        repository: vault.id(),
-        replica: ReplicaId::from_bytes(random::array(vault.context.random.as_ref())?),
-        created_ms: vault.context.clock.now_ms(),
-        description: None,
-    };
-    let object = replica.encode();
-    let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-    vault.store.put(&ObjectName::Replica(hash), &object)?;
-    Ok(replica.replica)
 }

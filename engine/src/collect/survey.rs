@@ -48,7 +48,7 @@ pub fn survey(
     own: SessionId,
     honour_leases: bool,
 ) -> Result<Survey, Error> {
-    let snapshots = list_snapshots(repository, catalog)?;
+    let snapshots = list_snapshots(repository, catalog, &[])?;
     let vault = repository.vault();
     let mut survey = Survey { snapshots, ..Survey::default() };
     if honour_leases {
@@ -79,13 +79,15 @@ pub fn list(repository: &Repository, catalog: &Catalog, survey: &mut Survey) -> 
     adopt(repository, catalog, survey)
 }
 
-/// All snapshots; the index is then at least as new as their list.
+/// All snapshots; the index is then at least as new as their list. Records among `known`, which were
+/// read before, are not read again: they are written once.
 ///
 /// # Errors
 /// As [`survey`].
 pub fn list_snapshots(
     repository: &Repository,
     catalog: &Catalog,
+    known: &[SnapshotInfo],
 ) -> Result<Vec<SnapshotInfo>, Error> {
     // Before the snapshots: whoever forgets one removes its acknowledgement first.
     let mut acknowledged = Vec::new();
@@ -95,7 +97,7 @@ pub fn list_snapshots(
         }
         Ok(())
     })?;
-    let (found, remarks) = snapshots::list_all(repository)?;
+    let (found, remarks) = snapshots::list_all_but(repository, known)?;
     if let Some(remark) = remarks.into_iter().next() {
         return Err(Error::LivenessUnknown { object: remark.subject, message: remark.message });
     }
@@ -129,10 +131,14 @@ pub fn adopt(repository: &Repository, catalog: &Catalog, survey: &mut Survey) ->
     let reader = PackReader::new(repository.store(), &vault.keys);
     // Those that only this host's index knows are as good as unknown: nobody else would find them.
     let pending = catalog.index().pending_packs()?.into_iter().collect::<HashSet<_>>();
-    for (id, (kind, bytes)) in &survey.present {
-        if catalog.index().pack_number(id)?.is_some() && !pending.contains(id) {
-            continue;
+    let mut named = HashSet::new();
+    catalog.index().for_each_pack(&mut |_, record, _| {
+        if !pending.contains(&record.id) {
+            named.insert(record.id);
         }
+        ControlFlow::Continue(())
+    })?;
+    for (id, (kind, bytes)) in survey.present.iter().filter(|(id, _)| !named.contains(*id)) {
         vault.check_cancelled()?;
         match reader.directory(*kind, *id, *bytes, &vault.trust) {
             Ok(section) => {

@@ -1,16 +1,20 @@
 //! The second half of a collection: tombs are put, segments written anew without what goes, and
 //! packs deleted.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use cairn_format::codec::{Reader, Writer};
 use cairn_format::envelope::Kind;
 use cairn_format::ids::{ObjectHash, PackId, SegmentId, SessionId};
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::record::{Tomb, TombReason};
+use cairn_format::segment::Segment;
 use rayon::prelude::*;
 
+use super::memo::Memos;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
+use crate::index::local::MemoChange;
 use crate::index::segments;
 use crate::repo::{Repository, Vault};
 use crate::store::StoreError;
@@ -18,6 +22,8 @@ use crate::store::StoreError;
 /// Packs that one tomb condemns, and replacements that it names, at most: with 65 bytes for each
 /// pair it stays below the limit of a tomb.
 const TOMB_PACKS_MAX: usize = 50_000;
+/// Bytes of a pack's id that are remembered for a segment: others that begin alike are looked up.
+const ID_BYTES: usize = 8;
 
 /// Condemns packs, for ever.
 ///
@@ -68,12 +74,17 @@ pub fn rewrite_segments(
     gone: &HashMap<PackId, PackKind>,
 ) -> Result<Rewritten, Error> {
     let vault = repository.vault();
+    let memos = Memos::new(vault, catalog);
     let mut done = Rewritten::default();
     let listed = segments::list(vault)?;
     let mut replaced = BTreeSet::new();
     for id in listed.keys() {
         vault.check_cancelled()?;
+        if remembered(&memos, id)?.is_some_and(|described| described.may_stay(gone, &listed)) {
+            continue;
+        }
         let Some(read) = segments::read(vault, *id)? else { continue };
+        memos.put(&[described(&memos, id, &read.segment)])?;
         replaced.extend(read.segment.replaces.iter().copied());
         let (level, packs) = (read.segment.level, read.segment.packs);
         if packs.iter().all(|pack| !gone.contains_key(&pack.id)) {
@@ -86,12 +97,65 @@ pub fn rewrite_segments(
         }
         replaced.insert(*id);
     }
+    let forgotten = memos.segments()?.into_iter().filter(|id| !listed.contains_key(id));
+    let forgotten = forgotten.map(|id| (Memos::segment_key(&id), None)).collect::<Vec<_>>();
+    memos.put(&forgotten)?;
     for id in replaced.into_iter().filter(|id| listed.contains_key(id)) {
         vault.store.delete(&ObjectName::Index(id))?;
         catalog.index().remove_segment(&id)?;
         done.removed.push(id);
     }
     Ok(done)
+}
+
+/// What a segment was found to say. It tells only which segments need not be read; what becomes of
+/// those that are read follows from what they say.
+struct Described {
+    /// Segments that it replaces.
+    replaces: Vec<SegmentId>,
+    /// Beginnings of the ids of packs, ascending.
+    packs: Vec<[u8; ID_BYTES]>,
+}
+
+impl Described {
+    /// Nothing follows from what it says.
+    fn may_stay(
+        &self,
+        gone: &HashMap<PackId, PackKind>,
+        listed: &BTreeMap<SegmentId, u64>,
+    ) -> bool {
+        gone.keys().all(|id| self.packs.binary_search(&beginning(id)).is_err())
+            && !self.replaces.iter().any(|id| listed.contains_key(id))
+    }
+}
+
+fn beginning(id: &PackId) -> [u8; ID_BYTES] {
+    id.as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+fn remembered(memos: &Memos<'_>, id: &SegmentId) -> Result<Option<Described>, Error> {
+    let Some(value) = memos.get(&Memos::segment_key(id), &[])? else { return Ok(None) };
+    let mut fields = Reader::new(&value, "memo");
+    let Ok(count) = fields.varint() else { return Ok(None) };
+    let mut replaces = Vec::new();
+    for _ in 0..count {
+        let Ok(id) = fields.array() else { return Ok(None) };
+        replaces.push(SegmentId::from_bytes(id));
+    }
+    let packs = fields.take_rest().chunks(ID_BYTES).filter_map(|id| id.try_into().ok());
+    Ok(Some(Described { replaces, packs: packs.collect() }))
+}
+
+fn described(memos: &Memos<'_>, id: &SegmentId, segment: &Segment) -> MemoChange {
+    let mut packs = segment.packs.iter().map(|pack| beginning(&pack.id)).collect::<Vec<_>>();
+    packs.sort_unstable();
+    let mut value = Writer::new();
+    value.count(segment.replaces.len());
+    segment.replaces.iter().for_each(|id| {
+        value.raw(id.as_bytes());
+    });
+    value.raw(packs.as_flattened());
+    memos.change(Memos::segment_key(id), &[], value.as_bytes())
 }
 
 /// Deletes objects.

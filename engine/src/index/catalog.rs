@@ -13,12 +13,12 @@ use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
 use parking_lot::{Mutex, RwLock};
 
 use super::local::{
-    self, LocalIndex, LocalOptions, NewFrame, NewPack, PackNumber, PackRecord, PackState,
+    self, CopyId, LocalIndex, LocalOptions, NewFrame, NewPack, PackNumber, PackRecord, PackState,
 };
 use super::segments;
 use crate::context::Remark;
 use crate::error::Error;
-use crate::repo::Vault;
+use crate::repo::{Vault, identity};
 use crate::store::StoreError;
 
 mod places;
@@ -82,7 +82,9 @@ impl Catalog {
         let options = LocalOptions {
             memory_bytes: usize::try_from(vault.context.index_memory_bytes).unwrap_or(usize::MAX),
         };
-        let opened = local::open(&vault.context.cache_dir, vault.id(), options)?;
+        let replica = identity::list(vault.store(), vault.id())?.into_iter().next();
+        let copy = CopyId { repository: vault.id(), replica };
+        let opened = local::open(&vault.context.cache_dir, copy, options)?;
         if let Some(reason) = &opened.rebuilt_because {
             vault.monitor().warn(Remark {
                 code: "index.rebuilt",

@@ -14,15 +14,17 @@ use cairn_format::segment::PackSection;
 
 use super::snapshots::SnapshotInfo;
 use crate::collect::Weakness;
+use crate::collect::audit;
 use crate::collect::choose::{Candidate, Chosen, choose};
 use crate::collect::confirm::Confirmer;
 use crate::collect::copy::Copier;
-use crate::collect::due::{Past, after, is_due};
+use crate::collect::due::{Left, Past, after, is_due};
 use crate::collect::lease::HeldLease;
-use crate::collect::mark::{Marked, mark};
+use crate::collect::mark::{Marked, Thoroughness, mark};
+use crate::collect::memo::Memos;
 use crate::collect::receipt::read_chain;
 use crate::collect::survey::{Survey, list, list_snapshots, require_present, survey};
-use crate::collect::sweep::{condemn, delete, rewrite_segments, still_listed, still_there};
+use crate::collect::sweep::{condemn, delete, rewrite_segments};
 use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::index::catalog::{Catalog, list_packs};
@@ -50,6 +52,10 @@ pub struct GcOptions {
     pub max_delete_percent: f64,
     /// Spare what sessions at work have stored: they would store it again.
     pub honour_leases: bool,
+    /// Read everything that says what is needed, whatever earlier collections remember of it.
+    pub full_mark: bool,
+    /// When everything dead went, also write this host's index anew, without what was removed.
+    pub compact: bool,
     /// Test kit.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -62,6 +68,8 @@ impl Default for GcOptions {
             erase_within_ms: None,
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             honour_leases: true,
+            full_mark: false,
+            compact: true,
             weakness: None,
         }
     }
@@ -73,9 +81,13 @@ impl GcOptions {
         self.max_dead_percent > 0.0
     }
 
+    fn thoroughness(&self) -> Thoroughness {
+        if self.full_mark { Thoroughness::Anew } else { Thoroughness::Remembering }
+    }
+
     /// The options of a collection that leaves nothing dead, where that is due.
-    fn when_due(&self, past: Option<Past>, now_ms: i64) -> Self {
-        let due = self.erase_within_ms.is_some_and(|within| is_due(past, now_ms, within));
+    fn when_due(&self, past: Option<&Past>, at_work: &HashSet<SessionId>, now_ms: i64) -> Self {
+        let due = self.erase_within_ms.is_some_and(|within| is_due(past, at_work, now_ms, within));
         Self { max_dead_percent: if due { 0.0 } else { self.max_dead_percent }, ..self.clone() }
     }
 }
@@ -138,6 +150,13 @@ pub struct GcReport {
     pub receipts: Vec<ObjectName>,
     /// Objects that the store said it deleted, and that are still there. No receipt names them.
     pub still_there: Vec<ObjectName>,
+    /// Objects that are deleted, and of which the store keeps older versions and refuses to delete
+    /// them. No receipt names them.
+    pub versions_kept: Vec<ObjectName>,
+    /// Objects that receipts of at least a day ago name, and that were seen to be gone once more.
+    pub confirmed: u64,
+    /// Objects that receipts name, that had come back, and were deleted again.
+    pub reappeared: Vec<ObjectName>,
     /// Packs that could not be copied because they are damaged, and so stay.
     pub damaged: Vec<Remark>,
     /// Milliseconds it took by the wall clock.
@@ -145,14 +164,14 @@ pub struct GcReport {
 }
 
 impl GcReport {
-    /// Whether nothing dead is left anywhere, as far as is known.
+    /// Whether nothing dead is left anywhere, as far as is known, but in packs that were spared.
     fn left_nothing(&self, found: &Found<'_>) -> bool {
         let chosen = &found.chosen;
         self.plan.erases
             && chosen.bytes_left == 0
-            && chosen.spared == 0
             && found.marked.bytes_held == 0
             && self.still_there.is_empty()
+            && self.versions_kept.is_empty()
             && self.damaged.is_empty()
     }
 }
@@ -164,6 +183,8 @@ struct Found<'a> {
     chosen: Chosen,
     /// Packs that tombs condemned already.
     condemned: Condemned,
+    /// Packs with lower numbers were there.
+    packs_below: u32,
     plan: GcPlan,
 }
 
@@ -176,11 +197,16 @@ type Condemned = HashMap<PackId, PackKind>;
 /// As [`run`].
 pub fn plan(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
     repository.require_collect("collect garbage")?;
+    look(repository, options)
+}
+
+/// As [`plan`], for any key that can read.
+pub(super) fn look(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
     let session = SessionId::from_bytes([0; 16]);
     let catalog = repository.catalog()?;
     let past = Past::read(catalog)?;
-    let options = options.when_due(past, repository.context.clock.now_ms());
-    let found = find(repository, catalog, session, &options, past)?;
+    let now_ms = repository.context.clock.now_ms();
+    let (found, _) = find(repository, catalog, session, options, past.as_ref(), now_ms)?;
     Ok(found.plan)
 }
 
@@ -197,8 +223,9 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
     let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
     repository.vault().sweep();
     let past = Past::read(catalog)?;
-    let options = &options.when_due(past, started_ms);
-    let mut found = find(repository, catalog, session, options, past)?;
+    let (mut found, options) =
+        find(repository, catalog, session, options, past.as_ref(), started_ms)?;
+    let options = &options;
     refuse_unlikely(&found, options)?;
     let lease = HeldLease::take(repository.vault(), session, "gc");
     let collection = Collection { repository, catalog, session, options, lease: &lease };
@@ -206,24 +233,44 @@ pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Err
     let own = collection.condemn(&mut found, &mut report)?;
     collection.sweep(&found, &own, &mut report)?;
     lease.end();
-    after(past, started_ms, report.left_nothing(&found)).write(catalog)?;
+    let left = Left {
+        nothing: report.left_nothing(&found),
+        packs_below: found.packs_below,
+        spared: found.chosen.spared_sessions.clone(),
+    };
+    after(past.as_ref(), started_ms, &left).write(catalog)?;
+    if options.compact && report.plan.erases && report.packs_deleted > 0 {
+        repository.monitor().stage("gc: writing the cache anew", None);
+        catalog.index().compact()?;
+    }
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     Ok(report)
 }
 
+/// Finds out what is to go, and the options in force: whether everything has to depends on who is at
+/// work.
 fn find<'a>(
     repository: &'a Repository,
     catalog: &'a Catalog,
     session: SessionId,
     options: &GcOptions,
-    past: Option<Past>,
-) -> Result<Found<'a>, Error> {
+    past: Option<&Past>,
+    now_ms: i64,
+) -> Result<(Found<'a>, GcOptions), Error> {
     repository.monitor().stage("gc: looking", None);
     let survey = survey(repository, catalog, session, options.honour_leases)?;
+    let options = options.when_due(past, &survey.sessions, now_ms);
+    let mut packs_below = 0;
+    catalog.index().for_each_pack(&mut |number, _, _| {
+        packs_below = number.0.saturating_add(1);
+        ControlFlow::Continue(())
+    })?;
     repository.monitor().stage("gc: marking", None);
-    let mut marked = mark(repository, catalog, &survey.snapshots, &survey.doubtful)?;
+    let how = options.thoroughness();
+    let mut marked = mark(repository, catalog, &survey.snapshots, &survey.doubtful, how)?;
     marked.follow_bases(options.keeps_bases(), &survey.sessions)?;
-    let chosen = choose(catalog, &survey, &marked, options.max_dead_percent)?;
+    let memos = Memos::new(repository.vault(), catalog);
+    let chosen = choose(catalog, &survey, &marked, &memos, options.max_dead_percent)?;
     let condemned = catalog.condemned();
     let copied = |candidate: &Candidate| {
         u64::from(candidate.record.bytes).saturating_sub(candidate.bytes_dead)
@@ -245,14 +292,21 @@ fn find<'a>(
         erases: !options.keeps_bases(),
         dead_since_ms: past.map(|past| past.dead_since_ms.unwrap_or(past.last_ms)),
     };
-    Ok(Found { survey, marked, chosen, condemned, plan })
+    Ok((Found { survey, marked, chosen, condemned, packs_below, plan }, options))
 }
 
 impl Found<'_> {
     /// Chooses once more after marks were added.
-    fn choose_again(&mut self, catalog: &Catalog, options: &GcOptions) -> Result<(), Error> {
+    fn choose_again(
+        &mut self,
+        repository: &Repository,
+        catalog: &Catalog,
+        options: &GcOptions,
+    ) -> Result<(), Error> {
         self.marked.follow_bases(options.keeps_bases(), &self.survey.sessions)?;
-        self.chosen = choose(catalog, &self.survey, &self.marked, options.max_dead_percent)?;
+        let memos = Memos::new(repository.vault(), catalog);
+        let max_dead_percent = options.max_dead_percent;
+        self.chosen = choose(catalog, &self.survey, &self.marked, &memos, max_dead_percent)?;
         Ok(())
     }
 }
@@ -302,7 +356,7 @@ impl Collection<'_> {
             if let Some(repacked) = self.copy(found, &mut copier, &mut retried, report)? {
                 break repacked;
             }
-            found.choose_again(self.catalog, self.options)?;
+            found.choose_again(self.repository, self.catalog, self.options)?;
         };
         let dead = found.chosen.dead.iter().map(|pack| (pack.record.kind, pack.record.id));
         let dead = dead.collect::<BTreeSet<_>>();
@@ -348,7 +402,7 @@ impl Collection<'_> {
             if !confirmer.confirm(&going, &mut found.marked)? {
                 return Ok(());
             }
-            found.choose_again(self.catalog, self.options)?;
+            found.choose_again(self.repository, self.catalog, self.options)?;
         }
     }
 
@@ -467,7 +521,8 @@ impl Collection<'_> {
         let mut known = self.catalog.condemned();
         known.retain(|id, _| own.contains_key(id) || found.condemned.contains_key(id));
         for _ in 0..ROUNDS_MAX {
-            let snapshots = list_snapshots(self.repository, self.catalog)?;
+            let before = &found.survey.snapshots;
+            let snapshots = list_snapshots(self.repository, self.catalog, before)?;
             if self.options.weakness == Some(Weakness::StaleTombs) {
                 self.catalog.pretend_condemned(known.clone())?;
             }
@@ -482,7 +537,9 @@ impl Collection<'_> {
             let mut seen = Survey { snapshots, ..Survey::default() };
             list(self.repository, self.catalog, &mut seen)?;
             let doubtful = &found.marked.doubtful;
-            let mut marked = mark(self.repository, self.catalog, &seen.snapshots, doubtful)?;
+            // What the first look has read is not read again.
+            let how = Thoroughness::Remembering;
+            let mut marked = mark(self.repository, self.catalog, &seen.snapshots, doubtful, how)?;
             marked.follow_bases(true, &HashSet::new())?;
             self.confirm_condemned(&mut marked)?;
             match self.copy_condemned(&seen, &mut marked, report) {
@@ -569,27 +626,23 @@ impl Collection<'_> {
             .filter(|(id, _)| !present.contains_key(*id) && !chain.packs.contains(*id))
             .map(|(id, kind)| ObjectName::Pack(*kind, *id));
         let all = names.into_iter().chain(unsaid).collect::<BTreeSet<_>>();
-        let all = all.into_iter().collect::<Vec<_>>();
-        let there = still_there(vault, &all)?;
-        let seen_by_name_ms = vault.context.clock.now_ms();
-        let listed = still_listed(vault, &all)?;
-        let seen_by_listing_ms = vault.context.clock.now_ms();
-        let is_there = |name: &ObjectName| there.contains(name) || listed.contains(name);
-        let (still, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(is_there);
-        for name in &still {
+        audit::purge(vault)?;
+        let look = audit::look(vault, all)?;
+        for name in &look.still {
             self.repository.monitor().warn(Remark {
                 code: "gc.still_there",
                 subject: name.to_string(),
                 message: "the store said that it was deleted, and still has it".to_owned(),
             });
         }
-        let packs = still.iter().filter(|name| matches!(name, ObjectName::Pack(..))).count();
+        let packs = look.still.iter().filter(|name| matches!(name, ObjectName::Pack(..))).count();
         report.packs_deleted = report.packs_deleted.saturating_sub(packs as u64);
-        report.still_there = still;
-        if !gone.is_empty() {
-            let times = [seen_by_name_ms, seen_by_listing_ms];
-            report.receipts = chain.write(vault, &gone, times, "gc")?;
-        }
+        report.receipts = audit::write(vault, &mut chain, &look, "gc")?;
+        (report.still_there, report.versions_kept) = (look.still, look.kept);
+        let audited = audit::audit_again(vault, self.catalog, &mut chain, false)?;
+        report.receipts.extend(audited.receipts);
+        report.still_there.extend(audited.still_there);
+        (report.confirmed, report.reappeared) = (audited.confirmed, audited.reappeared);
         Ok(())
     }
 }

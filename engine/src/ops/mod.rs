@@ -3,11 +3,15 @@
 pub mod backup;
 pub mod diff;
 pub mod dump;
+pub mod erase;
+pub mod erasure;
 pub mod find;
 pub mod forget;
 pub mod gc;
+pub mod heal;
 pub mod ls;
 pub mod repair_index;
+pub mod replicate;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;

@@ -1,6 +1,6 @@
 //! Lists snapshots and finds the one that is meant.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use cairn_format::envelope::Kind;
 use cairn_format::ids::{SnapshotId, WriterId};
@@ -15,7 +15,8 @@ use rayon::prelude::*;
 use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::repo::Repository;
-use crate::seal::Role;
+use crate::seal::sign::writer_id;
+use crate::seal::{Role, SealError, Trust, VerifiedWriter};
 use crate::store::StoreError;
 
 /// A snapshot that was opened and whose signature holds.
@@ -27,14 +28,22 @@ pub struct SnapshotInfo {
     pub name_time_ms: u64,
     /// What it says.
     pub record: Snapshot,
-    /// Who signed it.
+    /// Whose it is: who signed it, or of one that an erasure made anew, who signed the first.
     pub writer: WriterId,
-    /// Name of the key that signed it.
+    /// Name of that key.
     pub writer_name: String,
     /// Namespace its chunks are looked up in first (SPEC §7).
     pub namespace: WriterId,
     /// Whether its chunks were proven present after it was visible.
     pub acknowledged: bool,
+}
+
+impl SnapshotInfo {
+    /// The snapshots that it was before erasures made it anew, oldest first.
+    #[must_use]
+    pub fn former(&self) -> &[SnapshotId] {
+        self.record.remade.as_ref().map_or(&[], |remade| &remade.former)
+    }
 }
 
 /// Every snapshot that can be read, oldest first. Those that cannot be are warned about, and
@@ -43,6 +52,19 @@ pub struct SnapshotInfo {
 /// # Errors
 /// When the store cannot be listed or read, or the key may not read.
 pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
+    list_all_but(repository, &[])
+}
+
+/// As [`list_all`]; records among `known`, which were read before, are not read again.
+///
+/// # Errors
+/// As [`list_all`].
+pub(crate) fn list_all_but(
+    repository: &Repository,
+    known: &[SnapshotInfo],
+) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
+    let known = known.iter().map(|one| ((one.name_time_ms, one.id), one));
+    let known = known.collect::<HashMap<_, _>>();
     repository.require_read("list snapshots")?;
     let names = list_names(repository)?;
     // An index that is open may be older than what was just listed.
@@ -50,7 +72,19 @@ pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remar
     let acknowledged = list_acknowledged(repository)?;
     let read = names
         .par_iter()
-        .map(|name| (name, read(repository, name, &acknowledged)))
+        .map(|name| {
+            let known = match name {
+                ObjectName::Snapshot { time_ms, id } => known.get(&(*time_ms, *id)),
+                _ => None,
+            };
+            match known {
+                Some(known) => {
+                    let acknowledged = acknowledged.contains(&known.id);
+                    (name, Ok(SnapshotInfo { acknowledged, ..(*known).clone() }))
+                }
+                None => (name, read(repository, name, &acknowledged)),
+            }
+        })
         .collect::<Vec<_>>();
     let (mut found, mut remarks) = (Vec::new(), Vec::new());
     for (name, outcome) in read {
@@ -112,22 +146,43 @@ pub(crate) fn read(
         return Err(Error::Internal { part: "the list of snapshots" });
     };
     let signed = repository.read_signed(Kind::Snapshot, name, RECORD_BYTES_MAX)?;
-    let record = Snapshot::decode(&signed.record).map_err(Error::format(name))?;
-    let trust = &repository.vault().trust;
-    trust.check_not_revoked(&signed.writer, record.finished_ms).map_err(Error::sealed(name))?;
-    let namespace = match signed.writer.role {
-        Role::Writer => signed.writer.id,
+    let mut record = Snapshot::decode(&signed.record).map_err(Error::format(name))?;
+    // A writer cannot say that a snapshot stands for others.
+    record.remade = record.remade.filter(|_| signed.writer.role != Role::Writer);
+    let writer = whose(&repository.vault().trust, signed.writer, &record);
+    let writer = writer.map_err(Error::sealed(name))?;
+    let namespace = match writer.role {
+        Role::Writer => writer.id,
         Role::Owner | Role::Maintainer | Role::Reader => NAMESPACE_TRUSTED,
     };
     Ok(SnapshotInfo {
         id,
         name_time_ms: time_ms,
         record,
-        writer: signed.writer.id,
-        writer_name: signed.writer.name,
+        writer: writer.id,
+        writer_name: writer.name,
         namespace,
         acknowledged: acknowledged.contains(&id),
     })
+}
+
+/// Whose snapshot it is, after everybody was found not to be revoked who signed it or what it was
+/// before.
+fn whose(
+    trust: &Trust,
+    signer: VerifiedWriter,
+    record: &Snapshot,
+) -> Result<VerifiedWriter, SealError> {
+    let Some(remade) = &record.remade else {
+        trust.check_not_revoked(&signer, record.finished_ms)?;
+        return Ok(signer);
+    };
+    trust.check_not_revoked(&signer, remade.time_ms)?;
+    let first = trust.verify_certificate(&remade.certificate)?;
+    let first =
+        VerifiedWriter { id: writer_id(&first.public_key), role: first.role, name: first.name };
+    trust.check_not_revoked(&first, record.finished_ms)?;
+    Ok(first)
 }
 
 /// Splits `SELECTOR:/path`; the path is `None` without one. The path begins at the first `:/`.
@@ -142,7 +197,7 @@ pub fn split_selector(text: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     }
 }
 
-/// The snapshot a text means: first digits of an id, `latest`, `latest~N` (N before the latest),
+/// The snapshot a text means: first digits of an id (also of one that an erasure made anew since), `latest`, `latest~N` (N before the latest),
 /// `job:NAME` (its latest, also with `~N`), `@TIME` (the newest not begun after that time).
 ///
 /// # Errors
@@ -192,10 +247,12 @@ pub fn select_from(snapshots: Vec<SnapshotInfo>, text: &str) -> Result<SnapshotI
         return Err(invalid("it is not an id's first digits"));
     }
     let prefix = name.to_ascii_lowercase();
-    let mut fitting = snapshots
-        .into_iter()
-        .filter(|snapshot| snapshot.id.to_hex().starts_with(&prefix))
-        .collect::<Vec<_>>();
+    let fits = |id: &SnapshotId| id.to_hex().starts_with(&prefix);
+    let (mut fitting, others) =
+        snapshots.into_iter().partition::<Vec<_>, _>(|snapshot| fits(&snapshot.id));
+    if fitting.is_empty() {
+        fitting.extend(others.into_iter().filter(|other| other.former().iter().any(fits)));
+    }
     match fitting.len() {
         0 => Err(none()),
         1 => fitting.pop().ok_or_else(none),

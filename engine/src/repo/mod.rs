@@ -17,10 +17,13 @@ use crate::seal::{Keys, Opened, Roots, Trust, Unlock, random};
 use crate::store::{Store, StoreError};
 
 pub mod chunks;
+pub mod identity;
 pub mod keys;
+pub mod places;
 pub mod sweep;
 pub mod vault;
 
+pub use chunks::Fallback;
 pub use keys::NewKey;
 pub use vault::Vault;
 
@@ -145,6 +148,7 @@ pub fn init(
     let slot_id = crate::seal::slot::slot_id(&slot);
     store.put(&name, &sealed)?;
     store.put(&ObjectName::Key(slot_id), &slot)?;
+    identity::ensure(store, repository, context)?;
     match store.put(&ObjectName::Format, &format) {
         Ok(_) => Ok(InitReport { repository, slot: slot_id }),
         Err(StoreError::Exists { .. }) => {
@@ -177,6 +181,8 @@ pub struct Repository {
     catalog: OnceLock<Catalog>,
     /// Held while the catalog is opened, so that this happens once.
     opening: parking_lot::Mutex<()>,
+    /// Other copies, for what this one cannot give.
+    fallbacks: Vec<Fallback>,
 }
 
 impl Repository {
@@ -193,7 +199,50 @@ impl Repository {
         keys.restrict_to_domains(&config.domains);
         let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
         let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
-        Ok(Self { vault, catalog: OnceLock::new(), opening: parking_lot::Mutex::default() })
+        Ok(Self::with(vault))
+    }
+
+    /// Opens another copy of this repository with the keys at hand; its format and settings are read
+    /// and checked there.
+    ///
+    /// # Errors
+    /// [`Error::NoRepository`]; [`Error::OtherRepository`]; as [`Self::open`].
+    pub fn open_copy(&self, store: Arc<dyn Store>, context: &Context) -> Result<Self, Error> {
+        let (format, hash) = read_format(store.as_ref())?;
+        if format.repository != self.vault.id() || hash != self.vault.config.format_hash {
+            return Err(Error::OtherRepository {
+                location: store.location(),
+                found: format.repository,
+                expected: self.vault.id(),
+            });
+        }
+        let (config, trust) = read_config(store.as_ref(), &self.vault.keys, hash, context)?;
+        let mut keys = self.vault.keys.clone();
+        keys.restrict_to_domains(&config.domains);
+        let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
+        let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
+        Ok(Self::with(vault))
+    }
+
+    fn with(vault: Vault) -> Self {
+        Self {
+            vault,
+            catalog: OnceLock::new(),
+            opening: parking_lot::Mutex::default(),
+            fallbacks: Vec::new(),
+        }
+    }
+
+    /// Reads from another copy, opened by [`Self::open_copy`], what this one turns out not to have, or
+    /// to have damaged. It is opened for good when it is first needed.
+    pub fn add_fallback(&mut self, copy: Self) {
+        self.fallbacks.push(Fallback::new(copy));
+    }
+
+    /// The other copies that stand in for this one.
+    #[must_use]
+    pub fn fallbacks(&self) -> &[Fallback] {
+        &self.fallbacks
     }
 
     /// The store, keys and settings.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_format::envelope::{Cipher, Kind};
+use cairn_format::envelope::{Cipher, Content, Kind};
 use cairn_format::ids::{RepositoryId, WriterId};
 use cairn_format::names::ObjectName;
 use cairn_format::record::{Config, Domain};
@@ -38,6 +38,8 @@ pub struct Signed {
     pub record: Vec<u8>,
     /// Who signed.
     pub writer: VerifiedWriter,
+    /// The certificate of whoever signed, as it stands in the object.
+    pub certificate: Vec<u8>,
 }
 
 /// Reads an object and checks that its bytes are those its name stands for.
@@ -116,7 +118,8 @@ impl Vault {
             return Err(SealError::Damaged { what: "kind of an object" });
         }
         let (writer, record) = self.trust.verify_body(&header, &content)?;
-        Ok(Signed { record: record.to_vec(), writer })
+        let certificate = Content::parse(&content)?.certificate.to_vec();
+        Ok(Signed { record: record.to_vec(), writer, certificate })
     }
 
     /// Signs and seals a record: to the current domain or under the symmetric key, as its kind wants.

@@ -136,6 +136,11 @@ pub enum Cause {
     Unacknowledged,
     /// It was named.
     Named,
+    /// An erasure made it anew without what was erased, and the new one is acknowledged.
+    MadeAnew {
+        /// The new one.
+        by: SnapshotId,
+    },
 }
 
 impl Cause {
@@ -147,6 +152,7 @@ impl Cause {
             Self::Beyond => "beyond",
             Self::Unacknowledged => "unacknowledged",
             Self::Named => "named",
+            Self::MadeAnew { .. } => "made-anew",
         }
     }
 }
@@ -160,6 +166,7 @@ impl fmt::Display for Cause {
             Self::Beyond => f.write_str("no rule reaches it"),
             Self::Unacknowledged => f.write_str("not acknowledged, and no rule would keep it"),
             Self::Named => f.write_str("named"),
+            Self::MadeAnew { by } => write!(f, "an erasure made {} of it", by.short()),
         }
     }
 }

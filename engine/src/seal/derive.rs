@@ -16,11 +16,14 @@ use super::payload::{DomainSecrets, EpochKeys, RoleKeys, SharedKeys, SlotPayload
 use super::random::Random;
 use super::recipient::public_key;
 use super::roots::{FIRST_EPOCH, Roots};
-use super::secret::Secret32;
+use super::secret::{Secret32, kdf};
 use super::sign::{Signer, Trust, writer_id};
 
 /// Entries of the chunker's gear table.
 pub const GEAR_ENTRIES: usize = 256;
+
+/// Length of [`Keys::memo_check`], bytes.
+pub const MEMO_CHECK_BYTES: usize = 16;
 
 /// The keys of one repository, as far as the role holds them.
 #[derive(Clone, Debug)]
@@ -210,6 +213,20 @@ impl Keys {
     #[must_use]
     pub fn tree_id(&self, plaintext: &[u8]) -> ChunkId {
         ChunkId::from_bytes(blake3::keyed_hash(self.tree_id.expose(), plaintext).into())
+    }
+
+    /// Checksum of what a collection remembers on this host; each part counts with its length.
+    #[must_use]
+    pub fn memo_check(&self, parts: [&[u8]; 3]) -> [u8; MEMO_CHECK_BYTES] {
+        let context = "cairn v1 local memo";
+        let key = kdf(context, &[self.tree_id.expose(), self.repository.as_bytes()]);
+        let mut hasher = blake3::Hasher::new_keyed(key.expose());
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        let hash = hasher.finalize();
+        hasher.zeroize();
+        hash.as_bytes().first_chunk().copied().unwrap_or_default()
     }
 
     fn chunker_key(&self) -> Result<&Secret32, SealError> {

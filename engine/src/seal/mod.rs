@@ -23,7 +23,7 @@ mod vectors;
 pub use cairn_format::certificate::Role;
 pub use cairn_format::envelope::{Cipher, Kind, Part};
 pub use cipher::{PartOpener, PartSealer};
-pub use derive::Keys;
+pub use derive::{Keys, MEMO_CHECK_BYTES};
 pub use envelope::{Envelope, Opened};
 pub use error::SealError;
 pub use payload::SlotPayload;

@@ -198,6 +198,19 @@ pub enum StoreError {
         /// In the service's words.
         source: Cause,
     },
+    /// The place locks what is written for longer than data may stay that expired.
+    #[error(
+        "{location} locks what is written for {locked_hours} hours, longer than the {within_hours} \
+         hours after which what expired must be gone"
+    )]
+    Locked {
+        /// The place.
+        location: String,
+        /// How long what is written is locked, hours.
+        locked_hours: u64,
+        /// How soon what expired must be gone, hours.
+        within_hours: u64,
+    },
     /// The place does not do what every repository needs.
     #[error("{location} cannot keep a repository: {why}")]
     Unfit {
@@ -299,6 +312,7 @@ impl StoreError {
             | Self::NoContainer { .. }
             | Self::Misconfigured { .. }
             | Self::Unfit { .. }
+            | Self::Locked { .. }
             | Self::NotAnObject { .. }
             | Self::FsyncFailed { .. }
             | Self::BadLocation { .. }
@@ -360,6 +374,7 @@ impl Explain for StoreError {
             Self::NoContainer { .. } => "store.no_container",
             Self::Misconfigured { .. } => "store.misconfigured",
             Self::Unfit { .. } => "store.unfit",
+            Self::Locked { .. } => "store.locked",
             Self::NotAnObject { .. } => "store.not_an_object",
             Self::FsyncFailed { .. } => "store.fsync_failed",
             Self::BadLocation { .. } => "store.bad_location",
@@ -379,7 +394,10 @@ impl Explain for StoreError {
             | Self::Short { .. }
             | Self::TooLarge { .. }
             | Self::NotAnObject { .. } => Class::Damage,
-            Self::Occupied { .. } | Self::Exists { .. } | Self::Unfit { .. } => Class::Refused,
+            Self::Occupied { .. }
+            | Self::Exists { .. }
+            | Self::Unfit { .. }
+            | Self::Locked { .. } => Class::Refused,
             Self::Unreachable { .. }
             | Self::Throttled { .. }
             | Self::Timeout { .. }
@@ -431,6 +449,7 @@ impl Explain for StoreError {
             Self::Misconfigured { .. } => {
                 "check the environment variables and files of this kind of storage".to_owned()
             }
+            Self::Locked { .. } => "shorten the retention of the bucket's object lock, or say with `--erase-within` that what expired may stay for so long".to_owned(),
             Self::Unfit { .. } => "use another storage, or ask who runs this one".to_owned(),
             Self::BadWrite { .. } | Self::Altered { .. } => "check the storage; what it answers cannot be trusted".into(),
             Self::CredentialsInLocation { variables, .. } => {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::error::Place;
 use super::record::CallKind;
-use super::{Each, Listing, Put, Store, StoreError};
+use super::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 
 /// What goes wrong. What does not suit a call (a bit flip in a put, say) leaves it alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +247,18 @@ impl<S: Store> Store for FaultStore<S> {
 
     fn is_near(&self) -> bool {
         self.inner.is_near()
+    }
+
+    fn kept(
+        &self,
+        folder: Folder,
+        each: &mut dyn FnMut(ObjectName),
+    ) -> Result<Keeping, StoreError> {
+        self.inner.kept(folder, each)
+    }
+
+    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
+        self.inner.purge(folder)
     }
 
     fn sweep(&self) -> Result<u64, StoreError> {

@@ -50,6 +50,27 @@ pub struct Listing {
     pub foreign: u64,
 }
 
+/// What a place keeps of objects beside those that it lists; the greater one hides more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keeping {
+    /// Nothing that is known of: what is not listed is gone.
+    #[default]
+    Nothing,
+    /// Older versions, if any, and all of them were shown.
+    Shown,
+    /// It may keep deleted objects for a while, and cannot or may not be asked for them.
+    Hidden,
+}
+
+/// What became of older versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Versions and marks of deletion that were deleted.
+    pub removed: u64,
+    /// Those that the place refused to delete: they are locked, or the credentials do not allow it.
+    pub refused: u64,
+}
+
 /// Takes one listed object: its name and its size in bytes. An error ends the listing and is
 /// returned by it; [`StoreError::Stopped`] is for callers that merely saw enough.
 pub type Each<'a> = &'a mut dyn FnMut(ObjectName, u64) -> Result<(), StoreError>;
@@ -133,6 +154,31 @@ pub trait Store: Send + Sync + Debug {
     /// The failures of the place itself.
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
 
+    /// Shows every object of the folder of which the place keeps something though it was deleted or
+    /// written again. Some may come twice.
+    ///
+    /// # Errors
+    /// The failures of the place itself; not that it may not be asked, which is
+    /// [`Keeping::Hidden`].
+    fn kept(
+        &self,
+        folder: Folder,
+        each: &mut dyn FnMut(ObjectName),
+    ) -> Result<Keeping, StoreError> {
+        let _ = (folder, each);
+        Ok(Keeping::Nothing)
+    }
+
+    /// Deletes what [`Self::kept`] shows, as far as the place allows it. Objects that are listed
+    /// stay. Where nothing is kept there is nothing to do.
+    ///
+    /// # Errors
+    /// The failures of the place itself; not a refusal, which is counted.
+    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
+        let _ = folder;
+        Ok(Purged::default())
+    }
+
     /// Removes what writers that died left unfinished, where the place lets that be told from what
     /// others are writing; returns how much was removed. Safe at any time. Stores that keep nothing
     /// unfinished have nothing to do.
@@ -184,6 +230,16 @@ macro_rules! forward {
             }
             fn sweep(&self) -> Result<u64, StoreError> {
                 (**self).sweep()
+            }
+            fn kept(
+                &self,
+                folder: Folder,
+                each: &mut dyn FnMut(ObjectName),
+            ) -> Result<Keeping, StoreError> {
+                (**self).kept(folder, each)
+            }
+            fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
+                (**self).purge(folder)
             }
         }
     };

@@ -3,6 +3,10 @@
 
 use std::fmt;
 
+use super::error::StoreError;
+
+const HOUR_MS: u64 = 60 * 60 * 1_000;
+
 /// Whether a place has a property.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Found {
@@ -54,9 +58,28 @@ pub struct Profile {
     pub soft_delete: Found,
     /// Older versions may not be deleted: they are locked, or the credentials do not allow it.
     pub versions_locked: Found,
+    /// For how long what is written is locked against deletion, milliseconds; 0 when it is not, as
+    /// far as the place says.
+    pub locked_ms: u64,
 }
 
 impl Profile {
+    /// Refuses a place that keeps objects from being deleted for longer than it may take.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`].
+    pub fn check_lock(&self, location: &str, within_ms: u64) -> Result<(), StoreError> {
+        if self.locked_ms <= within_ms {
+            return Ok(());
+        }
+        let hours = |ms: u64| ms.div_ceil(HOUR_MS);
+        Err(StoreError::Locked {
+            location: location.to_owned(),
+            locked_hours: hours(self.locked_ms),
+            within_hours: within_ms / HOUR_MS,
+        })
+    }
+
     /// Every property: its stable name and what was found.
     #[must_use]
     pub const fn properties(&self) -> [(&'static str, Found); 6] {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
-use super::{Each, Listing, Put, Store, StoreError};
+use super::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 
 /// The kinds of calls of [`Store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,6 +128,18 @@ impl<S: Store> Store for RecordStore<S> {
 
     fn is_near(&self) -> bool {
         self.inner.is_near()
+    }
+
+    fn kept(
+        &self,
+        folder: Folder,
+        each: &mut dyn FnMut(ObjectName),
+    ) -> Result<Keeping, StoreError> {
+        self.inner.kept(folder, each)
+    }
+
+    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
+        self.inner.purge(folder)
     }
 
     fn sweep(&self) -> Result<u64, StoreError> {

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::profile::Profile;
 use super::traffic::Traffic;
-use super::{Each, Listing, Put, Store, StoreError};
+use super::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 
 /// How often, and how fast, a store is asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +181,19 @@ impl<S: Store> Store for Guarded<S> {
 
     fn sweep(&self) -> Result<u64, StoreError> {
         self.inner.sweep()
+    }
+
+    /// Lists, beginning anew after a transient failure: what was shown before comes again.
+    fn kept(
+        &self,
+        folder: Folder,
+        each: &mut dyn FnMut(ObjectName),
+    ) -> Result<Keeping, StoreError> {
+        self.persist(|_| self.inner.kept(folder, each), |_| true)
+    }
+
+    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
+        self.persist(|_| self.inner.purge(folder), |_| true)
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {

@@ -6,10 +6,11 @@ from . import crypto
 from .crypto import KDF
 from .encoding import (ALIGNED_MIN, CHUNK_MAX, CairnError, Cursor, LABEL_MAX, PACK_MAX, PACK_TARGET_MIN, value)
 from .envelope import SYMMETRIC
+from .keys import CERTIFICATE_MAX, WRITER
 
 CONFIG_FIELDS = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 22, 23}
 CONFIG_REQUIRED = (1, 3, 5, 7, 9, 11, 13, 15, 17)
-SNAPSHOT_FIELDS = {1, 3, 5, 7, 8, 9, 10, 11, 13, 15, 16, 18, 20, 22, 24, 26, 28}
+SNAPSHOT_FIELDS = {1, 3, 5, 7, 8, 9, 10, 11, 13, 15, 16, 18, 20, 22, 24, 26, 28, 31}
 SNAPSHOT_REQUIRED = (1, 3, 5, 7, 9, 11, 13, 15)
 
 
@@ -91,6 +92,13 @@ def previous_root(config, root, rid):
 # Section 8.2
 
 @dataclass(frozen=True)
+class Remade:
+    certificate: bytes             # of who signed the first of the former snapshots
+    time_ms: int
+    former: list
+
+
+@dataclass(frozen=True)
 class Snapshot:
     name: str                      # the object's
     id: bytes
@@ -106,6 +114,7 @@ class Snapshot:
     writer_id: bytes
     writer_name: str
     counts: list = field(default_factory=list)
+    remade: Remade = None          # nobody but owners and maintainers can say so
 
 
 def parse_snapshot(body, name, identity):
@@ -121,10 +130,14 @@ def parse_snapshot(body, name, identity):
     get(22, label)
     get(24, lambda cursor: cursor.list(lambda: _source(cursor), 3))
     get(26, lambda cursor: cursor.list(cursor.str, 1))
+    remade = get(31, lambda cursor: Remade(cursor.bytes(CERTIFICATE_MAX), cursor.zigzag(), cursor.list(lambda: cursor.take(32), 32)))
+    if remade and not remade.former:
+        raise CairnError(f"{what}: made anew of nothing")
     return Snapshot(name, identity, get(1, Cursor.zigzag), get(3, Cursor.zigzag), get(5, label), get(7, label),
                     get(8, label, ""), get(9, byte_lists), get(10, lambda c: c.list(lambda: c.str(LABEL_MAX), 1), []),
                     get(11, raw(32)), get(13, Cursor.varint), body.certificate.writer_id, body.certificate.name,
-                    get(20, lambda cursor: [cursor.varint() for _ in range(8)], [0] * 8))
+                    get(20, lambda cursor: [cursor.varint() for _ in range(8)], [0] * 8),
+                    remade if body.certificate.role != WRITER else None)
 
 
 def _source(cursor):

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from . import envelope
 from .encoding import CairnError, NewerFormat
 from .envelope import KIND_CONFIG, KIND_SNAPSHOT, MissingKey, Store, open_body, verify_body
-from .keys import MAINTAINER, OWNER, READER, RECIPIENT, ROLE_NAMES, WRITER, open_slot, parse_slot
+from .keys import (MAINTAINER, OWNER, READER, RECIPIENT, ROLE_NAMES, WRITER, open_slot, parse_certificate, parse_slot,
+                   verify_certificate)
 from .packs import Chunks
 from .records import parse_config, parse_snapshot, previous_root
 
@@ -144,9 +145,15 @@ class Repository:
                                  self.config.domain_keys, name)
                 verify_body(body, self.config.owner_key, self.rid)
                 snapshot = parse_snapshot(body, name, identity)
-                revoked = self.config.revoked.get(snapshot.writer_id)
-                if revoked is not None and snapshot.finished_ms > revoked:
-                    raise CairnError(f"{name}: its writer was revoked before")
+                signers = [(snapshot.writer_id, snapshot.finished_ms)]
+                if snapshot.remade:
+                    former = parse_certificate(snapshot.remade.certificate, name)
+                    verify_certificate(former, self.config.owner_key, self.rid, name)
+                    signers = [(snapshot.writer_id, snapshot.remade.time_ms), (former.writer_id, snapshot.finished_ms)]
+                for signer, time in signers:
+                    revoked = self.config.revoked.get(signer)
+                    if revoked is not None and time > revoked:
+                        raise CairnError(f"{name}: its writer was revoked before")
                 found.append(snapshot)
         return found
 

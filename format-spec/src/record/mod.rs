@@ -6,7 +6,7 @@ mod snapshot;
 mod upkeep;
 
 pub use config::{ALIGNED_BYTES_MIN, ChunkerSettings, Config, Domain, DomainOrigin, Parity};
-pub use snapshot::{Snapshot, SourceKind, SourceRecord, Statistics};
+pub use snapshot::{Remade, Snapshot, SourceKind, SourceRecord, Statistics};
 pub use upkeep::{Ack, Lease, Tomb, TombReason};
 
 use crate::codec::Reader;

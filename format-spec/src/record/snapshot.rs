@@ -1,6 +1,7 @@
 //! The snapshot record (SPEC section 8.2).
 
 use super::{list, required};
+use crate::certificate::CERTIFICATE_BYTES_MAX;
 use crate::codec::{Reader, Writer};
 use crate::error::FormatError;
 use crate::ids::{ChunkId, SessionId, SnapshotId};
@@ -49,6 +50,17 @@ pub enum SourceKind {
     Command,
 }
 
+/// What a snapshot was before an erasure took something out of it and made it anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remade {
+    /// Encoded certificate of whoever signed the first of them. Means nothing until it was verified.
+    pub certificate: Vec<u8>,
+    /// When it was made anew, milliseconds since 1970.
+    pub time_ms: i64,
+    /// The snapshots that it stands for, oldest first; never empty.
+    pub former: Vec<SnapshotId>,
+}
+
 /// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
@@ -84,6 +96,8 @@ pub struct Snapshot {
     pub sources: Vec<SourceRecord>,
     /// Exclude patterns.
     pub excludes: Vec<String>,
+    /// What it was before; `None` of a snapshot as a backup made it.
+    pub remade: Option<Remade>,
 }
 
 impl Snapshot {
@@ -176,6 +190,14 @@ impl Snapshot {
                 w.str(pattern);
             }
         });
+        if let Some(remade) = &self.remade {
+            w.field(31, |w| {
+                w.bytes(&remade.certificate).zigzag(remade.time_ms).count(remade.former.len());
+                for id in &remade.former {
+                    w.raw(id.as_bytes());
+                }
+            });
+        }
         w.into_bytes()
     }
 
@@ -189,7 +211,7 @@ impl Snapshot {
         let (mut user, mut program) = (String::new(), String::new());
         let (mut paths, mut tags, mut parents) = (None, Vec::new(), Vec::new());
         let (mut sources, mut excludes) = (Vec::new(), Vec::new());
-        let mut statistics = Statistics::default();
+        let (mut statistics, mut remade) = (Statistics::default(), None);
         Reader::new(bytes, "snapshot").fields(|tag, r| {
             match tag {
                 1 => started_ms = Some(r.zigzag()?),
@@ -219,6 +241,7 @@ impl Snapshot {
                     excludes =
                         list(r, "exclude patterns", 1, |r| r.str("pattern", RECORD_BYTES_MAX))?;
                 }
+                31 => remade = Some(decode_remade(r)?),
                 _ => return Ok(false),
             }
             Ok(true)
@@ -240,8 +263,23 @@ impl Snapshot {
             program,
             sources,
             excludes,
+            remade,
         })
     }
+}
+
+fn decode_remade(r: &mut Reader<'_>) -> Result<Remade, FormatError> {
+    let remade = Remade {
+        certificate: r.bytes("certificate of former snapshot", CERTIFICATE_BYTES_MAX)?.to_vec(),
+        time_ms: r.zigzag()?,
+        former: list(r, "former snapshots", SnapshotId::LEN, |r| {
+            r.array().map(SnapshotId::from_bytes)
+        })?,
+    };
+    if remade.former.is_empty() {
+        return Err(FormatError::Value { what: "former snapshots" });
+    }
+    Ok(remade)
 }
 
 fn decode_statistics(r: &mut Reader<'_>) -> Result<Statistics, FormatError> {

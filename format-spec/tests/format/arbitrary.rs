@@ -149,6 +149,11 @@ fn source() -> impl Strategy<Value = SourceRecord> {
     })
 }
 
+fn remade() -> impl Strategy<Value = Remade> {
+    (raw(300), any::<i64>(), vec(id(SnapshotId::from_bytes), 1..4))
+        .prop_map(|(certificate, time_ms, former)| Remade { certificate, time_ms, former })
+}
+
 pub fn snapshot() -> impl Strategy<Value = Snapshot> {
     let times = (any::<i64>(), any::<i64>());
     let labels = (label(), label(), label(), label());
@@ -159,8 +164,9 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         option::of(id(SnapshotId::from_bytes)),
         vec(id(SnapshotId::from_bytes), 0..4),
     );
-    (times, labels, lists, ids, any::<u64>(), statistics()).prop_map(
-        |(times, labels, lists, ids, sequence, statistics)| {
+    let rest = (any::<u64>(), statistics(), option::of(remade()));
+    (times, labels, lists, ids, rest).prop_map(
+        |(times, labels, lists, ids, (sequence, statistics, remade))| {
             let (job, host, user, program) = labels;
             let (paths, tags, excludes, sources) = lists;
             let (root, session, previous, parents) = ids;
@@ -181,6 +187,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
                 program,
                 sources,
                 excludes,
+                remade,
             }
         },
     )

@@ -73,6 +73,19 @@ fn snapshots_say_what_was_asked_for() {
 }
 
 #[test]
+fn a_snapshot_made_anew_says_what_of() {
+    let mut snapshot = sample(arbitrary::snapshot());
+    let former = vec![cairn_format::ids::SnapshotId::from_bytes([3; 32])];
+    for (former, allowed) in [(former, true), (Vec::new(), false)] {
+        let certificate = vec![1; 9];
+        snapshot.remade = Some(cairn_format::record::Remade { certificate, time_ms: 5, former });
+        let read = Snapshot::decode(&snapshot.encode());
+        assert_eq!(read.is_ok(), allowed);
+        assert!(!allowed || read.as_ref() == Ok(&snapshot));
+    }
+}
+
+#[test]
 fn tombs_list_packs_once_and_in_order() {
     let mut tomb = sample(arbitrary::tomb());
     let pack = |kind, byte| (kind, cairn_format::ids::PackId::from_bytes([byte; 32]));

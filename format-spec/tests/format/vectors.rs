@@ -141,6 +141,15 @@ fn snapshot_case() -> Value {
             argv: vec![b"pg_dump".to_vec(), b"-Fp".to_vec()],
         }],
         excludes: vec!["*.tmp".to_owned()],
+        remade: None,
+    };
+    let remade = Snapshot {
+        remade: Some(Remade {
+            certificate: certificate().encode(),
+            time_ms: TIME_MS + 7,
+            former: vec![SnapshotId::from_bytes([0x43; 32]), SnapshotId::from_bytes([0x44; 32])],
+        }),
+        ..snapshot.clone()
     };
     json!({
         "started_ms": snapshot.started_ms,
@@ -160,6 +169,10 @@ fn snapshot_case() -> Value {
         "sources": [{ "kind": 2, "name": "dump.sql", "argv_ascii": ["pg_dump", "-Fp"] }],
         "excludes": snapshot.excludes,
         "record": encoded(&snapshot, Snapshot::encode, Snapshot::decode),
+        "remade_time_ms": TIME_MS + 7,
+        "former": [hex(&[0x43; 32]), hex(&[0x44; 32])],
+        "former_certificate": hex(&certificate().encode()),
+        "record_remade": encoded(&remade, Snapshot::encode, Snapshot::decode),
     })
 }
 

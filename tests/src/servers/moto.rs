@@ -19,6 +19,17 @@ pub struct Moto {
     key: (String, String),
 }
 
+/// What a bucket keeps.
+#[derive(Clone, Debug, Default)]
+pub struct Versions {
+    /// Objects that are there.
+    pub current: Vec<String>,
+    /// Older versions.
+    pub former: Vec<String>,
+    /// Marks of deletion.
+    pub marks: Vec<String>,
+}
+
 /// Requests that are answered without looking who asks, where anybody looks: a user, its policy,
 /// its key, the bucket.
 const UNCHECKED: usize = 4;
@@ -82,6 +93,57 @@ impl Moto {
         let request = request(&line, &[("Host", "127.0.0.1")], xml.as_bytes());
         let answer = exchange(self.server.port, &request).expect("moto answers");
         assert_eq!(answer.status(), Some(200), "{}", String::from_utf8_lossy(&answer.body));
+    }
+
+    /// Makes a bucket that locks what is written for so many days.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn make_locked_bucket(&self, name: &str, days: u32) {
+        let fields = [("Host", "127.0.0.1"), ("x-amz-bucket-object-lock-enabled", "true")];
+        let rule = format!(
+            "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule>\
+             <DefaultRetention><Mode>COMPLIANCE</Mode><Days>{days}</Days></DefaultRetention>\
+             </Rule></ObjectLockConfiguration>"
+        );
+        for (line, body) in
+            [(format!("PUT /{name}"), ""), (format!("PUT /{name}?object-lock"), rule.as_str())]
+        {
+            let answer = exchange(self.server.port, &request(&line, &fields, body.as_bytes()));
+            let answer = answer.expect("moto answers");
+            let text = String::from_utf8_lossy(&answer.body);
+            assert_eq!(answer.status(), Some(200), "{line}: {text}");
+        }
+    }
+
+    /// What the bucket keeps below a folder of the target's repository.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn versions(&self, folder: &str) -> Versions {
+        let line = format!("GET /{BUCKET}?versions&max-keys=1000&prefix=some/prefix/{folder}");
+        let answer = exchange(self.server.port, &request(&line, &[("Host", "127.0.0.1")], b""));
+        let answer = answer.expect("moto answers");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(text.contains("<IsTruncated>false"), "{text}");
+        let field = |part: &str, name: &str| {
+            let (_, rest) = part.split_once(&format!("<{name}>")).expect("a field");
+            rest.split_once('<').expect("its end").0.to_owned()
+        };
+        let mut versions = Versions::default();
+        for part in text.split("<Version>").skip(1) {
+            let part = part.split("</Version>").next().unwrap_or_default();
+            let list = match field(part, "IsLatest").as_str() {
+                "true" => &mut versions.current,
+                _ => &mut versions.former,
+            };
+            list.push(field(part, "Key"));
+        }
+        for part in text.split("<DeleteMarker>").skip(1) {
+            versions.marks.push(field(part, "Key"));
+        }
+        versions
     }
 
     fn identity(&self, action: &str, text: &str) -> String {

@@ -199,6 +199,43 @@ fn sessions_at_work_are_spared_and_the_dead_only_for_a_day() {
     scene.assert_kept(&scene.store, "fresh");
 }
 
+/// What an erasure spares is no reason for the next one, until whoever was spared is done.
+#[test]
+fn sessions_at_work_do_not_make_every_collection_an_erasure() {
+    const HOUR_MS: i64 = 3_600_000;
+    let scene = Scene::new(72);
+    let host = scene.lab.open(&scene.store, "host");
+    let options = GcOptions {
+        max_dead_percent: 90.0,
+        erase_within_ms: Some(20 * HOUR_MS.unsigned_abs()),
+        honour_leases: true,
+        ..everything()
+    };
+    let at = |hours: i64| scene.lab.clock.set_ms(TestClock::START_MS + hours * HOUR_MS);
+    gc::run(&host, &options).expect("it collects");
+    for hour in 1..5 {
+        at(hour);
+        // Always another one is at work: as if each died without ending its lease.
+        let name = format!("more-{hour}");
+        std::fs::write(scene.source.join(&name), noise(3_000_000, 9)).expect("a file");
+        let plan = Plan::new().nth(CallKind::Put, 3, Fault::Crash);
+        let faulty = FaultStore::new(scene.store.clone(), plan);
+        let dying = scene.lab.open(&faulty, &format!("dying-{hour}"));
+        back_up(&dying, &scene.source).expect_err("it died");
+        std::fs::remove_file(scene.source.join(&name)).expect("removed");
+        let report = gc::run(&host, &options).expect("it collects");
+        assert!(report.plan.packs_spared > 0 && !report.plan.erases, "hour {hour}: {report:?}");
+    }
+    // When all leases have run out, what they spared goes.
+    at(29);
+    let report = gc::run(&host, &options).expect("it collects");
+    assert!(report.plan.erases && report.packs_deleted > 0, "{report:?}");
+    at(30);
+    let report = gc::run(&host, &options).expect("it collects");
+    assert!(!report.plan.erases && report.plan.packs_spared == 0, "{report:?}");
+    scene.assert_kept(&scene.store, "fresh");
+}
+
 /// Frames that lean on bases: bases that no snapshot needs go, and what leaned on them is stored
 /// anew; with patience for dead data they stay.
 #[test]

@@ -10,7 +10,7 @@ use cairn_engine::repo::Repository;
 use cairn_engine::seal::{SecretBytes, Unlock};
 use cairn_engine::store::local::LocalStore;
 use cairn_tests::compare::{listing, look};
-use cairn_tests::frozen::{CIPHERS, LEFT_OUT, PASSPHRASE, copy, folder};
+use cairn_tests::frozen::{ERASED, LEFT_OUT, PASSPHRASE, REMADE, REPOSITORIES, copy, folder};
 use cairn_tests::lab::{Lab, back_up, verify_full};
 use cairn_tests::{reader, tree};
 
@@ -29,7 +29,7 @@ fn expected(cipher: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn frozen_repositories_restore_to_what_was_written_down() {
-    for cipher in CIPHERS {
+    for cipher in REPOSITORIES {
         let lab = Lab::new(90);
         let place = lab.path("repository");
         copy(&folder().join(cipher), &place);
@@ -41,10 +41,13 @@ fn frozen_repositories_restore_to_what_was_written_down() {
         assert!(found.findings.is_empty(), "{cipher}: {:?}", found.findings);
         let mut expected = expected(cipher);
         for snapshot in snapshots::list(&repository).expect("a list") {
+            let is_remade = cipher == REMADE && snapshot.record.job == "frozen";
+            assert_eq!(snapshot.former().len(), usize::from(is_remade), "{cipher}");
             let (target, report) = lab.restore(&repository, &snapshot, false).expect("it restores");
             assert_eq!(report.failure_count, 0, "{cipher}: {:?}", report.failures);
             let wanted = expected.remove(&snapshot.id.to_hex()).expect("it was written down");
             assert_eq!(listing(&look(&target), &LEFT_OUT), wanted, "{cipher} {}", snapshot.id);
+            assert!(cipher != REMADE || !wanted.contains(ERASED));
         }
         assert!(expected.is_empty(), "{cipher} lacks {:?}", expected.keys());
         // And it is still a repository like any other.
@@ -58,7 +61,7 @@ fn frozen_repositories_restore_to_what_was_written_down() {
 
 #[test]
 fn the_independent_reader_restores_frozen_repositories() {
-    for cipher in CIPHERS {
+    for cipher in REPOSITORIES {
         let lab = Lab::new(91);
         let password = lab.path("password");
         std::fs::write(&password, PASSPHRASE).expect("a file");

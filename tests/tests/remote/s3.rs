@@ -2,6 +2,8 @@
 //! where its other tools look for them.
 //! Method: moto on loopback; the credentials of one server that checks them, in each place.
 
+use cairn_tests::compare::assert_same;
+use cairn_tests::lab::inside;
 use cairn_tests::process::Cairn;
 use cairn_tests::servers::Target;
 use cairn_tests::servers::moto::Moto;
@@ -128,10 +130,7 @@ fn what_the_storage_can_do_is_found_out() {
     let made = scenario::result(&here.run(["init", "--json"]).expect(0));
     let plain = ["reads_after_write", "lists_after_write", "conditional_writes"];
     assert_eq!(storage(&made), plain, "{made}");
-    server.set(
-        "versioning",
-        "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
-    );
+    server.set("versioning", VERSIONED);
     let asked = scenario::result(&here.run(["stats", "--probe", "--json"]).expect(0));
     assert_eq!(storage(&asked)[3..], ["versions"], "{asked}");
     let shown = here.run(["stats", "--probe", "--requests"]).expect(0).stdout;
@@ -167,4 +166,111 @@ fn rates_and_connections_can_be_limited() {
     here.run(["verify", "--level", "full"].into_iter().chain(limits)).expect(0);
     here.run(["backup", "/etc/hostname", "--limit-upload", "0"]).expect(2);
     here.run(["backup", "/etc/hostname", "--connections", "0"]).expect(2);
+}
+
+/// The line of `--json` that says what came of the one replica.
+fn replica(ran: &cairn_tests::process::Ran) -> serde_json::Value {
+    ran.json("replica").pop().expect("a replica")
+}
+
+#[test]
+fn a_replica_costs_what_changed_and_restores_elsewhere() {
+    let server = Moto::start();
+    let target = server.target();
+    let mut here = Cairn::new();
+    let home = here.path("repository").into_os_string().into_string().expect("UTF-8");
+    here.set_target(&target.at(&home));
+    here.init();
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source)]).expect(0);
+    let replicate = ["replicate", "--json", "--to", &target.url];
+    let first = replica(&here.run(replicate).expect(0));
+    assert_eq!((&first["created"], &first["packs_written"]), (&true.into(), &0.into()), "{first}");
+    let mut requests = Vec::new();
+    for round in 0..6 {
+        std::fs::write(source.join("changed"), format!("round {round}")).expect("a change");
+        let made =
+            scenario::result(&here.run(["backup", "--json", scenario::text(&source)]).expect(0));
+        let done = replica(&here.run(replicate).expect(0));
+        let stored = made["report"]["bytes_stored"].as_u64().expect("a number");
+        let written = done["bytes_written"].as_u64().expect("a number");
+        assert!(written <= stored && done["copied"].as_array().map(Vec::len) == Some(1), "{done}");
+        requests.push(done["requests"].as_u64().expect("they are counted"));
+    }
+    cairn_tests::say(&format!("requests of one more snapshot: {requests:?}"));
+    assert!(requests.iter().all(|requests| *requests < 80), "{requests:?}");
+    // Nothing to do.
+    let idle = replica(&here.run(replicate).expect(0));
+    assert_eq!(idle["bytes_written"], 0, "{idle}");
+    // A bucket that is not there, beside one that is.
+    let absent = "s3://absent-bucket/prefix";
+    let ran = here.run(["replicate", "--json", "--to", absent, "--to", &target.url]).expect(10);
+    let outcomes = ran.json("replica");
+    assert_eq!((&outcomes[0]["done"], &outcomes[1]["done"]), (&false.into(), &true.into()));
+    // Home is gone, and so is its machine.
+    let there = cairn(&target);
+    there.run(["verify", "--level", "full"]).expect(0);
+    let restored = there.restored("latest", "restored");
+    assert_same(&source, &inside(&restored, &source));
+}
+
+const VERSIONED: &str =
+    "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+
+/// Fault 13: an ordinary deletion leaves everything in a bucket that keeps versions.
+#[test]
+fn what_is_erased_leaves_no_version_in_a_bucket_that_keeps_them() {
+    let server = Moto::start();
+    server.set("versioning", VERSIONED);
+    let here = cairn(&server.target());
+    here.init();
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source), "--job", "people"]).expect(0);
+    std::fs::write(source.join("new"), "what came later").expect("a file");
+    here.run(["backup", scenario::text(&source), "--job", "people"]).expect(0);
+    let before = server.versions("packs/");
+    let gone = source.join("deep");
+    let erase = ["erase", "--path", scenario::text(&gone), "--max-delete", "100", "--json"];
+    let erased = scenario::result(&here.run(erase).expect(0));
+    let report = &erased["report"];
+    assert!(report["packs_deleted"].as_u64() > Some(0), "{erased}");
+    assert_eq!(report["versions_kept"].as_array().map(Vec::len), Some(0), "{erased}");
+    let after = server.versions("packs/");
+    assert!(after.marks.is_empty() && after.former.is_empty(), "{after:?}");
+    assert!(before.current.iter().any(|key| !after.current.contains(key)));
+    // Of snapshots, acknowledgements and segments neither.
+    for folder in ["snapshots/", "acks/", "index/"] {
+        let left = server.versions(folder);
+        assert!(left.marks.is_empty() && left.former.is_empty(), "{folder}: {left:?}");
+    }
+    let ran = here.run(["erasure", "report", "--json"]).expect(0);
+    let receipts = ran.json("receipt");
+    assert!(receipts.len() >= 2, "{ran:#?}");
+    for receipt in &receipts {
+        let audits = receipt["audits"].as_array().expect("audits");
+        let methods = audits.iter().map(|audit| audit["method"].as_str().expect("a name"));
+        assert_eq!(methods.collect::<Vec<_>>(), ["by-name", "by-listing", "by-version-listing"]);
+    }
+    assert!(ran.json("pending").is_empty(), "{ran:#?}");
+    here.run(["verify", "--level", "full"]).expect(0);
+}
+
+/// Fault 14: a lock that outlasts what was promised.
+#[test]
+fn a_lock_longer_than_what_expired_may_stay_is_refused() {
+    let server = Moto::start();
+    server.make_locked_bucket("locked", 30);
+    let target = server.target().at("s3://locked/prefix");
+    let ran = cairn(&target).run(["init"]).expect(4);
+    assert!(ran.stderr.contains("locks what is written for 7"), "{ran:#?}");
+    assert!(ran.stderr.contains("--erase-within"), "{ran:#?}");
+    cairn(&target).run(["snapshots"]).expect(10);
+    let here = cairn(&target);
+    here.run(["init", "--erase-within", "31d"]).expect(0);
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source)]).expect(0);
+    here.run(["gc"]).expect(4);
+    here.run(["gc", "--erase-within", "31d"]).expect(0);
+    let shown = scenario::result(&here.run(["stats", "--probe", "--json"]).expect(0));
+    assert!(shown["report"]["storage"]["locked_ms"].as_u64() > Some(29 * 86_400_000), "{shown}");
 }

@@ -2,6 +2,7 @@
 //! of which some are damaged, condemned, or not named yet.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cairn_format::ids::{ChunkId, PackId, WriterId};
@@ -23,7 +24,7 @@ const SOUND_MAX: usize = 1 << 18;
 pub(super) type FrameKey = (PackNumber, u32);
 
 /// Packs that are read from only where there is no other, at one moment.
-struct Avoided {
+pub struct Avoided {
     suspects: Arc<HashSet<PackNumber>>,
     condemned: Arc<HashSet<PackNumber>>,
     unnamed: Arc<HashSet<PackNumber>>,
@@ -44,12 +45,20 @@ impl Avoided {
     }
 
     fn lasts(&self, place: &ChunkPlace) -> bool {
-        self.rank(place.pack) == 0
+        self.lasts_in(place.pack)
+    }
+
+    /// Whether nothing speaks against a pack.
+    #[must_use]
+    pub fn lasts_in(&self, pack: PackNumber) -> bool {
+        self.rank(pack) == 0
     }
 }
 
 impl Catalog {
-    fn avoided(&self) -> Avoided {
+    /// Packs that are read from only where there is no other, as it stands now.
+    #[must_use]
+    pub fn avoided(&self) -> Avoided {
         Avoided {
             suspects: Arc::clone(&self.suspects.read()),
             condemned: Arc::clone(&self.condemned_here.read()),
@@ -85,6 +94,31 @@ impl Catalog {
     #[must_use]
     pub fn lasts(&self, place: &ChunkPlace) -> bool {
         self.avoided().lasts(place)
+    }
+
+    /// The chunks that a pack lists, with their lengths in bytes, in the order of its directory; also
+    /// of a pack that was removed, while that is remembered.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn ids_in(&self, number: PackNumber) -> Result<Option<Vec<(ChunkId, u32)>>, Error> {
+        let (writer, mut chunks) = match self.index.pack(number)? {
+            Some(record) => {
+                let mut chunks = Vec::with_capacity(record.chunks as usize);
+                self.index.for_each_chunk_of_pack(number, &mut |id, place| {
+                    chunks.push((*id, place.bytes));
+                    ControlFlow::Continue(())
+                })?;
+                (record.writer, chunks)
+            }
+            None => match self.index.gone_pack(number)? {
+                Some(gone) => (gone.writer, gone.chunks),
+                None => return Ok(None),
+            },
+        };
+        // The local key's mask is its own inverse.
+        chunks.iter_mut().for_each(|(id, _)| *id = local_key(*id, writer));
+        Ok(Some(chunks))
     }
 
     /// As [`Self::lasts`], and so do the bases of its frame.
@@ -154,6 +188,17 @@ impl Catalog {
         Ok(at_risk)
     }
 
+    /// Whether any pack that is not condemned lists a data chunk, among trusted ones or this key's
+    /// own.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn is_stored(&self, id: ChunkId) -> Result<bool, Error> {
+        let condemned = self.condemned_here();
+        let copies = self.copies(id, NAMESPACE_TRUSTED)?;
+        Ok(copies.iter().any(|place| !condemned.contains(&place.pack)))
+    }
+
     /// Every place of a chunk that a reader of this namespace may use, the best first: those in
     /// packs that last, then those of the namespace's own.
     ///
@@ -192,7 +237,13 @@ impl Catalog {
         Ok(places)
     }
 
-    fn first_places(
+    /// The first place of each chunk, whatever speaks against it: in the pack of the namespace's own
+    /// that was added first, else in the trusted one. It stays the same until that pack is removed,
+    /// or the namespace gets a copy of its own.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn first_places(
         &self,
         ids: &[ChunkId],
         namespace: WriterId,
@@ -259,6 +310,24 @@ impl Catalog {
             }
         }
         Ok(fitting)
+    }
+
+    /// The first place of a chunk among trusted packs that may serve as a base of frames of this kind,
+    /// whatever speaks against it. It stays the same until its pack is removed.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn first_base_place(
+        &self,
+        base: &ChunkRef,
+        kind: PackKind,
+    ) -> Result<Option<ChunkPlace>, Error> {
+        for copy in self.index.copies(&base.id)? {
+            if self.fits_as_base(base, kind, &copy)? {
+                return Ok(Some(copy));
+            }
+        }
+        Ok(None)
     }
 
     fn fits_as_base(

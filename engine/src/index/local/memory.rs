@@ -8,8 +8,8 @@ use cairn_format::ids::{ChunkId, PackId, SegmentId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::{
-    BulkLoad, ChunkPlace, Counts, EachPack, IndexError, LedgerEntry, LocalIndex, NewPack,
-    PackNumber, PackRecord, PackState, SketchEntry, SketchSlot,
+    BulkLoad, ChunkPlace, Counts, EachPack, GonePack, IndexError, LedgerEntry, LocalIndex,
+    MemoChange, NewPack, PackNumber, PackRecord, PackState, SketchEntry, SketchSlot,
 };
 
 /// A local index that lives and dies with the process; its memory follows what it holds.
@@ -32,6 +32,8 @@ struct State {
     ledger: HashMap<PackId, LedgerEntry>,
     meta: HashMap<String, Vec<u8>>,
     sketches: HashMap<SketchSlot, SketchEntry>,
+    memos: BTreeMap<Vec<u8>, Vec<u8>>,
+    gone: BTreeMap<PackNumber, GonePack>,
 }
 
 impl MemoryIndex {
@@ -69,6 +71,10 @@ impl State {
                         self.chunks.remove(&chunk);
                     }
                 }
+            }
+            if !self.memos.is_empty() {
+                let chunks = pack.places(number).map(|(id, place)| (id, place.bytes)).collect();
+                self.gone.insert(number, GonePack { writer: pack.writer, chunks });
             }
         }
         self.pending.remove(&number);
@@ -258,9 +264,66 @@ impl LocalIndex for MemoryIndex {
         Ok(slots.iter().map(|slot| state.sketches.get(slot).copied()).collect())
     }
 
+    fn forget_sketches(
+        &self,
+        is_gone: &mut dyn FnMut(&ChunkId) -> bool,
+    ) -> Result<u64, IndexError> {
+        let _writer = self.writer.lock();
+        let mut removed = 0;
+        self.state.write().sketches.retain(|_, entry| {
+            let gone = is_gone(&entry.chunk);
+            removed += u64::from(gone);
+            !gone
+        });
+        Ok(removed)
+    }
+
+    fn compact(&self) -> Result<bool, IndexError> {
+        Ok(true)
+    }
+
     fn put_sketches(&self, entries: &[(SketchSlot, SketchEntry)]) -> Result<(), IndexError> {
         let _writer = self.writer.lock();
         self.state.write().sketches.extend(entries.iter().copied());
+        Ok(())
+    }
+
+    fn get_memo(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        Ok(self.state.read().memos.get(key).cloned())
+    }
+
+    fn put_memos(&self, changes: &[MemoChange]) -> Result<(), IndexError> {
+        let _writer = self.writer.lock();
+        let mut state = self.state.write();
+        for (key, value) in changes {
+            match value {
+                Some(value) => state.memos.insert(key.clone(), value.clone()),
+                None => state.memos.remove(key),
+            };
+        }
+        Ok(())
+    }
+
+    fn memo_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError> {
+        let state = self.state.read();
+        let keys = state.memos.range(prefix.to_vec()..).map(|(key, _)| key);
+        Ok(keys.take_while(|key| key.starts_with(prefix)).cloned().collect())
+    }
+
+    fn gone_pack(&self, number: PackNumber) -> Result<Option<GonePack>, IndexError> {
+        Ok(self.state.read().gone.get(&number).cloned())
+    }
+
+    fn gone_packs(&self) -> Result<Vec<PackNumber>, IndexError> {
+        Ok(self.state.read().gone.keys().copied().collect())
+    }
+
+    fn forget_gone_packs(&self, numbers: &[PackNumber]) -> Result<(), IndexError> {
+        let _writer = self.writer.lock();
+        let mut state = self.state.write();
+        for number in numbers {
+            state.gone.remove(number);
+        }
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use cairn_format::ids::{ChunkId, PackId, RepositoryId, SegmentId, SessionId, WriterId};
+use cairn_format::ids::{ChunkId, PackId, ReplicaId, RepositoryId, SegmentId, SessionId, WriterId};
 use cairn_format::limits::{PACK_BYTES_MAX, PACK_FRAMES_MAX};
 use cairn_format::names::PackKind;
 
@@ -30,6 +30,50 @@ mod tests;
 
 pub use error::IndexError;
 pub use memory::MemoryIndex;
+
+/// Which copy of which repository an index is of. Copies of one repository hold different packs, so
+/// what one of them has says nothing of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CopyId {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The copy; `None` for one that was never given an identity.
+    pub replica: Option<ReplicaId>,
+}
+
+impl CopyId {
+    /// Name of its folder in the folder of caches.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        match self.replica {
+            None => self.repository.to_hex(),
+            Some(replica) => format!("{}-{}", self.repository.to_hex(), replica.to_hex()),
+        }
+    }
+
+    /// The copy whose folder has this name.
+    #[must_use]
+    pub fn of_folder(name: &str) -> Option<Self> {
+        let (repository, replica) = match name.split_once('-') {
+            None => (name, None),
+            Some((repository, replica)) => (repository, Some(ReplicaId::from_hex(replica).ok()?)),
+        };
+        Some(Self { repository: RepositoryId::from_hex(repository).ok()?, replica })
+    }
+
+    #[cfg(feature = "local-index")]
+    fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = self.repository.as_bytes().to_vec();
+        bytes.extend(self.replica.iter().flat_map(|replica| *replica.as_bytes()));
+        bytes
+    }
+}
+
+impl From<RepositoryId> for CopyId {
+    fn from(repository: RepositoryId) -> Self {
+        Self { repository, replica: None }
+    }
+}
 
 /// Stands for a pack in one opened index, in four bytes instead of thirty-two.
 ///
@@ -191,6 +235,19 @@ impl Default for LocalOptions {
     }
 }
 
+/// What is still known of a pack that was removed: so much that whoever named chunks by their
+/// positions in it can tell which they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GonePack {
+    /// Who signed for it.
+    pub writer: WriterId,
+    /// The chunks it listed with their lengths in bytes, in the order of its directory.
+    pub chunks: Vec<(ChunkId, u32)>,
+}
+
+/// One change of the memos: a key, and the value to keep under it or `None` for none.
+pub type MemoChange = (Vec<u8>, Option<Vec<u8>>);
+
 /// Is shown a pack and its newest verification, and says whether to go on.
 pub type EachPack<'a> =
     dyn FnMut(PackNumber, &PackRecord, Option<LedgerEntry>) -> ControlFlow<()> + 'a;
@@ -209,7 +266,7 @@ pub struct Opened {
     pub shared: bool,
 }
 
-/// Opens the index of `repository` below the folder `cache`, or begins an empty one. With an empty
+/// Opens the index of a copy of a repository below the folder `cache`, or begins an empty one. With an empty
 /// path nothing is kept: the index is in memory and gone when it is dropped.
 ///
 /// The caller then compares [`LocalIndex::segments`] with the segments in the store, and loads or
@@ -220,14 +277,14 @@ pub struct Opened {
 #[cfg(feature = "local-index")]
 pub fn open(
     cache: &Path,
-    repository: RepositoryId,
+    copy: impl Into<CopyId>,
     options: LocalOptions,
 ) -> Result<Opened, IndexError> {
     if cache.as_os_str().is_empty() {
         let index = Arc::new(MemoryIndex::new());
         return Ok(Opened { index, rebuilt_because: None, shared: false });
     }
-    rocks::open(cache, repository, options)
+    rocks::open(cache, copy.into(), options)
 }
 
 /// Begins an empty index in memory: this build has no other.
@@ -237,7 +294,7 @@ pub fn open(
 #[cfg(not(feature = "local-index"))]
 pub fn open(
     _cache: &Path,
-    _repository: RepositoryId,
+    _copy: impl Into<CopyId>,
     _options: LocalOptions,
 ) -> Result<Opened, IndexError> {
     let rebuilt_because = Some("this build keeps its index in memory".to_owned());
@@ -249,8 +306,8 @@ pub fn open(
 /// # Errors
 /// When the folder cannot be written: see [`IndexError`].
 #[cfg(feature = "local-index")]
-pub fn destroy(cache: &Path, repository: RepositoryId) -> Result<(), IndexError> {
-    rocks::destroy(cache, repository)
+pub fn destroy(cache: &Path, copy: impl Into<CopyId>) -> Result<(), IndexError> {
+    rocks::destroy(cache, copy.into())
 }
 
 /// Does nothing: this build keeps no files.
@@ -258,7 +315,7 @@ pub fn destroy(cache: &Path, repository: RepositoryId) -> Result<(), IndexError>
 /// # Errors
 /// None.
 #[cfg(not(feature = "local-index"))]
-pub fn destroy(_cache: &Path, _repository: RepositoryId) -> Result<(), IndexError> {
+pub fn destroy(_cache: &Path, _copy: impl Into<CopyId>) -> Result<(), IndexError> {
     Ok(())
 }
 
@@ -334,7 +391,8 @@ pub trait LocalIndex: Send + Sync {
     fn pending_packs(&self) -> Result<Vec<PackId>, IndexError>;
 
     /// Forgets a pack, its ledger entry, and the places in it. A chunk that another pack holds
-    /// too is then found there. Returns whether the pack was known.
+    /// too is then found there. Returns whether the pack was known. While there are memos, what the
+    /// pack held is still told by [`LocalIndex::gone_pack`].
     ///
     /// # Errors
     /// See the trait.
@@ -429,6 +487,60 @@ pub trait LocalIndex: Send + Sync {
     /// # Errors
     /// See the trait.
     fn put_sketches(&self, entries: &[(SketchSlot, SketchEntry)]) -> Result<(), IndexError>;
+
+    /// Reads one memo: what a collection remembers for the next one. Keys and values are the
+    /// caller's. In an index that [`Opened::shared`] tells of, memos that are written are gone with it.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn get_memo(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError>;
+
+    /// Writes and deletes memos in one step.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn put_memos(&self, changes: &[MemoChange]) -> Result<(), IndexError>;
+
+    /// The keys of memos that begin with `prefix`, in ascending order.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn memo_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError>;
+
+    /// What is known of a pack that was removed while there were memos, until it is forgotten by
+    /// [`LocalIndex::forget_gone_packs`].
+    ///
+    /// # Errors
+    /// See the trait.
+    fn gone_pack(&self, number: PackNumber) -> Result<Option<GonePack>, IndexError>;
+
+    /// The packs that [`LocalIndex::gone_pack`] knows, in ascending order.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn gone_packs(&self) -> Result<Vec<PackNumber>, IndexError>;
+
+    /// Forgets packs that were removed altogether.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn forget_gone_packs(&self, numbers: &[PackNumber]) -> Result<(), IndexError>;
+    /// Removes sketches of chunks for which `is_gone` holds; returns how many. `is_gone` must not
+    /// use the index.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn forget_sketches(&self, is_gone: &mut dyn FnMut(&ChunkId) -> bool)
+    -> Result<u64, IndexError>;
+
+    /// Writes the files anew, so that nothing is left in them of what was removed: until then it
+    /// is only marked as removed. The journal of the files still names the bounds of those before,
+    /// until the index is opened the next time. False, and nothing done, while another process
+    /// writes the index. Takes as long as reading and writing all of it.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn compact(&self) -> Result<bool, IndexError>;
 
     /// How much the index holds.
     ///

@@ -79,6 +79,8 @@ pub(super) struct Content {
     all_places: Vec<Vec<ChunkPlace>>,
     sketches: Vec<Option<SketchEntry>>,
     meta: Option<Vec<u8>>,
+    memos: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    gone: Vec<(PackNumber, Option<GonePack>)>,
 }
 
 pub(super) fn content(index: &dyn LocalIndex) -> Result<Content, IndexError> {
@@ -121,6 +123,16 @@ pub(super) fn content(index: &dyn LocalIndex) -> Result<Content, IndexError> {
         all_places: ids.iter().map(|id| index.copies(id)).collect::<Result<_, _>>()?,
         sketches: index.get_sketches(&[3, 1, 0, 2, 1].map(SketchSlot))?,
         meta: index.meta_get("name")?,
+        memos: index
+            .memo_keys(b"k")?
+            .into_iter()
+            .map(|key| Ok((key.clone(), index.get_memo(&key)?)))
+            .collect::<Result<_, IndexError>>()?,
+        gone: index
+            .gone_packs()?
+            .into_iter()
+            .map(|number| Ok((number, index.gone_pack(number)?)))
+            .collect::<Result<_, IndexError>>()?,
     })
 }
 

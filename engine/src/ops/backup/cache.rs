@@ -4,7 +4,7 @@
 //! wrote it is listed, or, for a session that was interrupted, when all its chunks are found in the
 //! index one by one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cairn_format::codec::Writer;
 use cairn_format::ids::{ChunkId, SessionId, SnapshotId, WriterId};
@@ -34,7 +34,7 @@ fn session_name(session: SessionId) -> String {
 pub struct Recogniser<'a> {
     catalog: &'a Catalog,
     namespace: WriterId,
-    listed: std::collections::HashSet<SnapshotId>,
+    listed: HashSet<SnapshotId>,
     sessions: HashMap<SessionId, bool>,
     relied: &'a Relied,
 }
@@ -168,6 +168,48 @@ impl<'a> FileCache<'a> {
         self.entries.clear();
         Ok(())
     }
+}
+
+/// Chunks that were erased and are stored no more; `None` when it is not known which.
+pub type Gone<'a> = Option<&'a HashSet<ChunkId>>;
+
+/// Forgets what names erased chunks: entries of files, and sketches. Where it is not known which
+/// chunks these are, all entries go whose snapshot is not listed any more, and all sketches: files
+/// are then read again, and likeness is learned anew.
+///
+/// # Errors
+/// Failures of the cache.
+pub fn forget_erased(
+    catalog: &Catalog,
+    gone: Gone<'_>,
+    listed: &HashSet<SnapshotId>,
+) -> Result<(), Error> {
+    let index = catalog.index();
+    let mut sessions = HashMap::<SessionId, bool>::new();
+    if gone.is_none() {
+        index.retain_files(&mut |_, value| {
+            sessions.extend(decode(value).map(|(session, _, _)| (session, false)));
+            true
+        })?;
+        for (session, is_listed) in &mut sessions {
+            let noted = index.meta_get(&session_name(*session))?;
+            let noted = noted.and_then(|bytes| SnapshotId::from_slice(&bytes).ok());
+            *is_listed = noted.is_some_and(|snapshot| listed.contains(&snapshot));
+        }
+    }
+    index.retain_files(&mut |_, value| match (decode(value), gone) {
+        (None, _) => false,
+        (Some((session, _, _)), None) => sessions.get(&session).copied().unwrap_or_default(),
+        (Some((_, _, content)), Some(gone)) => match &content.extents {
+            Extents::Tree(node) => !gone.contains(node),
+            Extents::Inline(extents) => extents.iter().all(|extent| match extent {
+                Extent::Chunk { id, .. } => !gone.contains(id),
+                Extent::Hole { .. } => true,
+            }),
+        },
+    })?;
+    index.forget_sketches(&mut |chunk| gone.is_none_or(|gone| gone.contains(chunk)))?;
+    Ok(())
 }
 
 /// Notes the snapshot that protects what a session read.

@@ -10,7 +10,7 @@ use super::cache::Recogniser;
 use crate::ops::snapshots;
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
-use crate::tree::reader::{self, NodeSource as _};
+use crate::tree::reader::{self, NodeSource};
 
 /// Finds the former content of files.
 pub struct Formers<'a> {
@@ -57,7 +57,7 @@ impl<'a> Formers<'a> {
 /// The former chunks of one file, asked for from its beginning to its end.
 #[derive(Default)]
 pub struct Former<'f> {
-    nodes: Option<&'f ChunkReader<'f>>,
+    nodes: Option<&'f dyn NodeSource>,
     /// Nodes still to be read, the next one last, with the level each has.
     waiting: Vec<(ChunkId, Option<u8>)>,
     leaf: std::vec::IntoIter<Extent>,
@@ -71,7 +71,7 @@ pub struct Former<'f> {
 }
 
 impl<'f> Former<'f> {
-    fn new(nodes: &'f ChunkReader<'f>, content: Content) -> Self {
+    fn new(nodes: &'f dyn NodeSource, content: Content) -> Self {
         let former = Self { nodes: Some(nodes), ..Self::default() };
         match content.extents {
             Extents::Inline(extents) => Self { leaf: extents.into_iter(), ..former },

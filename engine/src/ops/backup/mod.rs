@@ -41,13 +41,13 @@ use crate::source::profile::Profile;
 use crate::tree::NodeSink;
 
 mod assemble;
-mod cache;
+pub(super) mod cache;
 mod feed;
 mod former;
 mod prepare;
-mod prove;
+pub(crate) mod prove;
 mod publish;
-mod relied;
+pub(crate) mod relied;
 mod total;
 
 pub use relied::Relied;

@@ -40,6 +40,8 @@ pub struct Claim<'a> {
     pub session: SessionId,
     /// Node of its root.
     pub root: ChunkId,
+    /// Namespace its chunks are looked up in.
+    pub namespace: WriterId,
     /// Packs that were condemned when the backup began.
     pub condemned_before: usize,
     /// Packs that the session stored.
@@ -78,7 +80,7 @@ impl Claim<'_> {
 
     /// The chunks that only condemned packs hold; `None` when that cannot be told.
     fn missing(&self) -> Result<Option<Vec<ChunkId>>, Error> {
-        let namespace = self.repository.own_namespace()?;
+        let namespace = self.namespace;
         if !self.packs.iter().any(|pack| self.catalog.is_condemned(pack))
             && self.snapshots_are_listed()?
             && let Some(chunks) = self.relied.chunks()
@@ -142,7 +144,7 @@ impl Claim<'_> {
         if !self.repository.keys.can_read() {
             return Ok(None);
         }
-        let namespace = self.repository.own_namespace()?;
+        let namespace = self.namespace;
         let reader = self.repository.chunk_reader(namespace)?;
         let mut wanted = Vec::with_capacity(missing.len());
         for (id, place) in missing.iter().zip(self.catalog.places(missing, namespace)?) {

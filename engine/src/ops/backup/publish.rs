@@ -103,6 +103,7 @@ pub fn describe(
         program: context.program.clone(),
         sources: written.records.clone(),
         excludes: written.excludes.clone(),
+        remade: None,
     })
 }
 
@@ -146,6 +147,7 @@ pub fn publish(
         catalog,
         session,
         root: record.root,
+        namespace: repository.own_namespace()?,
         condemned_before: written.condemned_before,
         packs: &written.packs,
         relied: &written.relied,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cairn_format::envelope::Kind;
-use cairn_format::ids::{SnapshotId, WriterId};
+use cairn_format::ids::{SessionId, SnapshotId, WriterId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
 use cairn_format::record::Ack;
@@ -24,7 +24,7 @@ use crate::store::StoreError;
 ///
 /// # Errors
 /// [`RetentionError::Listing`]; failures of the store.
-pub(super) fn gather(repository: &Repository) -> Result<Known, Error> {
+pub(in crate::ops) fn gather(repository: &Repository) -> Result<Known, Error> {
     let mut objects = Objects::default();
     // Acknowledgements first: whoever adds a snapshot puts it before its acknowledgement.
     list_acks(repository, &mut |snapshot, name| {
@@ -73,11 +73,81 @@ pub(super) fn gather(repository: &Repository) -> Result<Known, Error> {
     Ok(Known { listed, damaged, objects, acknowledged })
 }
 
+/// What is known of the snapshots of the home copy and of another copy together. The objects are
+/// those of the other copy; of its records only those are read that the home copy lacks.
+///
+/// # Errors
+/// As [`gather`].
+pub(super) fn gather_both(home: &Repository, copy: &Repository) -> Result<Known, Error> {
+    let Known { mut listed, mut damaged, mut acknowledged, .. } = gather(home)?;
+    let mut objects = Objects::default();
+    list_acks(copy, &mut |snapshot, name| {
+        objects.acks.entry(snapshot).or_default().push(name);
+    })?;
+    let at_home = listed.iter().map(|snapshot| snapshot.id).collect::<HashSet<_>>();
+    let mut others = Vec::new();
+    let acks = objects.acks.keys().copied().collect::<HashSet<_>>();
+    for name in snapshots::list_names(copy)? {
+        let ObjectName::Snapshot { id, .. } = name else { continue };
+        objects.records.entry(id).or_default().push(name);
+        if at_home.contains(&id) {
+            continue;
+        }
+        match snapshots::read(copy, &name, &acks) {
+            Ok(snapshot) => others.push(snapshot),
+            Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_damage() => damaged.push(Remark {
+                code: error.code(),
+                subject: name.to_string(),
+                message: error.to_string(),
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    for (id, name, outcome) in read_acks(copy, &objects, &others) {
+        match outcome {
+            Ok(true) => {
+                acknowledged.insert(id);
+            }
+            Ok(false) | Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_damage() => damaged.push(Remark {
+                code: error.code(),
+                subject: name.to_string(),
+                message: error.to_string(),
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    listed.extend(others);
+    listed.sort_by_key(|one| (one.record.started_ms, one.name_time_ms, one.id));
+    Ok(Known { listed, damaged, objects, acknowledged })
+}
+
+/// The session of the first of these acknowledgements that holds.
+///
+/// # Errors
+/// Failures of the store that are not damage.
+pub(in crate::ops) fn acknowledged_by(
+    repository: &Repository,
+    names: &[ObjectName],
+    snapshot: &SnapshotInfo,
+) -> Result<Option<SessionId>, Error> {
+    for name in names {
+        match acknowledges(repository, name, snapshot) {
+            Ok(Some(session)) => return Ok(Some(session)),
+            Ok(None) | Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 /// Calls `each` for every acknowledgement; some may come twice.
 ///
 /// # Errors
 /// Failures of the store.
-pub(super) fn list_acks(
+pub(in crate::ops) fn list_acks(
     repository: &Repository,
     each: &mut dyn FnMut(SnapshotId, ObjectName),
 ) -> Result<(), Error> {
@@ -128,16 +198,19 @@ fn read_acks(
         .collect::<Vec<_>>();
     pairs
         .into_par_iter()
-        .map(|(snapshot, name)| (snapshot.id, name, acknowledges(repository, &name, snapshot)))
+        .map(|(snapshot, name)| {
+            let session = acknowledges(repository, &name, snapshot);
+            (snapshot.id, name, session.map(|session| session.is_some()))
+        })
         .collect()
 }
 
-/// Whether an acknowledgement is by somebody who may give it (SPEC section 8.3).
+/// The session of an acknowledgement, if it is by somebody who may give it (SPEC section 8.3).
 fn acknowledges(
     repository: &Repository,
     name: &ObjectName,
     snapshot: &SnapshotInfo,
-) -> Result<bool, Error> {
+) -> Result<Option<SessionId>, Error> {
     let signed = repository.read_signed(Kind::Ack, name, RECORD_BYTES_MAX)?;
     let ack = Ack::decode(&signed.record).map_err(Error::format(name))?;
     let trust = &repository.vault().trust;
@@ -145,11 +218,12 @@ fn acknowledges(
     if ack.snapshot != snapshot.id {
         return Err(Error::Hash { object: name.to_string() });
     }
-    Ok(match signed.writer.role {
+    let may = match signed.writer.role {
         Role::Owner | Role::Maintainer => true,
-        Role::Writer => signed.writer.id == snapshot.writer,
+        Role::Writer => snapshot.record.remade.is_none() && signed.writer.id == snapshot.writer,
         Role::Reader => false,
-    })
+    };
+    Ok(may.then_some(ack.session))
 }
 
 /// What dates are judged by.
@@ -187,7 +261,11 @@ impl Evidence<'_> {
     /// the same writer's predecessors count, and none in the future.
     fn behind_their_predecessors(&self) -> HashSet<SnapshotId> {
         let latest_ms = self.now_ms.saturating_add(CLOCK_SKEW_MS);
-        let by_id = self.known.listed.iter().map(|one| (one.id, one)).collect::<HashMap<_, _>>();
+        let former = self.known.listed.iter();
+        let former = former.flat_map(|one| one.former().iter().map(move |id| (*id, one)));
+        let own = self.known.listed.iter().map(|one| (one.id, one));
+        // An id that an erasure replaced stands for the new snapshot, where the old one is gone.
+        let by_id = former.chain(own).collect::<HashMap<_, _>>();
         // The newest date of each snapshot and its predecessors.
         let mut newest_ms = HashMap::<SnapshotId, i64>::new();
         let mut behind = HashSet::new();
@@ -273,6 +351,8 @@ impl Seen {
     fn is_late(&self, snapshot: &SnapshotInfo) -> bool {
         let newest_ms = self.newest_ms.get(&snapshot.namespace);
         snapshot.namespace != NAMESPACE_TRUSTED
+            // An owner or maintainer vouches for the date of what was made anew.
+            && snapshot.record.remade.is_none()
             && !self.snapshots.contains(&snapshot.id)
             && newest_ms.is_some_and(|newest| {
                 snapshot.record.finished_ms < newest.saturating_sub(CLOCK_SKEW_MS)

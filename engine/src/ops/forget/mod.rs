@@ -25,7 +25,7 @@ use crate::repo::Repository;
 use crate::retention::{Candidate, Cause, Doubt, Policy, RetentionError, Standing, Verdict, apply};
 use crate::store::StoreError;
 
-mod evidence;
+pub(in crate::ops) mod evidence;
 
 /// Shortest first digits by which a snapshot whose record cannot be read may be named.
 const BARE_DIGITS_MIN: usize = 8;
@@ -122,6 +122,16 @@ impl ForgetPlan {
         (going + self.bare.len()) as u64
     }
 
+    /// Leaves out snapshots of which this copy has nothing: they cannot be forgotten there.
+    pub(super) fn retain_present(&mut self) {
+        let objects = &self.objects;
+        let has =
+            |id: &SnapshotId| objects.records.contains_key(id) || objects.acks.contains_key(id);
+        for series in &mut self.series {
+            series.snapshots.retain(|one| has(&one.snapshot.id));
+        }
+    }
+
     fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
         self.series.iter().flat_map(|series| &series.snapshots).map(|planned| &planned.verdict)
     }
@@ -138,18 +148,38 @@ pub struct ForgetReport {
 
 /// Where the objects of each snapshot are. A hostile store may show one under several names.
 #[derive(Debug, Default)]
-struct Objects {
-    records: HashMap<SnapshotId, Vec<ObjectName>>,
-    acks: HashMap<SnapshotId, Vec<ObjectName>>,
+pub(super) struct Objects {
+    pub(super) records: HashMap<SnapshotId, Vec<ObjectName>>,
+    pub(super) acks: HashMap<SnapshotId, Vec<ObjectName>>,
 }
 
 /// Everything that is known of the snapshots.
-struct Known {
-    listed: Vec<SnapshotInfo>,
-    damaged: Vec<Remark>,
-    objects: Objects,
+pub(super) struct Known {
+    pub(super) listed: Vec<SnapshotInfo>,
+    pub(super) damaged: Vec<Remark>,
+    pub(super) objects: Objects,
     /// Whose acknowledgement was opened, and holds.
-    acknowledged: HashSet<SnapshotId>,
+    pub(super) acknowledged: HashSet<SnapshotId>,
+}
+
+impl Objects {
+    /// Every object of a snapshot.
+    pub(super) fn names(&self, id: SnapshotId) -> Vec<ObjectName> {
+        let of = |names: &HashMap<SnapshotId, Vec<ObjectName>>| {
+            names.get(&id).cloned().unwrap_or_default()
+        };
+        [of(&self.acks), of(&self.records)].concat()
+    }
+}
+
+impl Known {
+    /// Snapshots of which an erasure made others that are acknowledged: each with the new one. They
+    /// count no more, and are left of an erasure that was interrupted, or is under way.
+    pub(super) fn replaced(&self) -> HashMap<SnapshotId, SnapshotId> {
+        let counts = |one: &&SnapshotInfo| self.acknowledged.contains(&one.id);
+        let remade = self.listed.iter().filter(counts);
+        remade.flat_map(|one| one.former().iter().map(|former| (*former, one.id))).collect()
+    }
 }
 
 /// Decides what goes. Changes nothing.
@@ -173,6 +203,24 @@ pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPl
     }
 }
 
+/// Decides what another copy of the repository keeps and what goes from it: the rules are applied to
+/// the snapshots of both as if they were one, so that what is forgotten here goes on to count
+/// there. [`run`] on the copy removes what goes.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_copy(
+    home: &Repository,
+    copy: &Repository,
+    options: &ForgetOptions,
+) -> Result<ForgetPlan, Error> {
+    copy.require_collect("forget snapshots")?;
+    let Choice::Rules(policy) = &options.choice else { return plan(copy, options) };
+    let known = evidence::gather_both(home, copy)?;
+    let seen = Seen::load(copy.catalog()?)?;
+    by_rules(options, policy, known, seen, home.context.clock.now_ms())
+}
+
 fn by_rules(
     options: &ForgetOptions,
     policy: &Policy,
@@ -183,6 +231,7 @@ fn by_rules(
     let evidence = Evidence { known: &known, seen: &seen, now_ms };
     let standings = evidence.standings();
     let standing = |id: &SnapshotId| standings.get(id).copied().unwrap_or(Standing::Unacknowledged);
+    let replaced = known.replaced();
     if !options.trust_clock {
         refuse_future(&known.listed, standing, now_ms)?;
     }
@@ -199,6 +248,9 @@ fn by_rules(
         if options.job.as_ref().is_some_and(|wanted| *wanted != job) {
             continue;
         }
+        // What an erasure made anew counts once.
+        let (gone, members) =
+            members.into_iter().partition::<Vec<_>, _>(|one| replaced.contains_key(&one.id));
         let candidates = members
             .iter()
             .map(|snapshot| Candidate {
@@ -211,7 +263,11 @@ fn by_rules(
         let verdicts = apply(policy, reference_ms, &candidates, options.remove_last);
         let planned = members.into_iter().zip(verdicts);
         let planned = planned.map(|(snapshot, verdict)| Planned { snapshot, verdict });
-        series.push(described(job, namespace, planned.collect()));
+        let gone = gone.into_iter().filter_map(|snapshot| {
+            let cause = Cause::MadeAnew { by: *replaced.get(&snapshot.id)? };
+            Some(Planned { snapshot, verdict: Verdict::Go(cause) })
+        });
+        series.push(described(job, namespace, gone.chain(planned).collect()));
     }
     if let (Some(job), true) = (&options.job, series.is_empty()) {
         return Err(Error::NoSnapshot { selector: format!("job:{job}") });
@@ -310,7 +366,7 @@ fn by_name(
 }
 
 /// The snapshot whose record is missing or cannot be read and whose id begins so.
-fn select_bare(known: &Known, digits: &str) -> Option<SnapshotId> {
+pub(super) fn select_bare(known: &Known, digits: &str) -> Option<SnapshotId> {
     let readable = known.listed.iter().map(|snapshot| snapshot.id).collect::<HashSet<_>>();
     let objects = &known.objects;
     let mut fitting = objects
@@ -391,7 +447,11 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
 }
 
 /// Removes one snapshot; true if it had acknowledgements.
-fn remove(repository: &Repository, objects: &Objects, id: SnapshotId) -> Result<bool, Error> {
+pub(super) fn remove(
+    repository: &Repository,
+    objects: &Objects,
+    id: SnapshotId,
+) -> Result<bool, Error> {
     let names =
         |of: &HashMap<SnapshotId, Vec<ObjectName>>| of.get(&id).cloned().unwrap_or_default();
     let acks = names(&objects.acks);
@@ -419,7 +479,10 @@ fn delete_surely(repository: &Repository, name: &ObjectName) -> Result<(), Error
 /// A backup that was paused may have acknowledged its snapshot just before the record went. It
 /// looks for the record after that, fails, and removes its acknowledgement; here it is removed for
 /// one that died meanwhile.
-fn remove_late_acks(repository: &Repository, removed: &HashSet<SnapshotId>) -> Result<(), Error> {
+pub(super) fn remove_late_acks(
+    repository: &Repository,
+    removed: &HashSet<SnapshotId>,
+) -> Result<(), Error> {
     let mut late = Vec::new();
     evidence::list_acks(repository, &mut |snapshot, name| {
         if removed.contains(&snapshot) {

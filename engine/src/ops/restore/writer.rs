@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::RestoreReport;
 use crate::context::{Counter, Monitor, Remark};
 use crate::error::Error;
+use crate::index::local::{ChunkPlace, PackNumber};
 use crate::repo::Repository;
 use crate::repo::chunks::{ChunkReader, Wanted};
 use crate::target::contain::SafePath;
@@ -284,15 +285,25 @@ impl<'a> TreeWriter<'a> {
             bytes_written: AtomicU64::new(0),
             bytes_kept: AtomicU64::new(0),
         };
-        let mut wanted = Vec::with_capacity(asked.len());
+        let (mut wanted, mut absent) = (Vec::with_capacity(asked.len()), Vec::new());
         for ((id, bytes, tag), place) in asked.into_iter().zip(places) {
             match place {
                 Some(place) if place.bytes == bytes => wanted.push(Wanted { id, place, tag }),
+                None => absent.push(Wanted { id, place: nowhere(bytes), tag }),
                 _ => writing.cannot_be_had([tag], Error::ChunkMissing { chunk: id })?,
             }
         }
         let nodes = self.nodes;
         self.target.writing(|sink| {
+            for one in absent {
+                let found = nodes.elsewhere(&one.id);
+                match found.filter(|chunk| chunk.len() == one.place.bytes as usize) {
+                    Some(chunk) => writing.write(sink, std::slice::from_ref(&one), &chunk)?,
+                    None => {
+                        writing.cannot_be_had([one.tag], Error::ChunkMissing { chunk: one.id })?
+                    }
+                }
+            }
             nodes.fetch(wanted, &|run, content| match content {
                 Ok(content) => writing.write(sink, run, content),
                 Err(error) => writing.cannot_be_had(run.iter().map(|wanted| wanted.tag), error),
@@ -508,5 +519,20 @@ impl Visitor for TreeWriter<'_> {
 
     fn damaged(&mut self, path: &[u8], error: Error) -> Result<(), Error> {
         self.damage(&shown(path), error)
+    }
+}
+
+/// Stands for the place of a chunk that is in no pack here.
+fn nowhere(bytes: u32) -> ChunkPlace {
+    ChunkPlace {
+        pack: PackNumber(u32::MAX),
+        frame_number: 0,
+        frame_offset: 0,
+        frame_bytes: 0,
+        plain_bytes: bytes,
+        codec: 0,
+        based: false,
+        offset: 0,
+        bytes,
     }
 }

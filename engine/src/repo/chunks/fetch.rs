@@ -158,10 +158,13 @@ impl ChunkReader<'_> {
                     };
                     self.deliver_copy(&wanted, missing, deliver)?;
                 }
-                None => deliver(
-                    std::slice::from_ref(&wanted),
-                    Err(Error::ChunkMissing { chunk: wanted.id }),
-                )?,
+                None => match self.elsewhere(&wanted.id) {
+                    Some(chunk) => deliver(std::slice::from_ref(&wanted), Ok(&chunk))?,
+                    None => deliver(
+                        std::slice::from_ref(&wanted),
+                        Err(Error::ChunkMissing { chunk: wanted.id }),
+                    )?,
+                },
             }
         }
         Ok(found)

@@ -3,6 +3,7 @@
 
 mod bases;
 mod cache;
+mod elsewhere;
 mod fetch;
 
 use std::collections::HashSet;
@@ -17,6 +18,8 @@ use cairn_format::segment::PackSection;
 use parking_lot::Mutex;
 
 use self::cache::FrameCache;
+use self::elsewhere::Elsewhere;
+pub use self::elsewhere::Fallback;
 pub use self::fetch::{Deliver, Wanted, single};
 use super::Repository;
 use crate::context::Counter;
@@ -47,6 +50,8 @@ pub struct ChunkReader<'a> {
     base_cache: Mutex<FrameCache>,
     /// The index was brought up to date because a chunk was not found: once is enough.
     looked_again: AtomicBool,
+    /// Other copies of the repository, for what this one cannot give.
+    elsewhere: Vec<Elsewhere<'a>>,
 }
 
 thread_local! {
@@ -78,6 +83,9 @@ impl Repository {
             tree_cache: Mutex::new(FrameCache::new(TREE_CACHE_BYTES)),
             base_cache: Mutex::new(FrameCache::new(BASE_CACHE_BYTES)),
             looked_again: AtomicBool::new(false),
+            elsewhere: (self.fallbacks().iter())
+                .map(|fallback| Elsewhere::new(fallback, namespace))
+                .collect(),
         })
     }
 
@@ -135,7 +143,8 @@ impl ChunkReader<'_> {
         self.catalog.places(ids, self.namespace)
     }
 
-    /// A chunk from another place than the one where it is damaged, if there is a sound one.
+    /// A chunk from another place than the one where it is damaged, or from another copy of the
+    /// repository, if there is a sound one.
     fn copy_of(&self, id: ChunkId, damaged: &ChunkPlace) -> Result<Option<Bytes>, Error> {
         for place in self.catalog.copies(id, self.namespace)? {
             if place == *damaged {
@@ -147,7 +156,7 @@ impl ChunkReader<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(self.elsewhere(&id))
     }
 
     /// Reads a chunk from this very place.
@@ -358,7 +367,9 @@ impl NodeSource for ChunkReader<'_> {
         let mut looked_for = HashSet::new();
         for _ in 0..ROUNDS_MAX {
             let place = self.locate(std::slice::from_ref(id))?.into_iter().next().flatten();
-            let place = place.ok_or(Error::ChunkMissing { chunk: *id })?;
+            let Some(place) = place else {
+                return self.elsewhere(id).ok_or(Error::ChunkMissing { chunk: *id });
+            };
             let read = self.catalog.pack(place.pack).and_then(|pack| match pack.kind {
                 PackKind::Tree => self.chunk_at(*id, &place),
                 PackKind::Data => Err(Error::ChunkHash { chunk: *id, pack: pack.id }),

@@ -6,6 +6,7 @@
 
 mod errors;
 mod probe;
+mod versions;
 mod write;
 
 use std::fmt;
@@ -28,9 +29,10 @@ use super::options::TimeLimits;
 use super::pace::Pace;
 use super::profile::{Found, Profile};
 use super::traffic::{Meter, RequestKind, Traffic};
-use super::{Each, Listing, Put, Store};
+use super::{Each, Keeping, Listing, Purged, Put, Store};
 
 pub(super) use errors::from_opendal;
+pub(super) use versions::{Deleted, LockSeen};
 
 /// Threads that drive requests; they wait more than they work.
 const RUNTIME_THREADS: usize = 2;
@@ -52,6 +54,10 @@ pub struct ObjectStore {
     writes_in_place: bool,
     /// Whether a write on a condition takes more requests than another.
     condition_is_dear: bool,
+    /// What becomes of objects that are deleted.
+    deleted: Deleted,
+    /// Until when what was looked at last is locked.
+    lock_seen: LockSeen,
     /// Set when the service was found not to know conditional writes.
     unconditional: AtomicBool,
     /// Set when an entity tag was found that looks like an MD5 sum and is none.
@@ -90,6 +96,8 @@ impl ObjectStore {
             metered_below: false,
             writes_in_place: false,
             condition_is_dear: false,
+            deleted: Deleted::default(),
+            lock_seen: LockSeen::default(),
             unconditional: AtomicBool::new(false),
             tags_are_other: AtomicBool::new(false),
             runtime: Mutex::new(None),
@@ -112,6 +120,16 @@ impl ObjectStore {
     /// written so.
     pub(super) const fn set_condition_is_dear(&mut self) {
         self.condition_is_dear = true;
+    }
+
+    /// Where what sends the requests notes that objects are locked.
+    pub(super) fn set_lock_seen(&mut self, lock_seen: LockSeen) {
+        self.lock_seen = lock_seen;
+    }
+
+    /// Says what the service does with objects that are deleted.
+    pub(super) const fn set_deleted(&mut self, deleted: Deleted) {
+        self.deleted = deleted;
     }
 
     /// Says that the service shows an object while it is being written: objects are then written
@@ -332,6 +350,18 @@ impl Store for ObjectStore {
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
         self.stat(name)
+    }
+
+    fn kept(
+        &self,
+        folder: Folder,
+        each: &mut dyn FnMut(ObjectName),
+    ) -> Result<Keeping, StoreError> {
+        self.kept_versions(folder, each)
+    }
+
+    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
+        self.purge_versions(folder)
     }
 
     fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {

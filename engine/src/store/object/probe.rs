@@ -36,12 +36,23 @@ impl ObjectStore {
     /// What can be told while the object is there.
     fn try_written(&self, path: &str, profile: &mut Profile) -> Result<(), StoreError> {
         profile.reads_after_write = Found::from(self.content(path)?.as_deref() == Some(CONTENT));
+        profile.locked_ms = self.locked_ms(path);
         let there = self.entries(path, ListOptions::default())?;
         profile.lists_after_write = Found::from(!there.is_empty());
         if self.operator.info().capability().write_with_if_not_exists {
             profile.conditional_writes = self.try_condition(path)?;
         }
         Ok(())
+    }
+
+    /// For how long the object is locked, which was just written; 0 where nothing says so.
+    fn locked_ms(&self, path: &str) -> u64 {
+        let _before = self.lock_seen.take();
+        let place = || Place::temporary(&self.location);
+        let looked = self.wait(RequestKind::Look, place, 0, self.operator.stat(path));
+        let until_ms = self.lock_seen.take().filter(|_| looked.is_ok());
+        let left_ms = until_ms.map(|until| until - jiff::Timestamp::now().as_millisecond());
+        left_ms.and_then(|left| u64::try_from(left).ok()).unwrap_or_default()
     }
 
     fn try_condition(&self, path: &str) -> Result<Found, StoreError> {

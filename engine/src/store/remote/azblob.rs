@@ -6,7 +6,7 @@
 
 use opendal::services;
 
-use super::{Service, build, shown, split};
+use super::{Deleted, Service, build, shown, split};
 use crate::store::error::StoreError;
 use crate::store::options::RemoteOptions;
 
@@ -49,6 +49,7 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         location,
         condition_is_dear: false,
         writes_in_place: false,
+        deleted: Deleted::Hidden,
         is_http: true,
     })
 }

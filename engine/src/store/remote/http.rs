@@ -7,6 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
+use crate::store::object::LockSeen;
 use crate::store::traffic::{Meter, RequestKind};
 
 /// Longest wait for a connection, handshakes included, in milliseconds.
@@ -15,20 +16,24 @@ const CONNECT_MS: u64 = 10_000;
 /// devices on the way commonly allow, so that requests seldom meet a closed one.
 const IDLE_MS: u64 = 20_000;
 
+/// The header by which S3 says until when an object is locked.
+const LOCKED_UNTIL: &str = "x-amz-object-lock-retain-until-date";
+
 /// Sends requests, and counts them.
 pub(super) struct Transport {
     inner: ReqwestTransport,
     meter: Meter,
+    lock_seen: LockSeen,
 }
 
 impl Transport {
     /// A client of its own, so that nothing of one repository's connections is another's.
-    pub(super) fn new(meter: Meter) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(meter: Meter, lock_seen: LockSeen) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .connect_timeout(Duration::from_millis(CONNECT_MS))
             .pool_idle_timeout(Duration::from_millis(IDLE_MS))
             .build()?;
-        Ok(Self { inner: ReqwestTransport::new(client), meter })
+        Ok(Self { inner: ReqwestTransport::new(client), meter, lock_seen })
     }
 }
 
@@ -90,6 +95,11 @@ impl HttpTransport for Transport {
         };
         if !response.status().is_success() {
             self.meter.failed(kind);
+        }
+        if let Some(until) =
+            response.headers().get(LOCKED_UNTIL).and_then(|until| until.to_str().ok())
+        {
+            self.lock_seen.note(until);
         }
         if let Some(error) = meaning(&response) {
             return Err(error);

@@ -17,7 +17,7 @@ use opendal::{HttpTransporter, OperationContext, Operator};
 use super::Store;
 use super::error::{Place, StoreError};
 use super::location::Scheme;
-use super::object::{ObjectStore, from_opendal};
+use super::object::{Deleted, LockSeen, ObjectStore, from_opendal};
 use super::options::RemoteOptions;
 use super::retry::{Guarded, Policy};
 use super::traffic::Meter;
@@ -35,6 +35,8 @@ struct Service {
     condition_is_dear: bool,
     /// Whether it shows objects while they are being written.
     writes_in_place: bool,
+    /// What becomes of objects that are deleted.
+    deleted: Deleted,
     /// Whether it speaks HTTP, so that requests can be counted where they are sent.
     is_http: bool,
 }
@@ -58,21 +60,24 @@ pub(super) fn connect(
 }
 
 fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore, StoreError> {
-    let meter = Meter::default();
+    let (meter, lock_seen) = (Meter::default(), LockSeen::default());
     let mut operator = service.operator;
     if service.is_http {
-        let transport = http::Transport::new(meter.clone()).map_err(|error| {
-            let location = service.location.clone();
-            StoreError::Misconfigured { location, source: error.into() }
-        })?;
+        let transport =
+            http::Transport::new(meter.clone(), lock_seen.clone()).map_err(|error| {
+                let location = service.location.clone();
+                StoreError::Misconfigured { location, source: error.into() }
+            })?;
         let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
         operator = operator.with_context(context);
     }
     let mut store = ObjectStore::new(operator, service.location.clone(), options.limits);
     if service.is_http {
         store.set_meter(meter);
+        store.set_lock_seen(lock_seen);
     }
     store.set_rates(options.upload_bytes_per_s, options.download_bytes_per_s);
+    store.set_deleted(service.deleted);
     if service.condition_is_dear {
         store.set_condition_is_dear();
     }

@@ -7,7 +7,7 @@
 
 use opendal::services;
 
-use super::{Service, build, profile, shown, split};
+use super::{Deleted, Service, build, profile, shown, split};
 use crate::store::error::StoreError;
 use crate::store::options::RemoteOptions;
 
@@ -51,6 +51,7 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         location,
         condition_is_dear: false,
         writes_in_place: false,
+        deleted: Deleted::Versions,
         is_http: true,
     })
 }

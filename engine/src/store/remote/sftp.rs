@@ -3,7 +3,7 @@
 
 use opendal::services;
 
-use super::{Service, build};
+use super::{Deleted, Service, build};
 use crate::store::error::StoreError;
 use crate::store::options::RemoteOptions;
 
@@ -23,6 +23,7 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         location,
         condition_is_dear: false,
         writes_in_place: true,
+        deleted: Deleted::Gone,
         is_http: false,
     })
 }

@@ -4,7 +4,7 @@
 
 use opendal::services;
 
-use super::{Service, build};
+use super::{Deleted, Service, build};
 use crate::store::error::StoreError;
 use crate::store::location::Scheme;
 use crate::store::options::RemoteOptions;
@@ -35,6 +35,7 @@ pub(super) fn service(
         location,
         condition_is_dear: false,
         writes_in_place: true,
+        deleted: Deleted::Gone,
         is_http: true,
     })
 }

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBRawIterator, DBRecoveryMode, DataBlockIndexType, ErrorKind, IngestExternalFileOptions,
-    LogLevel, Options, PrefixRange, ReadOptions, SstFileWriter, WriteBatch, WriteBufferManager,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily,
+    ColumnFamilyDescriptor, CompactOptions, DB, DBRawIterator, DBRecoveryMode, DataBlockIndexType,
+    ErrorKind, IngestExternalFileOptions, LogLevel, Options, PrefixRange, ReadOptions,
+    SstFileWriter, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use super::open::LOAD_FILES;
@@ -22,6 +22,10 @@ pub(super) enum Table {
     Files,
     /// Slot -> super-feature and chunk.
     Sketches,
+    /// What collections remember.
+    Memos,
+    /// Number -> what a removed pack held.
+    Gone,
     /// Number -> pack record.
     Records,
     /// Pack -> number.
@@ -56,6 +60,7 @@ pub(super) const OWN_LOADING: &[u8] = b"loading";
 const CHUNKS: &str = "chunks";
 const FILES: &str = "files";
 const SKETCHES: &str = "sketches";
+const MEMOS: &str = "memos";
 const DEFAULT: &str = "default";
 
 impl Table {
@@ -64,6 +69,7 @@ impl Table {
             Self::Chunks => CHUNKS,
             Self::Files => FILES,
             Self::Sketches => SKETCHES,
+            Self::Memos => MEMOS,
             _ => DEFAULT,
         }
     }
@@ -71,7 +77,8 @@ impl Table {
     /// Sets the tables of the default family apart.
     fn tag(self) -> Option<u8> {
         Some(match self {
-            Self::Chunks | Self::Files | Self::Sketches => return None,
+            Self::Chunks | Self::Files | Self::Sketches | Self::Memos => return None,
+            Self::Gone => b'g',
             Self::Records => b'r',
             Self::Numbers => b'n',
             Self::Layouts => b'l',
@@ -170,7 +177,7 @@ impl Db {
     ) -> Result<Self, rocksdb::Error> {
         let options = database_options(log_folder, access, budget);
         let families = || {
-            [DEFAULT, CHUNKS, FILES, SKETCHES]
+            [DEFAULT, CHUNKS, FILES, SKETCHES, MEMOS]
                 .map(|name| ColumnFamilyDescriptor::new(name, family_options(&options, budget)))
         };
         let rocks = match access {
@@ -279,6 +286,22 @@ impl Db {
 
     pub(super) fn write(&self, batch: WriteBatch) -> Result<(), IndexError> {
         self.rocks.write_opt(batch, &self.write).map_err(|error| self.fail(&error))
+    }
+
+    /// Writes all files anew, without what was removed or replaced; the log then begins anew too.
+    pub(super) fn compact(&self) -> Result<(), IndexError> {
+        let mut options = CompactOptions::default();
+        // Also of files that nothing was written over since they were taken over as they are.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        let families = [Table::Own, Table::Chunks, Table::Files, Table::Sketches];
+        for table in families {
+            self.flush(table)?;
+        }
+        for table in families {
+            let family = self.family(table)?;
+            self.rocks.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Ok(())
     }
 
     /// Makes everything in the table's family durable.

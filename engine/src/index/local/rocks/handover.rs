@@ -6,14 +6,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cairn_format::ids::{PackId, RepositoryId};
+use cairn_format::ids::PackId;
 
 use super::db::{Access, Budget, Db, Table};
 use super::index::{BATCH_BYTES, RocksIndex};
 use super::layers::Layers;
 use super::open::{DATABASE, check_identity, random_name, remove_tree};
 use super::record::{decode_ledger, encode_ledger};
-use crate::index::local::{IndexError, LocalIndex, LocalOptions};
+use crate::index::local::{CopyId, IndexError, LocalIndex, LocalOptions};
 
 const HANDOVER: &str = "handover-";
 
@@ -39,14 +39,14 @@ pub(super) fn prepare(overlay: &Layers) -> Result<Option<PathBuf>, IndexError> {
 pub(super) fn take_all(
     index: &RocksIndex,
     root: &Path,
-    repository: RepositoryId,
+    copy: CopyId,
     options: LocalOptions,
 ) -> Result<(), IndexError> {
     for entry in fs::read_dir(root).map_err(IndexError::io("list", root))? {
         let entry = entry.map_err(IndexError::io("list", root))?;
         if entry.file_name().to_str().is_some_and(|name| name.starts_with(HANDOVER)) {
             let folder = entry.path();
-            let _ = take(index, &folder, repository, options);
+            let _ = take(index, &folder, copy, options);
             remove_tree(&folder)?;
         }
     }
@@ -56,14 +56,14 @@ pub(super) fn take_all(
 fn take(
     index: &RocksIndex,
     folder: &Path,
-    repository: RepositoryId,
+    copy: CopyId,
     options: LocalOptions,
 ) -> Result<(), Unread> {
     let budget = Budget::new(options);
     // Errors name, and damage is noted in, the folder that will be deleted.
     let left = Db::open(&folder.join(DATABASE), folder, folder, Access::ReadOnly, &budget)
         .map_err(|_| Unread)?;
-    check_identity(&left, repository).map_err(|_| Unread)?;
+    check_identity(&left, copy).map_err(|_| Unread)?;
     take_files(index, &left).map_err(|_| Unread)?;
     take_ledger(index, &left).map_err(|_| Unread)
 }

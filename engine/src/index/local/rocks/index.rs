@@ -14,13 +14,13 @@ use super::load::Load;
 use super::nearby::{Nearby, PACK_CHUNKS_MAX, SHADOWED_CHUNKS_MAX, Shadowed};
 use super::open::{self, Guard};
 use super::record::{
-    Tally, base_key, decode_bases, decode_ledger, decode_number, decode_place, decode_record,
-    decode_sketch, encode_bases, encode_layout, encode_ledger, encode_place, encode_record,
-    encode_sketch, layout_places, number_key, other_key, slot_key,
+    Tally, base_key, decode_bases, decode_gone, decode_ledger, decode_number, decode_place,
+    decode_record, decode_sketch, encode_bases, encode_gone, encode_layout, encode_ledger,
+    encode_place, encode_record, encode_sketch, layout_places, number_key, other_key, slot_key,
 };
 use crate::index::local::{
-    BulkLoad, ChunkPlace, Counts, EachPack, IndexError, LedgerEntry, LocalIndex, NewPack,
-    PackNumber, PackRecord, PackState, SketchEntry, SketchSlot,
+    BulkLoad, ChunkPlace, Counts, EachPack, GonePack, IndexError, LedgerEntry, LocalIndex,
+    MemoChange, NewPack, PackNumber, PackRecord, PackState, SketchEntry, SketchSlot,
 };
 
 /// Keys looked up at once.
@@ -183,15 +183,23 @@ impl RocksIndex {
         Ok(places)
     }
 
-    /// The chunks a pack lists, each once with its first place, in ascending order.
+    /// The chunks a pack lists, in the order of its directory.
     fn listed(&self, number: PackNumber) -> Result<Vec<(ChunkId, ChunkPlace)>, IndexError> {
         let mut listed = Vec::new();
         self.for_each_chunk_of_pack(number, &mut |id, place| {
             listed.push((*id, *place));
             ControlFlow::Continue(())
         })?;
-        sort_and_thin(&mut listed);
         Ok(listed)
+    }
+
+    fn has_memos(&self) -> Result<bool, IndexError> {
+        let mut any = false;
+        self.layers.scan(Table::Memos, &[], &[], &mut |_, _| {
+            any = true;
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(any)
     }
 
     /// Forgets a pack in one step.
@@ -203,9 +211,15 @@ impl RocksIndex {
             .get(Table::Records, &key)?
             .ok_or_else(|| self.layers.corrupt("a numbered pack has no record"))?;
         let record = self.record(&record)?;
-        let listed = self.listed(number)?;
-        let known = self.known(listed.iter().map(|(id, _)| id))?;
+        let mut listed = self.listed(number)?;
         let mut batch = self.layers.batch();
+        if self.has_memos()? {
+            let chunks = listed.iter().map(|(id, place)| (*id, place.bytes)).collect();
+            let gone = GonePack { writer: record.writer, chunks };
+            batch.put(Table::Gone, &key, &encode_gone(&gone))?;
+        }
+        sort_and_thin(&mut listed);
+        let known = self.known(listed.iter().map(|(id, _)| id))?;
         for ((chunk, _), known) in listed.iter().zip(known) {
             if known.is_some_and(|place| place.pack == number) {
                 self.promote(&mut batch, chunk)?;
@@ -472,6 +486,35 @@ impl LocalIndex for RocksIndex {
         Ok(removed)
     }
 
+    fn forget_sketches(
+        &self,
+        is_gone: &mut dyn FnMut(&ChunkId) -> bool,
+    ) -> Result<u64, IndexError> {
+        let _tally = self.tally.lock();
+        let mut removed = 0;
+        let mut batch = self.layers.batch();
+        self.layers.scan(Table::Sketches, &[], &[], &mut |key, value| {
+            let gone = decode_sketch(value).is_none_or(|entry| is_gone(&entry.chunk));
+            if gone {
+                batch.delete(Table::Sketches, key)?;
+                removed += 1;
+                if batch.bytes() > BATCH_BYTES {
+                    std::mem::replace(&mut batch, self.layers.batch()).write()?;
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        batch.write()?;
+        Ok(removed)
+    }
+
+    fn compact(&self) -> Result<bool, IndexError> {
+        let Some(Guard::Primary { .. }) = self.guard else { return Ok(false) };
+        let _tally = self.tally.lock();
+        self.layers.top().compact()?;
+        Ok(true)
+    }
+
     fn ledger_get(&self, id: &PackId) -> Result<Option<LedgerEntry>, IndexError> {
         let value = self.layers.get(Table::Ledger, id.as_bytes())?;
         value.map(|value| self.ledger(&value)).transpose()
@@ -546,6 +589,59 @@ impl LocalIndex for RocksIndex {
         let mut batch = self.layers.batch();
         for (slot, entry) in entries {
             batch.put(Table::Sketches, &slot_key(*slot), &encode_sketch(entry))?;
+        }
+        batch.write()
+    }
+
+    fn get_memo(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        Ok(self.layers.get(Table::Memos, key)?.map(unwrap_value))
+    }
+
+    fn put_memos(&self, changes: &[MemoChange]) -> Result<(), IndexError> {
+        let _tally = self.tally.lock();
+        let mut batch = self.layers.batch();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put(Table::Memos, key, &wrap_value(value))?,
+                None => batch.delete(Table::Memos, key)?,
+            }
+        }
+        batch.write()
+    }
+
+    fn memo_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError> {
+        let mut keys = Vec::new();
+        self.layers.scan(Table::Memos, prefix, prefix, &mut |key, _| {
+            keys.push(key.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(keys)
+    }
+
+    fn gone_pack(&self, number: PackNumber) -> Result<Option<GonePack>, IndexError> {
+        let value = self.layers.get(Table::Gone, &number_key(number))?;
+        let decode = |value: Vec<u8>| {
+            decode_gone(&value).ok_or_else(|| self.layers.corrupt("a removed pack makes no sense"))
+        };
+        value.map(decode).transpose()
+    }
+
+    fn gone_packs(&self) -> Result<Vec<PackNumber>, IndexError> {
+        let mut numbers = Vec::new();
+        self.layers.scan(Table::Gone, &[], &[], &mut |key, _| {
+            let number = decode_number(key)
+                .ok_or_else(|| self.layers.corrupt("a pack number makes no sense"))?;
+            numbers.push(number);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(numbers)
+    }
+
+    fn forget_gone_packs(&self, numbers: &[PackNumber]) -> Result<(), IndexError> {
+        let _tally = self.tally.lock();
+        let mut batch = self.layers.batch();
+        for number in numbers {
+            batch.delete(Table::Gone, &number_key(*number))?;
         }
         batch.write()
     }

@@ -197,8 +197,8 @@ mod tests {
     #[test]
     fn a_load_that_ends_between_chunks_and_segments_is_taken_back() {
         let folder = tempfile::tempdir().unwrap();
-        let repository = RepositoryId::from_bytes([7; 16]);
-        let open = || try_primary(folder.path(), repository, LocalOptions::default()).ok().unwrap();
+        let copy = RepositoryId::from_bytes([7; 16]).into();
+        let open = || try_primary(folder.path(), copy, LocalOptions::default()).ok().unwrap();
         let place = |index: &RocksIndex, chunk| {
             let mut out = Vec::new();
             index.lookup_many(&[chunk_id(chunk)], &mut out).unwrap();

@@ -10,7 +10,8 @@ use crate::index::local::tests::{
     CHUNKS, FILES, PACKS, chunk_id, content, new_pack, pack_id, segment_id,
 };
 use crate::index::local::{
-    LedgerEntry, LocalIndex, MemoryIndex, NewPack, Opened, PackState, SketchEntry, SketchSlot,
+    LedgerEntry, LocalIndex, MemoryIndex, NewPack, Opened, PackNumber, PackState, SketchEntry,
+    SketchSlot,
 };
 
 const SEGMENTS: u8 = 3;
@@ -28,6 +29,8 @@ enum Step {
     Ledger(Vec<(u8, u8, u64, bool)>),
     Meta(Vec<u8>),
     Sketches(Vec<(u32, u32, u8)>),
+    Memos(Vec<(u8, Option<Vec<u8>>)>),
+    ForgetGone(Vec<u32>),
     Reopen,
 }
 
@@ -56,6 +59,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => proptest::collection::vec((pack(), 0_u8..3, 0_u64..9, any::<bool>()), 0..4).prop_map(Step::Ledger),
         1 => value().prop_map(Step::Meta),
         1 => proptest::collection::vec((0_u32..4, any::<u32>(), 0..CHUNKS), 0..4).prop_map(Step::Sketches),
+        2 => proptest::collection::vec((0_u8..4, proptest::option::of(value())), 0..3).prop_map(Step::Memos),
+        1 => proptest::collection::vec(0_u32..12, 0..3).prop_map(Step::ForgetGone),
         1 => Just(Step::Reopen),
     ];
     proptest::collection::vec(step, 0..24)
@@ -116,6 +121,17 @@ fn take(step: &Step, world: &[NewPack], index: &dyn LocalIndex) -> String {
                 })
                 .collect();
             format!("{:?}", index.put_sketches(&entries).unwrap())
+        }
+        Step::Memos(changes) => {
+            // The last one lies outside of what is read out.
+            let key = |key: &u8| if *key == 3 { b"j".to_vec() } else { vec![b'k', *key] };
+            let changes: Vec<_> =
+                changes.iter().map(|(name, value)| (key(name), value.clone())).collect();
+            format!("{:?}", index.put_memos(&changes).unwrap())
+        }
+        Step::ForgetGone(numbers) => {
+            let numbers: Vec<_> = numbers.iter().map(|number| PackNumber(*number)).collect();
+            format!("{:?}", index.forget_gone_packs(&numbers).unwrap())
         }
         Step::Reopen => String::new(),
     }

@@ -1,7 +1,7 @@
 //! Opening: folders, locks, damage, and the process that comes second.
 //!
 //! ```text
-//! <cache>/<repository>/
+//! <cache>/<repository>-<copy>/
 //!     lock                      held by the process that writes `db`
 //!     db/                       RocksDB
 //!     manifest                  how long RocksDB's list of tables was at least
@@ -24,13 +24,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_format::ids::RepositoryId;
-
 use super::db::{Access, Budget, Db, OWN_IDENTITY, Table, Trouble, trouble};
 use super::handover;
 use super::index::{Forget, RocksIndex};
 use super::layers::Layers;
-use crate::index::local::{IndexError, LocalOptions, Opened};
+use crate::index::local::{CopyId, IndexError, LocalOptions, Opened};
 
 /// Layout of the database; another number means that it is begun anew.
 const LAYOUT: u32 = 2;
@@ -83,24 +81,21 @@ impl Drop for Guard {
 /// See [`crate::index::local::open`].
 pub(in crate::index::local) fn open(
     cache: &Path,
-    repository: RepositoryId,
+    copy: CopyId,
     options: LocalOptions,
 ) -> Result<Opened, IndexError> {
-    let root = cache.join(repository.to_hex());
+    let root = cache.join(copy.folder());
     let lock = make_folder_and_lock(&root)?;
     sweep(&root, lock.is_some())?;
     match lock {
-        Some(lock) => open_primary(&root, lock, repository, options),
-        None => open_overlay(&root, repository, options),
+        Some(lock) => open_primary(&root, lock, copy, options),
+        None => open_overlay(&root, copy, options),
     }
 }
 
 /// See [`crate::index::local::destroy`].
-pub(in crate::index::local) fn destroy(
-    cache: &Path,
-    repository: RepositoryId,
-) -> Result<(), IndexError> {
-    let root = cache.join(repository.to_hex());
+pub(in crate::index::local) fn destroy(cache: &Path, copy: CopyId) -> Result<(), IndexError> {
+    let root = cache.join(copy.folder());
     if !root.exists() {
         return Ok(());
     }
@@ -121,26 +116,26 @@ pub(super) fn note_damage(root: &Path, reason: &str) {
 fn open_primary(
     root: &Path,
     lock: HeldLock,
-    repository: RepositoryId,
+    copy: CopyId,
     options: LocalOptions,
 ) -> Result<Opened, IndexError> {
     let mut rebuilt_because = damage_noted(root);
     if rebuilt_because.is_some() {
         discard_database(root)?;
     }
-    let mut index = match try_primary(root, repository, options) {
+    let mut index = match try_primary(root, copy, options) {
         Ok(index) => index,
         Err(Unusable::Failed(error)) => return Err(error),
         Err(Unusable::Damaged(reason)) => {
             rebuilt_because = Some(reason);
             discard_database(root)?;
-            try_primary(root, repository, options).map_err(|again| match again {
+            try_primary(root, copy, options).map_err(|again| match again {
                 Unusable::Failed(error) => error,
                 Unusable::Damaged(reason) => IndexError::Store { folder: root.to_owned(), reason },
             })?
         }
     };
-    handover::take_all(&index, root, repository, options)?;
+    handover::take_all(&index, root, copy, options)?;
     index.guard = Some(Guard::Primary { _lock: lock });
     Ok(Opened { index: Arc::new(index), rebuilt_because, shared: false })
 }
@@ -176,7 +171,7 @@ fn unusable(root: &Path, error: &rocksdb::Error) -> Unusable {
 
 pub(super) fn try_primary(
     root: &Path,
-    repository: RepositoryId,
+    copy: CopyId,
     options: LocalOptions,
 ) -> Result<RocksIndex, Unusable> {
     if manifest_is_cut(root) {
@@ -187,28 +182,28 @@ pub(super) fn try_primary(
     let db = Db::open(&path, root, &path, Access::Kept, &budget)
         .map_err(|error| unusable(root, &error))?;
     if db.is_new() {
-        put_identity(&db, repository)?;
+        put_identity(&db, copy)?;
     } else {
-        check_identity(&db, repository)?;
+        check_identity(&db, copy)?;
     }
     let layers = Layers::new(db, None);
     Ok(RocksIndex::new(layers, budget, root.to_owned(), Forget::Loading)?)
 }
 
-fn identity(repository: RepositoryId) -> Vec<u8> {
-    [LAYOUT.to_le_bytes().as_slice(), repository.as_bytes()].concat()
+fn identity(copy: CopyId) -> Vec<u8> {
+    [LAYOUT.to_le_bytes().as_slice(), copy.to_bytes().as_slice()].concat()
 }
 
-fn put_identity(db: &Db, repository: RepositoryId) -> Result<(), IndexError> {
+fn put_identity(db: &Db, copy: CopyId) -> Result<(), IndexError> {
     let mut batch = rocksdb::WriteBatch::default();
-    db.put(&mut batch, Table::Own, OWN_IDENTITY, &identity(repository))?;
+    db.put(&mut batch, Table::Own, OWN_IDENTITY, &identity(copy))?;
     db.write(batch)
 }
 
-pub(super) fn check_identity(db: &Db, repository: RepositoryId) -> Result<(), Unusable> {
+pub(super) fn check_identity(db: &Db, copy: CopyId) -> Result<(), Unusable> {
     let stored = db.get(Table::Own, OWN_IDENTITY)?;
     match stored {
-        Some(stored) if stored == identity(repository) => Ok(()),
+        Some(stored) if stored == identity(copy) => Ok(()),
         Some(stored) if stored.get(..4) == Some(LAYOUT.to_le_bytes().as_slice()) => {
             Err(Unusable::Damaged("it belongs to another repository".to_owned()))
         }
@@ -217,20 +212,16 @@ pub(super) fn check_identity(db: &Db, repository: RepositoryId) -> Result<(), Un
     }
 }
 
-fn open_overlay(
-    root: &Path,
-    repository: RepositoryId,
-    options: LocalOptions,
-) -> Result<Opened, IndexError> {
+fn open_overlay(root: &Path, copy: CopyId, options: LocalOptions) -> Result<Opened, IndexError> {
     let (folder, lock) = make_overlay(root)?;
     let guard = Guard::Overlay { _lock: lock, folder: folder.clone(), handover: None };
-    let (mut base, mut rebuilt_because) = match open_base(root, &folder, repository, options) {
+    let (mut base, mut rebuilt_because) = match open_base(root, &folder, copy, options) {
         Ok(base) => (Some(base), None),
         Err(reason) => (None, Some(reason)),
     };
     loop {
         let over_base = base.is_some();
-        match try_overlay(root, &folder, repository, options, base.take()) {
+        match try_overlay(root, &folder, copy, options, base.take()) {
             Ok(mut index) => {
                 index.guard = Some(guard);
                 return Ok(Opened { index: Arc::new(index), rebuilt_because, shared: true });
@@ -251,7 +242,7 @@ fn open_overlay(
 fn try_overlay(
     root: &Path,
     folder: &Path,
-    repository: RepositoryId,
+    copy: CopyId,
     options: LocalOptions,
     base: Option<(Db, Budget)>,
 ) -> Result<RocksIndex, Unusable> {
@@ -262,7 +253,7 @@ fn try_overlay(
     let path = folder.join(DATABASE);
     let top = Db::open(&path, root, &path, Access::Private, &budget)
         .map_err(|error| unusable(root, &error))?;
-    put_identity(&top, repository)?;
+    put_identity(&top, copy)?;
     let layers = Layers::new(top, base);
     Ok(RocksIndex::new(layers, budget, folder.to_owned(), Forget::LoadingAndPending)?)
 }
@@ -272,7 +263,7 @@ fn try_overlay(
 fn open_base(
     root: &Path,
     overlay: &Path,
-    repository: RepositoryId,
+    copy: CopyId,
     options: LocalOptions,
 ) -> Result<(Db, Budget), String> {
     let path = root.join(DATABASE);
@@ -295,7 +286,7 @@ fn open_base(
             Ok(_) if manifest(&path) != Some(before) => {
                 reason = "another process changes it all the time".to_owned();
             }
-            Ok(base) => match check_identity(&base, repository) {
+            Ok(base) => match check_identity(&base, copy) {
                 Ok(()) => return Ok((base, budget)),
                 Err(Unusable::Damaged(damage)) => reason = damage,
                 Err(Unusable::Failed(error)) => reason = error.to_string(),

@@ -7,7 +7,8 @@ use cairn_format::ids::{ChunkId, PackId, SessionId, WriterId};
 use cairn_format::names::PackKind;
 
 use crate::index::local::{
-    ChunkPlace, Counts, LedgerEntry, NewPack, PackNumber, PackRecord, SketchEntry, SketchSlot,
+    ChunkPlace, Counts, GonePack, LedgerEntry, NewPack, PackNumber, PackRecord, SketchEntry,
+    SketchSlot,
 };
 
 /// Takes fields off the front of a record.
@@ -171,6 +172,17 @@ pub(super) fn decode_bases(bytes: &[u8]) -> Option<Vec<(ChunkId, u32)>> {
         bases.push((ChunkId::from_bytes(fields.bytes()?), fields.u32()?));
     }
     Some(bases)
+}
+
+/// What a removed pack held: who signed for it, then its chunks.
+pub(super) fn encode_gone(gone: &GonePack) -> Vec<u8> {
+    [gone.writer.as_bytes().as_slice(), &encode_bases(&gone.chunks)].concat()
+}
+
+pub(super) fn decode_gone(bytes: &[u8]) -> Option<GonePack> {
+    let mut fields = Fields(bytes);
+    let writer = WriterId::from_bytes(fields.bytes()?);
+    Some(GonePack { writer, chunks: decode_bases(fields.0)? })
 }
 
 /// First byte of a layout, so that none is empty: see `Layers`.

@@ -24,7 +24,7 @@ pub(super) fn repository() -> RepositoryId {
 }
 
 pub(super) fn open_in(cache: &Path) -> Opened {
-    open(cache, repository(), SMALL).unwrap()
+    open(cache, repository().into(), SMALL).unwrap()
 }
 
 fn root(cache: &Path) -> std::path::PathBuf {
@@ -371,7 +371,7 @@ fn the_index_of_another_repository_is_not_believed() {
     fill(opened.index.as_ref());
     drop(opened);
     fs::rename(root(cache.path()), cache.path().join(other.to_hex())).unwrap();
-    let opened = open(cache.path(), other, SMALL).unwrap();
+    let opened = open(cache.path(), other.into(), SMALL).unwrap();
     assert!(opened.rebuilt_because.unwrap().contains("another repository"));
     assert_eq!(content(opened.index.as_ref()).unwrap(), content(&MemoryIndex::new()).unwrap());
 }
@@ -381,7 +381,7 @@ fn destroying_makes_the_next_one_start_empty_even_while_in_use() {
     let cache = tempfile::tempdir().unwrap();
     let first = open_in(cache.path());
     fill(first.index.as_ref());
-    destroy(cache.path(), repository()).unwrap();
+    destroy(cache.path(), repository().into()).unwrap();
     assert_eq!(found(first.index.as_ref(), &[1]), [true], "the user is not disturbed");
     let second = open_in(cache.path());
     assert!(second.shared && second.rebuilt_because.is_some());
@@ -392,10 +392,10 @@ fn destroying_makes_the_next_one_start_empty_even_while_in_use() {
     assert_eq!(opened.index.counts().unwrap().packs, 0);
     fill(opened.index.as_ref());
     drop(opened);
-    destroy(cache.path(), repository()).unwrap();
+    destroy(cache.path(), repository().into()).unwrap();
     let opened = open_in(cache.path());
     assert_eq!(opened.index.counts().unwrap().packs, 0);
-    destroy(&cache.path().join("nothing"), repository()).unwrap();
+    destroy(&cache.path().join("nothing"), repository().into()).unwrap();
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn a_cache_that_cannot_be_written_is_named() {
     let cache = tempfile::tempdir().unwrap();
     let file = cache.path().join("file");
     fs::write(&file, b"").unwrap();
-    let Err(error) = open(&file, repository(), SMALL) else { panic!("opened below a file") };
+    let Err(error) = open(&file, repository().into(), SMALL) else { panic!("opened below a file") };
     assert!(error.to_string().contains("file"), "{error}");
 }
 
@@ -419,7 +419,8 @@ fn memory_stays_bounded_while_millions_of_chunks_are_loaded() {
     const PACKS: u64 = 3000;
     const CHUNKS: u64 = 1000;
     let cache = tempfile::tempdir().unwrap();
-    let opened = open(cache.path(), repository(), LocalOptions { memory_bytes: 32 << 20 }).unwrap();
+    let opened =
+        open(cache.path(), repository().into(), LocalOptions { memory_bytes: 32 << 20 }).unwrap();
     let before = resident();
     let mut peak = 0;
     let mut load = opened.index.begin_load().unwrap();

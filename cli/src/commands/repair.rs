@@ -1,0 +1,68 @@
+//! `cairn repair`
+
+use cairn_engine::ops::heal;
+use serde_json::json;
+
+use super::{App, Finished, repair_index};
+use crate::arguments::{Repair, RepairCommand};
+use crate::exit_code::ExitCode;
+use crate::session::{self, Show};
+use crate::ui::errors::{CliError, Failure};
+use crate::ui::format;
+
+pub(super) fn run(app: &App, arguments: &Repair) -> Result<Finished, Failure> {
+    match (&arguments.command, &arguments.from) {
+        (Some(RepairCommand::Index(index)), _) => repair_index::run(app, index),
+        (None, Some(from)) => {
+            let mut session = session::open(app, Show::Progress)?;
+            session::add_fallback(app, &mut session, from)?;
+            let report = heal::run(&session.repository, arguments.dry_run)?;
+            drop(session.shown);
+            show(app, &report, arguments.dry_run)
+        }
+        (None, None) => Err(CliError::Usage {
+            problem: "nothing says what to repair from".to_owned(),
+            hint: "name another copy with --from, or use `cairn repair index`",
+        }
+        .into()),
+    }
+}
+
+fn show(app: &App, report: &heal::HealReport, dry_run: bool) -> Result<Finished, Failure> {
+    let snapshots = format::plural(report.snapshots.len() as u64, "snapshot", "snapshots");
+    let packs = format::plural(report.packs, "pack", "packs");
+    app.printer.summary(&match dry_run {
+        true => format!("repair (dry run): {snapshots} and {packs} to look for in the other copy"),
+        false => format!(
+            "repaired: {snapshots}, {packs} ({}) and {} fetched, {} stored anew, {} given up",
+            format::bytes(report.pack_bytes),
+            format::plural(report.chunks_fetched, "chunk", "chunks"),
+            format::count(report.chunks),
+            format::plural(report.packs_condemned, "pack", "packs"),
+        ),
+    })?;
+    if report.packs_condemned > 0 {
+        app.printer.note("`cairn gc` deletes the packs that were given up.");
+    }
+    for remark in &report.lost {
+        app.printer.warning(remark);
+    }
+    let lost = report.lost.len() as u64;
+    let finished = Finished::with(json!({
+        "dry_run": dry_run,
+        "snapshots": report.snapshots.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
+        "packs": report.packs,
+        "pack_bytes": report.pack_bytes,
+        "chunks": report.chunks,
+        "chunks_fetched": report.chunks_fetched,
+        "bytes_written": report.bytes_written,
+        "packs_condemned": report.packs_condemned,
+        "lost": lost,
+    }));
+    if lost == 0 {
+        return Ok(finished);
+    }
+    let what = format::plural(lost, "thing", "things");
+    let fact = format!("{what} could not be had from the other copy either");
+    Ok(finished.but(ExitCode::Damage, "repository.damaged", fact))
+}

@@ -1,0 +1,411 @@
+//! `cairn replicate`
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use cairn_engine::context::Context;
+use cairn_engine::error::Error;
+use cairn_engine::ops::replicate::{
+    self, Done, ERASE_WITHIN_MS_DEFAULT, Opener, Outcome, ReplicateReport, Target,
+};
+use cairn_engine::ops::snapshots;
+use cairn_engine::repo::Repository;
+use cairn_engine::repo::places::{Place, Places, Replication};
+use cairn_engine::store::location::Location;
+use cairn_engine::store::memory::MemoryStore;
+use cairn_engine::store::options::RemoteOptions;
+use cairn_engine::store::{Store, StoreError};
+use cairn_format::ids::SnapshotId;
+use serde_json::json;
+
+use super::{App, Finished, forget};
+use crate::arguments::{Keep, Replicate, Within};
+use crate::exit_code::ExitCode;
+use crate::replicas::{self, Replica};
+use crate::session::{self, Show};
+use crate::settings;
+use crate::ui::errors::{CliError, Failure};
+use crate::ui::table::{Align, Table};
+use crate::ui::{format, json as objects};
+
+pub(super) fn run(app: &App, arguments: &Replicate) -> Result<Finished, Failure> {
+    let chosen = choose(app, arguments)?;
+    let session =
+        session::open(app, if arguments.status { Show::Nothing } else { Show::Progress })?;
+    let remote = settings::remote(&app.global, &app.environment)?;
+    let context = &session.repository.context;
+    if arguments.status {
+        return status(app, &session.repository, &chosen);
+    }
+    let targets = chosen
+        .iter()
+        .map(|replica| target(replica, arguments, context, &remote, arguments.dry_run));
+    let targets = targets.collect::<Result<Vec<_>, _>>()?;
+    let report = replicate::run(&session.repository, &targets, arguments.dry_run)?;
+    drop(session.shown);
+    let urls = chosen.iter().map(|replica| replica.url.clone()).collect::<Vec<_>>();
+    show(app, &urls, &report, arguments.dry_run)
+}
+
+/// The replicas that are meant: those of `--to`, else those of the configuration file.
+fn choose(app: &App, arguments: &Replicate) -> Result<Vec<Replica>, Failure> {
+    if !arguments.to.is_empty() {
+        let replicas = arguments.to.iter().map(|url| {
+            let url = url.to_str().map(str::to_owned).ok_or_else(|| CliError::Usage {
+                problem: format!("--to {} is not UTF-8", url.display()),
+                hint: "name the place otherwise",
+            })?;
+            Ok(Replica {
+                name: url.clone(),
+                url,
+                repo: None,
+                job: arguments.job.clone(),
+                keep: arguments.keep.clone(),
+                erase_within: arguments.erase_within,
+                max_delete: arguments.max_delete,
+            })
+        });
+        return replicas.collect::<Result<Vec<_>, Failure>>();
+    }
+    let home = settings::repository(&app.global, &app.environment)?;
+    let (path, optional) = settings::config_file(&app.global, &app.environment);
+    let all = path.as_deref().map_or(Ok(Vec::new()), |path| replicas::read(path, optional))?;
+    let of_home =
+        |replica: &Replica| replica.repo.as_ref().is_none_or(|repo| OsStr::new(repo) == home);
+    let mut replicas = all.into_iter().filter(of_home).collect::<Vec<_>>();
+    if let Some(unknown) =
+        arguments.names.iter().find(|name| replicas.iter().all(|known| known.name != **name))
+    {
+        return Err(CliError::Usage {
+            problem: format!("no replica of this repository is called {unknown:?}"),
+            hint: "name it in the configuration file, or give its place with --to",
+        }
+        .into());
+    }
+    if !arguments.names.is_empty() {
+        replicas.retain(|replica| arguments.names.contains(&replica.name));
+    }
+    if replicas.is_empty() {
+        return Err(CliError::Usage {
+            problem: "no replica is named".to_owned(),
+            hint: "give a place with --to, or name replicas in the configuration file",
+        }
+        .into());
+    }
+    Ok(replicas)
+}
+
+/// What the engine is to do for a replica.
+fn target(
+    replica: &Replica,
+    arguments: &Replicate,
+    context: &Context,
+    remote: &RemoteOptions,
+    dry_run: bool,
+) -> Result<Target, Failure> {
+    let location = Location::parse(OsStr::new(&replica.url)).map_err(session::engine)?;
+    let rules = match replica.keep.is_empty() {
+        true => None,
+        false => Some(forget::policy(&replica.keep)?),
+    };
+    let erase_within_ms = match replica.erase_within {
+        None => Some(ERASE_WITHIN_MS_DEFAULT),
+        Some(Within::Never) => None,
+        Some(Within::Milliseconds(within_ms)) => Some(within_ms),
+    };
+    let place = session::place(&location);
+    let (context, remote) = (context.clone(), remote.clone());
+    let open = Opener::new(move || open(&location, &context, &remote, dry_run));
+    Ok(Target {
+        place,
+        rules,
+        job: replica.job.clone(),
+        erase_within_ms,
+        max_delete_percent: replica.max_delete,
+        trust_clock: arguments.trust_clock,
+        ..Target::at(&replica.name, open)
+    })
+}
+
+/// Opens the place of a replica, or prepares it for a new one: never where one was known.
+fn open(
+    location: &Location,
+    context: &Context,
+    remote: &RemoteOptions,
+    dry_run: bool,
+) -> Result<Arc<dyn Store>, Error> {
+    match location.open(remote) {
+        Err(StoreError::NoRepository { .. }) => {}
+        opened => return Ok(opened?),
+    }
+    if let (Some(places), Some(place)) = (Places::new(&context.cache_dir), session::place(location))
+    {
+        places.require_unknown(&place)?;
+    }
+    if dry_run {
+        let found = location.check_create(remote)?;
+        return Ok(found.unwrap_or_else(|| Arc::new(MemoryStore::new())));
+    }
+    let store = location.create(remote)?;
+    store.probe()?;
+    Ok(store)
+}
+
+/// The replicas that `backup --also` names.
+///
+/// # Errors
+/// When one of them is no place, or the key may not copy.
+pub(super) fn also(
+    app: &App,
+    urls: &[OsString],
+    home: &Repository,
+) -> Result<Vec<Target>, Failure> {
+    if !urls.is_empty() {
+        home.require_collect("copy snapshots to other places")?;
+    }
+    let context = &home.context;
+    let remote = settings::remote(&app.global, &app.environment)?;
+    let targets = urls.iter().map(|url| {
+        let location = Location::parse(url).map_err(session::engine)?;
+        let place = session::place(&location);
+        let (context, remote) = (context.clone(), remote.clone());
+        let open = Opener::new(move || open(&location, &context, &remote, false));
+        Ok(Target { place, ..Target::at(&url.to_string_lossy(), open) })
+    });
+    targets.collect()
+}
+
+/// Copies one snapshot to replicas.
+///
+/// # Errors
+/// As [`replicate::run`].
+pub(super) fn copy(
+    home: &Repository,
+    targets: Vec<Target>,
+    snapshot: SnapshotId,
+) -> Result<ReplicateReport, Error> {
+    let targets = targets.into_iter().map(|target| Target { only: Some(snapshot), ..target });
+    replicate::run(home, &targets.collect::<Vec<_>>(), false)
+}
+
+/// Adds what came of the copies to what came of the backup.
+///
+/// # Errors
+/// When the output fails.
+pub(super) fn add(
+    app: &App,
+    urls: &[OsString],
+    copies: Result<ReplicateReport, Error>,
+    mut backup: Finished,
+) -> Result<Finished, Failure> {
+    let report = match copies {
+        Ok(report) => report,
+        Err(error) => {
+            let failure = Failure::from(error);
+            app.printer.failure(&failure);
+            return Ok(backup.but(failure.exit, failure.code, failure.message));
+        }
+    };
+    let urls = urls.iter().map(|url| url.to_string_lossy().into_owned()).collect::<Vec<_>>();
+    let copied = show(app, &urls, &report, false)?;
+    if let Some((code, fact)) = copied.reason {
+        let exit = backup.exit.worst(copied.exit);
+        backup = backup.but(exit, code, fact);
+    }
+    Ok(backup)
+}
+
+fn show(
+    app: &App,
+    urls: &[String],
+    report: &ReplicateReport,
+    dry_run: bool,
+) -> Result<Finished, Failure> {
+    let (mut worst, mut failed, mut damaged) = (ExitCode::Done, Vec::new(), 0);
+    let mut first: Option<Failure> = None;
+    for (url, outcome) in urls.iter().zip(&report.replicas) {
+        app.printer.event(&objects::Replica::new(url, outcome, dry_run))?;
+        match &outcome.done {
+            Ok(done) => {
+                app.printer.line(&line(outcome, done, dry_run))?;
+                damaged += done.damaged.len() as u64;
+            }
+            Err(error) => {
+                let mut failure = Failure::of(error);
+                failure.message = format!("{}: {}", outcome.name, failure.message);
+                worst = worst.worst(failure.exit);
+                app.printer.failure(&failure);
+                failed.push(outcome.name.clone());
+                first.get_or_insert(failure);
+            }
+        }
+    }
+    let all = report.replicas.len() as u64;
+    let finished = Finished::with(json!({
+        "dry_run": dry_run,
+        "replicas": all,
+        "failed": failed,
+        "damaged": damaged,
+        "packs_read": report.packs_read,
+        "bytes_read": report.bytes_read,
+    }));
+    if let Some(first) = first {
+        let fact = format!(
+            "{} of {} could not be brought up to date",
+            failed.len(),
+            format::plural(all, "replica", "replicas"),
+        );
+        return Ok(finished.but(worst, first.code, fact));
+    }
+    if damaged > 0 {
+        let what = format::plural(damaged, "snapshot", "snapshots");
+        let fact = format!("{what} could not be copied because of damage in the home copy");
+        return Ok(finished.but(ExitCode::Damage, "repository.damaged", fact));
+    }
+    Ok(finished)
+}
+
+fn line(outcome: &Outcome, done: &Done, dry_run: bool) -> String {
+    let name = format::name(outcome.name.as_bytes());
+    let copied = format::plural(done.copied.len() as u64, "snapshot", "snapshots");
+    if dry_run {
+        return format!(
+            "{name} (dry run): {copied} to copy, {} of content it lacks, {} to forget, {} in the end",
+            format::bytes(done.bytes_plain),
+            format::count(done.forgotten),
+            format::count(done.wanted),
+        );
+    }
+    let mut text = format!(
+        "{name}: {copied} copied, {} in {}, {} forgotten, {} there, {}",
+        format::bytes(done.bytes_written),
+        format::plural(done.packs_moved + done.packs_written, "pack", "packs"),
+        format::count(done.forgotten),
+        format::count(done.wanted),
+        format::duration(done.elapsed_ms),
+    );
+    if let Some(collected) = &done.collected {
+        text.push_str(&format!(", {} erased", format::bytes(collected.bytes_deleted)));
+    }
+    if let Some(traffic) = &done.traffic {
+        let requests = traffic.total();
+        text.push_str(&format!(", {}", format::plural(requests.sent, "request", "requests")));
+    }
+    text
+}
+
+const COLUMNS: [(&str, Align); 7] = [
+    ("REPLICA", Align::Left),
+    ("SNAPSHOTS", Align::Right),
+    ("NEWEST", Align::Left),
+    ("BEHIND", Align::Right),
+    ("LAST SUCCESS", Align::Left),
+    ("WRITTEN", Align::Right),
+    ("", Align::Left),
+];
+
+/// What this host knows of its replicas; asks none of them.
+fn status(app: &App, home: &Repository, chosen: &[Replica]) -> Result<Finished, Failure> {
+    let newest_ms = newest(home)?;
+    let places = Places::new(&home.context.cache_dir);
+    let mut table = Table::new(&COLUMNS);
+    let mut failing = 0_u64;
+    for replica in chosen {
+        let location = Location::parse(OsStr::new(&replica.url)).map_err(session::engine)?;
+        let place = session::place(&location);
+        let known = places.as_ref().zip(place).and_then(|(places, place)| places.recall(&place));
+        let known = known.and_then(|Place { replication, .. }| replication);
+        let state =
+            objects::ReplicaState::new(&replica.name, &replica.url, known.as_ref(), newest_ms);
+        failing += u64::from(state.is_failing());
+        app.printer.event(&state)?;
+        table.row(row(&replica.name, known.as_ref(), state.behind_s()));
+    }
+    for line in table.lines() {
+        app.printer.line(&line)?;
+    }
+    Ok(Finished::with(json!({
+        "dry_run": true,
+        "replicas": chosen.len(),
+        "failed": [],
+        "damaged": 0,
+        "packs_read": 0,
+        "bytes_read": 0,
+    })))
+    .map(|finished| match failing {
+        0 => finished,
+        _ => finished.but(
+            ExitCode::Failed,
+            "replicate.failing",
+            format!(
+                "the last replication to {} failed",
+                format::plural(failing, "replica", "replicas")
+            ),
+        ),
+    })
+}
+
+fn row(name: &str, known: Option<&Replication>, behind_s: Option<u64>) -> Vec<String> {
+    let name = format::name(name.as_bytes());
+    let Some(known) = known else {
+        let mut cells = vec![String::new(); COLUMNS.len()];
+        cells[0] = name;
+        cells[COLUMNS.len() - 1] = "never replicated from this host".to_owned();
+        return cells;
+    };
+    let time = |ms: Option<i64>| ms.map(format::local_time).unwrap_or_default();
+    vec![
+        name,
+        format::count(known.snapshots),
+        time(known.newest_ms),
+        behind_s.map(|s| format::duration(s.saturating_mul(1000))).unwrap_or_default(),
+        time(known.done_ms),
+        format::bytes(known.bytes_total),
+        known
+            .failure
+            .as_deref()
+            .map(|text| format!("failed: {}", format::text(text)))
+            .unwrap_or_default(),
+    ]
+}
+
+/// When the newest acknowledged snapshot at home was committed.
+fn newest(home: &Repository) -> Result<Option<i64>, Failure> {
+    let listed = snapshots::list(home)?;
+    let acknowledged = listed.iter().filter(|snapshot| snapshot.acknowledged);
+    Ok(acknowledged.map(|snapshot| snapshot.record.finished_ms).max())
+}
+
+impl Keep {
+    /// Whether no rule is given.
+    fn is_empty(&self) -> bool {
+        let Self {
+            keep_last,
+            keep_hourly,
+            keep_daily,
+            keep_weekly,
+            keep_monthly,
+            keep_yearly,
+            keep_within,
+            keep_within_hourly,
+            keep_within_daily,
+            keep_within_weekly,
+            keep_within_monthly,
+            keep_within_yearly,
+            keep_tags,
+            time_zone: _,
+        } = self;
+        let counts = [keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly];
+        let ages = [
+            keep_within,
+            keep_within_hourly,
+            keep_within_daily,
+            keep_within_weekly,
+            keep_within_monthly,
+            keep_within_yearly,
+        ];
+        counts.iter().all(|count| count.is_none())
+            && ages.iter().all(|age| age.is_none())
+            && keep_tags.is_empty()
+    }
+}

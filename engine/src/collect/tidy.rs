@@ -1,0 +1,104 @@
+//! Keeps memos in order after a walk: what is gone is forgotten, and what moved is named anew where
+//! much of it has.
+
+use std::collections::HashSet;
+
+use cairn_format::ids::WriterId;
+
+use super::memo::record::{Edges, Name, Run, Sheet};
+use super::memo::{Packs, Standing};
+use super::recall::SheetKey;
+use super::walk::Walked;
+use crate::error::Error;
+use crate::index::catalog::Catalog;
+use crate::index::local::PackNumber;
+
+/// Sheets are written anew when more than one of so many live chunks had to be looked up, because the
+/// pack they are named by is gone.
+const MOVED_ONE_IN: u64 = 64;
+/// And no fewer than these.
+const MOVED_MIN: u64 = 1 << 10;
+
+/// Forgets what is remembered of nodes that no snapshot reaches, and of packs that nothing names any
+/// more. `live` chunks were marked.
+pub(super) fn tidy(
+    walked: &mut Walked<'_, '_>,
+    catalog: &Catalog,
+    packs: &Packs,
+    live: u64,
+) -> Result<(), Error> {
+    let memos = walked.recall.memos;
+    let rename = walked.moved.len() as u64 > MOVED_MIN + live / MOVED_ONE_IN;
+    let mut named = HashSet::new();
+    for (namespace, pack) in memos.sheets()? {
+        let key = (namespace, pack);
+        let Some(count) = walked.recall.counts.get(&key).copied() else {
+            memos.forget_sheet(namespace, pack)?;
+            continue;
+        };
+        let seen = walked.seen.get(&namespace).map_or(0, |seen| seen.count(pack));
+        // Sheets have no more nodes than were seen unless some were not.
+        if rename || walked.too_many_moved || count as u64 > seen {
+            write_anew(walked, catalog, packs, key, rename, &mut named)?;
+        }
+    }
+    if !rename && !walked.too_many_moved {
+        named.clone_from(&walked.named);
+    }
+    let gone = catalog.index().gone_packs()?;
+    let unnamed = gone.into_iter().filter(|pack| !named.contains(pack)).collect::<Vec<_>>();
+    Ok(catalog.index().forget_gone_packs(&unnamed)?)
+}
+
+/// Writes a sheet anew without the nodes that were not seen, and with names that are true today.
+fn write_anew(
+    walked: &Walked<'_, '_>,
+    catalog: &Catalog,
+    packs: &Packs,
+    (namespace, pack): SheetKey,
+    rename: bool,
+    named: &mut HashSet<PackNumber>,
+) -> Result<(), Error> {
+    let memos = walked.recall.memos;
+    let id = catalog.pack(pack)?.id;
+    let before = memos.sheet(namespace, pack, &id)?;
+    let mut after = Sheet::default();
+    let seen = walked.seen.get(&namespace);
+    for ((position, kind), bytes) in &before.nodes {
+        if !seen.is_some_and(|seen| seen.has(pack, *position, *kind)) {
+            continue;
+        }
+        let mut bytes = bytes.clone();
+        if (rename || walked.too_many_moved)
+            && let Some(edges) = Edges::decode(pack, &bytes)
+            && edges.packs().any(|named| packs.standing(named) == Standing::Gone)
+        {
+            if walked.too_many_moved {
+                // Where to is not known of all: the node is read once more.
+                continue;
+            }
+            let edges = renamed(walked, namespace, &edges);
+            named.extend(edges.packs().filter(|pack| packs.standing(*pack) == Standing::Gone));
+            bytes = edges.encode(pack);
+        }
+        after.nodes.insert((*position, *kind), bytes);
+    }
+    if after == before { Ok(()) } else { memos.put_sheet(namespace, pack, &id, &after) }
+}
+
+/// The same edges, with the names that moved chunks go by now.
+fn renamed(walked: &Walked<'_, '_>, namespace: WriterId, edges: &Edges) -> Edges {
+    let now = |name: Name| walked.moved.get(&(namespace, name)).copied().unwrap_or(name);
+    let mut after = Edges::default();
+    after.nodes.extend(edges.nodes.iter().map(|(kind, name)| (*kind, now(*name))));
+    edges.data_names().for_each(|name| after.add_data(now(name)));
+    after
+}
+
+impl Edges {
+    /// The packs that it names.
+    fn packs(&self) -> impl Iterator<Item = PackNumber> + '_ {
+        let data = self.data.iter().map(|Run { first, .. }| first.pack);
+        self.nodes.iter().map(|(_, name)| name.pack).chain(data)
+    }
+}

@@ -1,0 +1,350 @@
+//! Heals a copy of the repository from another one: what is damaged or missing is fetched there, by
+//! the name of the object where the other copy has the very same, else chunk by chunk.
+//!
+//! What is damaged inside of packs is known from `verify`; what is missing or has another length is
+//! found here.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use cairn_format::ids::{ChunkId, PackId, SessionId, SnapshotId, WriterId};
+use cairn_format::limits::{PACK_BYTES_MAX, RECORD_BYTES_MAX};
+use cairn_format::names::{ObjectName, PackKind};
+use cairn_format::record::TombReason;
+use parking_lot::Mutex;
+
+use super::snapshots::{self, SnapshotInfo};
+use crate::collect::copy::Copier;
+use crate::collect::lease::HeldLease;
+use crate::collect::reach::{Reach, reach};
+use crate::collect::sweep::condemn;
+use crate::context::{Counter, Remark};
+use crate::error::Error;
+use crate::index::catalog::{Catalog, list_packs};
+use crate::index::local::LedgerEntry;
+use crate::repo::chunks::{Wanted, single};
+use crate::repo::vault::read_object;
+use crate::repo::{Fallback, Repository};
+use crate::seal::random;
+use crate::store::StoreError;
+
+/// Chunks that are looked up at once.
+const CHUNKS_AT_ONCE: usize = 4096;
+
+/// What was healed; with a dry run, what is to be.
+#[derive(Clone, Debug, Default)]
+pub struct HealReport {
+    /// Snapshots whose records were fetched.
+    pub snapshots: Vec<SnapshotId>,
+    /// Packs that were fetched as they are. With a dry run: packs that are damaged or missing.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Chunks that were stored anew.
+    pub chunks: u64,
+    /// Of these, chunks that came from the other copy.
+    pub chunks_fetched: u64,
+    /// Bytes of packs written for them.
+    pub bytes_written: u64,
+    /// Packs that are damaged for good, and condemned: what is needed of them stands elsewhere.
+    pub packs_condemned: u64,
+    /// What could not be had there either.
+    pub lost: Vec<Remark>,
+}
+
+/// Heals, from the copy that was added to `home` by [`Repository::add_fallback`].
+///
+/// # Errors
+/// [`Error::Role`] for keys of other roles than owner and maintainer; [`Error::Usage`] without
+/// another copy; failures of either store or cache. What was healed until then stays.
+pub fn run(home: &Repository, dry_run: bool) -> Result<HealReport, Error> {
+    home.require_collect("repair the repository")?;
+    let Some(other) = home.fallbacks().first() else {
+        let message = "no other copy is named".to_owned();
+        return Err(Error::Usage { message, hint: None });
+    };
+    home.current_catalog()?.require_sound_tombs()?;
+    let heal = Heal { home, catalog: home.catalog()?, other };
+    let mut report = HealReport::default();
+    heal.records(dry_run, &mut report)?;
+    let damaged = heal.damaged_packs()?;
+    if dry_run {
+        report.packs = damaged.len() as u64;
+        return Ok(report);
+    }
+    let left = heal.packs(&damaged, &mut report)?;
+    heal.chunks(&left, &mut report)?;
+    report.chunks_fetched = other.chunks();
+    Ok(report)
+}
+
+struct Heal<'a> {
+    home: &'a Repository,
+    catalog: &'a Catalog,
+    other: &'a Fallback,
+}
+
+type Packs = BTreeSet<(PackKind, PackId, u64)>;
+
+impl Heal<'_> {
+    /// Fetches records of snapshots that are damaged, or missing though they were acknowledged.
+    fn records(&self, dry_run: bool, report: &mut HealReport) -> Result<(), Error> {
+        self.home.monitor().stage("repair: snapshots", None);
+        let acknowledged = snapshots::list_acknowledged(self.home)?;
+        let mut bad = Vec::new();
+        let mut listed = HashSet::new();
+        for name in snapshots::list_names(self.home)? {
+            let ObjectName::Snapshot { id, .. } = name else { continue };
+            listed.insert(id);
+            match read_object(self.home.store(), &name, RECORD_BYTES_MAX) {
+                Ok(_) | Err(Error::Store(StoreError::NotFound { .. })) => {}
+                Err(error) if error.is_damage() => bad.push(name),
+                Err(error) => return Err(error),
+            }
+        }
+        let missing = acknowledged.iter().filter(|id| !listed.contains(*id));
+        let missing = missing.copied().collect::<HashSet<_>>();
+        if !missing.is_empty() {
+            let there = snapshots::list_names(self.other.repository())?;
+            bad.extend(there.into_iter().filter(
+                |name| matches!(name, ObjectName::Snapshot { id, .. } if missing.contains(id)),
+            ));
+        }
+        for name in bad {
+            let ObjectName::Snapshot { id, .. } = name else { continue };
+            match read_object(self.other.repository().store(), &name, RECORD_BYTES_MAX) {
+                Ok(object) => {
+                    if !dry_run {
+                        self.home.store().put(&name, &object)?;
+                    }
+                    report.snapshots.push(id);
+                }
+                Err(error) if is_absent(&error) => report.lost.push(Remark::of(name, &error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs that verify found damaged, that are missing, or that have another length.
+    fn damaged_packs(&self) -> Result<Packs, Error> {
+        let present = list_packs(self.home.vault())?;
+        let (condemned, suspects) = (self.catalog.condemned_here(), self.catalog.suspects());
+        let mut damaged = BTreeSet::new();
+        self.catalog.index().for_each_pack(&mut |number, record, ledger| {
+            let length = present.get(&record.id).map(|(_, bytes)| *bytes);
+            let sound = length == Some(u64::from(record.bytes))
+                && !suspects.contains(&number)
+                && ledger.is_none_or(|ledger| ledger.ok);
+            if !sound && !condemned.contains(&number) {
+                damaged.insert((record.kind, record.id, u64::from(record.bytes)));
+            }
+            ControlFlow::Continue(())
+        })?;
+        let ids = damaged.iter().map(|(_, id, _)| *id).collect::<Vec<_>>();
+        self.catalog.note_verified(&ids, &[])?;
+        Ok(damaged)
+    }
+
+    /// Fetches packs as they are where the other copy has them; returns the rest.
+    fn packs(&self, damaged: &Packs, report: &mut HealReport) -> Result<Packs, Error> {
+        let total = damaged.iter().map(|(_, _, bytes)| bytes).sum();
+        self.home.monitor().stage("repair: packs", Some((Counter::BytesFetched, total)));
+        let mut left = Packs::new();
+        for (kind, id, bytes) in damaged {
+            self.home.check_cancelled()?;
+            let name = ObjectName::Pack(*kind, *id);
+            match read_object(self.other.repository().store(), &name, PACK_BYTES_MAX) {
+                Ok(pack) => {
+                    self.home.monitor().count(Counter::BytesFetched, pack.len() as u64);
+                    self.home.store().put(&name, &pack)?;
+                    self.note_sound(*id)?;
+                    report.packs += 1;
+                    report.pack_bytes += pack.len() as u64;
+                }
+                Err(error) if is_absent(&error) => {
+                    left.insert((*kind, *id, *bytes));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(left)
+    }
+
+    /// Notes that a pack is what its name stands for.
+    fn note_sound(&self, id: PackId) -> Result<(), Error> {
+        if let Some(entry) = self.catalog.index().ledger_get(&id)? {
+            self.catalog.index().ledger_put(&[(id, LedgerEntry { ok: true, ..entry })])?;
+        }
+        self.catalog.note_verified(&[], &[id])
+    }
+
+    /// Stores chunks anew that snapshots need and that stand nowhere where they can be relied on, and
+    /// condemns the packs that are then of no use.
+    fn chunks(&self, left: &Packs, report: &mut HealReport) -> Result<(), Error> {
+        self.home.monitor().stage("repair: looking for chunks", None);
+        let mut wanted = self.wanted(report)?;
+        let session = SessionId::from_bytes(random::array(self.home.context.random.as_ref())?);
+        let lease = HeldLease::take(self.home.vault(), session, "repair");
+        let mut copier = Copier::new(self.home, self.catalog, session)?;
+        // First what others may be stored against: then those can be read where they are.
+        for plain in [true, false] {
+            lease.renew();
+            let mut now = HashMap::new();
+            for ((id, namespace), kind) in &wanted {
+                let place = self.catalog.places(&[*id], *namespace)?.pop().flatten();
+                if !plain || place.is_none_or(|place| !place.based) {
+                    now.insert((*id, *namespace), *kind);
+                }
+            }
+            self.store(&now, &mut copier, report)?;
+            copier.finish(Vec::new())?;
+            self.catalog.find_condemned()?;
+            wanted.retain(|key, _| !now.contains_key(key));
+            for key in wanted.keys().copied().collect::<Vec<_>>() {
+                if self.catalog.known(&[key.0], key.1)?.first() == Some(&true) {
+                    wanted.remove(&key);
+                }
+            }
+        }
+        report.bytes_written = copier.bytes_written;
+        if report.lost.is_empty() && !left.is_empty() {
+            let packs = left.iter().map(|(kind, id, _)| (*kind, *id)).collect::<BTreeSet<_>>();
+            condemn(self.home.vault(), session, TombReason::Damaged, &packs, &[])?;
+            report.packs_condemned = packs.len() as u64;
+            self.catalog.sync_keeping(self.home.vault())?;
+        }
+        lease.end();
+        Ok(())
+    }
+
+    /// Chunks of snapshots that stand nowhere where they can be relied on.
+    fn wanted(&self, report: &mut HealReport) -> Result<Wants, Error> {
+        let (listed, remarks) = snapshots::list_all(self.home)?;
+        report.lost.extend(remarks);
+        let mut walk = Walk {
+            catalog: self.catalog,
+            namespace: WriterId::from_bytes([0; 16]),
+            seen: HashSet::new(),
+            wanted: Wants::new(),
+            lost: None,
+        };
+        for snapshot in &listed {
+            self.home.check_cancelled()?;
+            walk.namespace = snapshot.namespace;
+            let nodes = self.home.nodes(snapshot)?;
+            reach(&nodes, snapshot.record.root, &mut walk)?;
+            if let Some(error) = walk.lost.take().filter(|_| snapshot.acknowledged) {
+                report.lost.push(lost(snapshot, &error));
+            }
+        }
+        Ok(walk.wanted)
+    }
+
+    /// Stores chunks anew, from wherever they can be had.
+    fn store(
+        &self,
+        wanted: &Wants,
+        copier: &mut Copier<'_>,
+        report: &mut HealReport,
+    ) -> Result<(), Error> {
+        let mut by_namespace: HashMap<WriterId, Vec<(ChunkId, PackKind)>> = HashMap::new();
+        for ((id, namespace), kind) in wanted {
+            by_namespace.entry(*namespace).or_default().push((*id, *kind));
+        }
+        for (namespace, chunks) in by_namespace {
+            let reader = self.home.chunk_reader(namespace)?;
+            for chunks in chunks.chunks(CHUNKS_AT_ONCE) {
+                let ids = chunks.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+                let places = reader.locate(&ids)?;
+                let mut here = Vec::new();
+                let found: Mutex<Vec<(ChunkId, PackKind, Bytes)>> = Mutex::default();
+                let missing = Mutex::new(Vec::new());
+                for ((id, kind), place) in chunks.iter().zip(places) {
+                    match place {
+                        Some(place) => here.push(Wanted { id: *id, place, tag: *kind }),
+                        None => match reader.elsewhere(id) {
+                            Some(chunk) => found.lock().push((*id, *kind, chunk)),
+                            None => missing.lock().push((*id, Error::ChunkMissing { chunk: *id })),
+                        },
+                    }
+                }
+                reader.fetch(here, &|run, content| {
+                    match content {
+                        Ok(content) => {
+                            found.lock().extend(single(run, content).map(|(wanted, chunk)| {
+                                (wanted.id, wanted.tag, Bytes::copy_from_slice(chunk))
+                            }))
+                        }
+                        Err(error) if error.is_damage() => missing.lock().extend(
+                            run.iter().map(|one| (one.id, Error::ChunkMissing { chunk: one.id })),
+                        ),
+                        Err(error) => return Err(error),
+                    }
+                    Ok(())
+                })?;
+                for (id, kind, chunk) in found.into_inner() {
+                    copier.add_chunk(kind, id, &chunk)?;
+                    report.chunks += 1;
+                }
+                for (id, error) in missing.into_inner() {
+                    report.lost.push(Remark::of(format!("chunk {id}"), &error));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Chunks by namespace, with what they are.
+type Wants = HashMap<(ChunkId, WriterId), PackKind>;
+
+fn lost(snapshot: &SnapshotInfo, error: &Error) -> Remark {
+    Remark::of(format!("snapshot {}", snapshot.id), error)
+}
+
+/// Whether the other copy does not have something, or has it damaged.
+fn is_absent(error: &Error) -> bool {
+    error.is_damage() || matches!(error, Error::Store(StoreError::NotFound { .. }))
+}
+
+struct Walk<'a> {
+    catalog: &'a Catalog,
+    namespace: WriterId,
+    seen: HashSet<(ChunkId, WriterId)>,
+    wanted: Wants,
+    /// A node that neither copy can give.
+    lost: Option<Error>,
+}
+
+impl Walk<'_> {
+    fn look(&mut self, ids: &[ChunkId], kind: PackKind) -> Result<(), Error> {
+        let known = self.catalog.known(ids, self.namespace)?;
+        for (id, _) in ids.iter().zip(known).filter(|(_, known)| !known) {
+            self.wanted.insert((*id, self.namespace), kind);
+        }
+        Ok(())
+    }
+}
+
+impl Reach for Walk<'_> {
+    fn node(&mut self, id: &ChunkId) -> Result<bool, Error> {
+        if !self.seen.insert((*id, self.namespace)) {
+            return Ok(false);
+        }
+        self.look(&[*id], PackKind::Tree)?;
+        Ok(true)
+    }
+
+    fn data(&mut self, chunks: &[(ChunkId, u32)]) -> Result<(), Error> {
+        let ids = chunks.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        self.look(&ids, PackKind::Data)
+    }
+
+    fn unreadable(&mut self, id: &ChunkId, error: Error) -> Result<(), Error> {
+        self.wanted.remove(&(*id, self.namespace));
+        self.lost = Some(error);
+        Ok(())
+    }
+}

@@ -1,0 +1,284 @@
+//! Which snapshots a replica is to have: those it lacks are copied, those that it is no longer to
+//! have are forgotten there.
+//!
+//! With rules, these are applied to the snapshots of both copies together, as `forget` applies
+//! them: what home has forgotten goes on to count. Without rules a replica follows home: it gets
+//! every acknowledged snapshot, and forgets what came from home and is gone there. What was
+//! backed up to the replica itself stays.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use cairn_format::ids::SnapshotId;
+use cairn_format::names::ObjectName;
+
+use super::Target;
+use crate::context::Remark;
+use crate::error::{Error, Explain};
+use crate::ops::forget::evidence::{acknowledged_by, list_acks};
+use crate::ops::forget::{self, Choice, ForgetOptions, ForgetPlan};
+use crate::ops::snapshots::{self, SnapshotInfo};
+use crate::repo::Repository;
+use crate::retention::UNACKNOWLEDGED_GRACE_MS;
+use crate::store::StoreError;
+
+/// What is to happen to the snapshots of a replica.
+pub(super) struct Decision {
+    /// Snapshots to be copied, oldest first.
+    pub(super) copy: Vec<SnapshotInfo>,
+    /// Snapshots that are acknowledged on both sides: what is copied may be like them.
+    pub(super) both: Vec<ObjectName>,
+    /// Snapshots that cannot be read.
+    pub(super) damaged: Vec<Remark>,
+    /// What is to be forgotten on the replica.
+    pub(super) forget: Option<ForgetPlan>,
+    /// Snapshots that the replica is to have.
+    pub(super) wanted: u64,
+    /// When the newest of them was committed, as far as it was looked at.
+    pub(super) newest_ms: Option<i64>,
+}
+
+/// Names of the snapshots and acknowledgements of one copy.
+struct Names {
+    records: BTreeMap<SnapshotId, ObjectName>,
+    acks: HashMap<SnapshotId, Vec<ObjectName>>,
+    acknowledged: HashSet<SnapshotId>,
+}
+
+impl Names {
+    fn list(repository: &Repository) -> Result<Self, Error> {
+        let mut acks = HashMap::<_, Vec<_>>::new();
+        // First: whoever forgets a snapshot removes its acknowledgement first.
+        list_acks(repository, &mut |snapshot, name| {
+            acks.entry(snapshot).or_default().push(name);
+        })?;
+        let mut records = BTreeMap::new();
+        for name in snapshots::list_names(repository)? {
+            if let ObjectName::Snapshot { id, .. } = name {
+                records.insert(id, name);
+            }
+        }
+        let acknowledged = acks.keys().copied().collect();
+        Ok(Self { records, acks, acknowledged })
+    }
+
+    fn has(&self, id: &SnapshotId) -> bool {
+        self.records.contains_key(id) && self.acks.contains_key(id)
+    }
+
+    fn acks(&self, id: &SnapshotId) -> &[ObjectName] {
+        self.acks.get(id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Reads a snapshot; `None` when it is gone by now, or damaged.
+    fn read(
+        &self,
+        repository: &Repository,
+        id: &SnapshotId,
+        damaged: &mut Vec<Remark>,
+    ) -> Result<Option<SnapshotInfo>, Error> {
+        let Some(name) = self.records.get(id) else { return Ok(None) };
+        match snapshots::read(repository, name, &self.acknowledged) {
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(Error::Store(StoreError::NotFound { .. })) => Ok(None),
+            Err(error) if error.is_damage() => {
+                let remark = Remark {
+                    code: error.code(),
+                    subject: name.to_string(),
+                    message: error.to_string(),
+                };
+                repository.monitor().warn(remark.clone());
+                damaged.push(remark);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Decides.
+///
+/// # Errors
+/// [`Error::ReplicateRefused`] when home lists nothing; what the rules refuse; failures of either
+/// store or cache.
+pub(super) fn decide(
+    home: &Repository,
+    replica: &Repository,
+    target: &Target,
+) -> Result<Decision, Error> {
+    let (here, there) = (Names::list(home)?, Names::list(replica)?);
+    if let Some(id) = target.only {
+        return one(home, &here, &there, id);
+    }
+    let both = both(&here, &there);
+    match &target.rules {
+        None => follow(home, replica, target, &here, &there, both),
+        Some(policy) => {
+            let mut options = ForgetOptions::new(Choice::Rules(policy.clone()));
+            options.job.clone_from(&target.job);
+            options.trust_clock = target.trust_clock;
+            let mut plan = forget::plan_copy(home, replica, &options)?;
+            let (mut copy, mut wanted, mut newest_ms) = (Vec::new(), 0, None);
+            for one in plan.series.iter().flat_map(|series| &series.snapshots) {
+                let id = one.snapshot.id;
+                if !one.verdict.keeps() || !(here.has(&id) || there.has(&id)) {
+                    continue;
+                }
+                wanted += 1;
+                newest_ms = newest_ms.max(Some(one.snapshot.record.finished_ms));
+                if !there.has(&id)
+                    && acknowledged_by(home, here.acks(&id), &one.snapshot)?.is_some()
+                {
+                    copy.push(one.snapshot.clone());
+                }
+            }
+            copy.sort_by_key(|one| (one.record.started_ms, one.id));
+            plan.retain_present();
+            let damaged = plan.damaged.clone();
+            let forget = (plan.going() > 0).then_some(plan);
+            Ok(Decision { copy, both, damaged, forget, wanted, newest_ms })
+        }
+    }
+}
+
+/// Snapshots that are acknowledged on both sides.
+fn both(here: &Names, there: &Names) -> Vec<ObjectName> {
+    let of_both = here.records.iter().filter(|(id, _)| here.has(id) && there.has(id));
+    of_both.map(|(_, name)| *name).collect()
+}
+
+/// A single snapshot, whatever else is there.
+fn one(home: &Repository, here: &Names, there: &Names, id: SnapshotId) -> Result<Decision, Error> {
+    let mut damaged = Vec::new();
+    let mut copy = Vec::new();
+    if !there.has(&id) {
+        copy.extend(here.read(home, &id, &mut damaged)?);
+    }
+    let newest_ms = copy.iter().map(|snapshot| snapshot.record.finished_ms).max();
+    let wanted = there.records.keys().filter(|id| there.has(id)).count() + copy.len();
+    let both = both(here, there);
+    Ok(Decision { copy, both, damaged, forget: None, wanted: wanted as u64, newest_ms })
+}
+
+/// Home's snapshots, and nothing that came from home and is gone there.
+fn follow(
+    home: &Repository,
+    replica: &Repository,
+    target: &Target,
+    here: &Names,
+    there: &Names,
+    both: Vec<ObjectName>,
+) -> Result<Decision, Error> {
+    let of_job = |one: &SnapshotInfo| target.job.as_ref().is_none_or(|job| one.record.job == *job);
+    let (mut copy, mut newest_ms, mut damaged) = (Vec::new(), None, Vec::new());
+    let mut wanted = both.len() as u64;
+    for id in here.records.keys().filter(|id| here.has(id) && !there.has(id)) {
+        let Some(snapshot) = here.read(home, id, &mut damaged)?.filter(of_job) else { continue };
+        if acknowledged_by(home, here.acks(id), &snapshot)?.is_some() {
+            wanted += 1;
+            newest_ms = newest_ms.max(Some(snapshot.record.finished_ms));
+            copy.push(snapshot);
+        }
+    }
+    copy.sort_by_key(|one| (one.record.started_ms, one.id));
+    let oldest_ms = home.context.clock.now_ms().saturating_sub(UNACKNOWLEDGED_GRACE_MS);
+    let (mut gone, mut unread) = (Vec::new(), Vec::new());
+    for id in there.records.keys().filter(|id| !here.records.contains_key(id)) {
+        let Some(snapshot) = there.read(replica, id, &mut unread)?.filter(of_job) else { continue };
+        let came_from_home = match acknowledged_by(replica, there.acks(id), &snapshot)? {
+            // Whoever backs up acknowledges with the session that the snapshot names.
+            Some(session) => session != snapshot.record.session,
+            None => snapshot.record.finished_ms < oldest_ms,
+        };
+        if came_from_home {
+            gone.push(snapshot.id.to_hex());
+        } else {
+            wanted += 1;
+        }
+    }
+    if !gone.is_empty() && !here.records.keys().any(|id| here.has(id)) {
+        return Err(Error::ReplicateRefused {
+            message: format!(
+                "{} lists no acknowledged snapshot, so everything that came from it would be forgotten in {}",
+                home.store().location(),
+                replica.store().location()
+            ),
+            hint: "check that the home copy is the right place and whole; to empty the replica, forget its snapshots there".to_owned(),
+        });
+    }
+    let forget = match gone.is_empty() {
+        true => None,
+        false => {
+            let mut options = ForgetOptions::new(Choice::Named(gone));
+            options.remove_last = true;
+            Some(forget::plan(replica, &options)?)
+        }
+    };
+    Ok(Decision { copy, both, damaged, forget, wanted, newest_ms })
+}
+
+/// Snapshots of home that are compared with one that is new, at most.
+const LIKE_MAX: usize = 12;
+
+/// Finds snapshots that are on both sides and that new ones are like.
+pub(super) struct Likes<'a> {
+    home: &'a Repository,
+    /// The newest first.
+    names: Vec<ObjectName>,
+    read: HashMap<ObjectName, Option<SnapshotInfo>>,
+}
+
+impl<'a> Likes<'a> {
+    pub(super) fn new(home: &'a Repository, both: &[ObjectName]) -> Self {
+        let mut names = both.to_vec();
+        names.sort_unstable();
+        names.reverse();
+        Self { home, names, read: HashMap::new() }
+    }
+
+    /// The one that a new snapshot is most likely like: the last of its job before it; else the
+    /// nearest of some.
+    ///
+    /// # Errors
+    /// Failures of the store that are not damage.
+    pub(super) fn of(&mut self, snapshot: &SnapshotInfo) -> Result<Option<SnapshotInfo>, Error> {
+        let new = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+        // Names sort by time.
+        let before = self.names.partition_point(|name| *name > new);
+        let (after, before) = self.names.split_at(before);
+        let order = before.iter().chain(after.iter().rev()).take(LIKE_MAX);
+        let mut second = None;
+        for name in order.copied().collect::<Vec<_>>() {
+            let Some(found) = self.read(&name)? else { continue };
+            if found.namespace != snapshot.namespace {
+                continue;
+            }
+            if found.record.job == snapshot.record.job {
+                return Ok(Some(found));
+            }
+            second.get_or_insert(found);
+        }
+        Ok(second)
+    }
+
+    /// Adds one that is on both sides by now.
+    pub(super) fn add(&mut self, snapshot: &SnapshotInfo) {
+        let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+        let at = self.names.partition_point(|other| *other > name);
+        self.names.insert(at, name);
+        self.read.insert(name, Some(snapshot.clone()));
+    }
+
+    fn read(&mut self, name: &ObjectName) -> Result<Option<SnapshotInfo>, Error> {
+        if let Some(known) = self.read.get(name) {
+            return Ok(known.clone());
+        }
+        let found = match snapshots::read(self.home, name, &HashSet::new()) {
+            Ok(snapshot) => Some(snapshot),
+            Err(Error::Store(StoreError::NotFound { .. })) => None,
+            Err(error) if error.is_damage() => None,
+            Err(error) => return Err(error),
+        };
+        self.read.insert(*name, found.clone());
+        Ok(found)
+    }
+}

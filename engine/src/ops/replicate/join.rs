@@ -1,0 +1,149 @@
+//! Makes a copy of a repository, without any snapshot yet, or brings the settings and key slots of one
+//! up to date.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cairn_format::certificate::Role;
+use cairn_format::ids::SlotId;
+use cairn_format::limits::RECORD_BYTES_MAX;
+use cairn_format::names::{Folder, ObjectName};
+
+use crate::context::Remark;
+use crate::error::{Error, Explain};
+use crate::repo::vault::read_object;
+use crate::repo::{Repository, identity, keys};
+use crate::store::{Store, StoreError};
+
+/// Key slots that were copied, and removed.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    /// Whether the copy was made now.
+    pub(super) created: bool,
+    /// Slots at home.
+    pub(super) slots: Vec<SlotId>,
+}
+
+/// Makes sure that the store holds a copy of home with its settings and key slots; with `look_only`
+/// nothing is changed where there is one. `format` is put last: until then there is no repository. Slots that came from home earlier (`known`) and are gone
+/// there are removed.
+///
+/// # Errors
+/// [`Error::OtherRepository`]; [`Error::SameCopy`]; a copy of a newer format; failures of either
+/// store.
+pub(super) fn join(
+    home: &Repository,
+    store: &Arc<dyn Store>,
+    known: &[String],
+    look_only: bool,
+) -> Result<Joined, Error> {
+    let mut joined = Joined::default();
+    match store.size(&ObjectName::Format) {
+        Ok(_) => refuse_others(home, store.as_ref(), look_only)?,
+        Err(StoreError::NotFound { .. }) => joined.created = true,
+        Err(error) => return Err(error.into()),
+    }
+    if look_only && !joined.created {
+        return Ok(joined);
+    }
+    copy_missing(home, store.as_ref(), Folder::Config)?;
+    let slots = copy_missing(home, store.as_ref(), Folder::Keys)?;
+    joined.slots = slots
+        .iter()
+        .filter_map(|name| match name {
+            ObjectName::Key(id) => Some(*id),
+            _ => None,
+        })
+        .collect();
+    identity::ensure(store.as_ref(), home.id(), &home.context)?;
+    if joined.created {
+        let format = home.store().get(&ObjectName::Format, u64::from(RECORD_BYTES_MAX))?;
+        store.put(&ObjectName::Format, &format)?;
+    } else {
+        drop_slots(home, store.as_ref(), &joined.slots, known)?;
+    }
+    Ok(joined)
+}
+
+/// Refuses what is no copy of home, and home itself.
+fn refuse_others(home: &Repository, store: &dyn Store, look_only: bool) -> Result<(), Error> {
+    let (format, hash) = crate::repo::read_format(store)?;
+    if format.repository != home.id() || hash != home.config.format_hash {
+        return Err(Error::OtherRepository {
+            location: store.location(),
+            found: format.repository,
+            expected: home.id(),
+        });
+    }
+    let mut own = identity::list(home.store(), home.id())?;
+    if own.is_empty() && !look_only {
+        own.push(identity::give(home.store(), home.id(), &home.context)?);
+    }
+    if identity::list(store, home.id())?.iter().any(|replica| own.contains(replica)) {
+        return Err(Error::SameCopy { location: store.location(), home: home.store().location() });
+    }
+    Ok(())
+}
+
+fn list(store: &dyn Store, folder: Folder) -> Result<BTreeSet<ObjectName>, Error> {
+    let mut names = BTreeSet::new();
+    store.list(folder, &mut |name, _| {
+        names.insert(name);
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+/// Copies what a folder of home has and the copy lacks; returns what home has. Objects that are
+/// damaged at home are passed over.
+fn copy_missing(
+    home: &Repository,
+    store: &dyn Store,
+    folder: Folder,
+) -> Result<BTreeSet<ObjectName>, Error> {
+    let (here, there) = (list(home.store(), folder)?, list(store, folder)?);
+    for name in here.difference(&there) {
+        match read_object(home.store(), name, RECORD_BYTES_MAX) {
+            Ok(object) => {
+                store.put(name, &object)?;
+            }
+            Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_damage() => home.monitor().warn(Remark {
+                code: error.code(),
+                subject: name.to_string(),
+                message: error.to_string(),
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(here)
+}
+
+/// Removes slots that came from home and are gone there. Those that somebody added to the copy itself
+/// stay, and so does the last one of an owner.
+fn drop_slots(
+    home: &Repository,
+    store: &dyn Store,
+    here: &[SlotId],
+    known: &[String],
+) -> Result<(), Error> {
+    if known.is_empty() {
+        return Ok(());
+    }
+    let there = keys::list(store)?;
+    let goes = |id: &SlotId| !here.contains(id) && known.contains(&id.to_hex());
+    let is_owner =
+        |slot: &keys::SlotInfo| slot.head.as_ref().is_some_and(|head| head.role == Role::Owner);
+    if !there.iter().any(|slot| is_owner(slot) && !goes(&slot.id)) {
+        return Ok(());
+    }
+    for slot in there.iter().filter(|slot| goes(&slot.id)) {
+        store.delete(&ObjectName::Key(slot.id))?;
+        home.monitor().warn(Remark {
+            code: "replica.key_removed",
+            subject: store.location(),
+            message: format!("key slot {} is gone at home, and was removed", slot.id.short()),
+        });
+    }
+    Ok(())
+}

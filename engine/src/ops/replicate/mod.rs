@@ -1,0 +1,536 @@
+//! Makes and updates replicas: copies of the repository in other places, each complete by itself, with
+//! rules of its own for which snapshots it keeps.
+//!
+//! A replica is written as a backup writes: packs, segments, snapshots, a look at the tombs there,
+//! acknowledgements of its own. So it is sound wherever this ends, and whatever runs beside it. The
+//! acknowledgement of the home copy speaks of the home copy only, and tombs concern the packs of the
+//! copy they lie in: what a pack's name says is the same everywhere, whether it is to go is not. A
+//! pack that either side has condemned is never copied as it is.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cairn_format::ids::{SessionId, SnapshotId};
+
+use self::carry::{Carried, Carrier};
+use self::decide::{Decision, Likes, decide};
+use self::join::join;
+use self::need::Need;
+use self::reads::Reads;
+use super::forget;
+use super::gc::{self, GcOptions, GcReport, MAX_DELETE_PERCENT_DEFAULT};
+use super::snapshots::SnapshotInfo;
+use crate::collect::due::{Past, is_due};
+use crate::collect::lease::HeldLease;
+use crate::context::Remark;
+use crate::error::{Error, Explain};
+use crate::index::segments;
+use crate::repo::Repository;
+use crate::repo::places::{Place, Places, Replication};
+use crate::retention::Policy;
+use crate::seal::random;
+use crate::store::memory::MemoryStore;
+use crate::store::traffic::Traffic;
+use crate::store::{Store, StoreError};
+
+mod carry;
+mod decide;
+mod join;
+mod need;
+mod reads;
+
+/// How long expired data may stay on a replica unless told otherwise, milliseconds.
+pub const ERASE_WITHIN_MS_DEFAULT: u64 = 72 * 60 * 60 * 1000;
+
+/// How often what a replica lacks is looked for again, when a collection changes it meanwhile.
+const ROUNDS_MAX: usize = 4;
+
+/// Opens the place of a replica. Called once, by the thread that writes it, so that a place that
+/// cannot be reached holds up no other.
+#[derive(Clone)]
+pub struct Opener(Arc<dyn Fn() -> Result<Arc<dyn Store>, Error> + Send + Sync>);
+
+impl Opener {
+    /// What opens it: for a replica that is not there yet, an empty place.
+    pub fn new(open: impl Fn() -> Result<Arc<dyn Store>, Error> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+}
+
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Opener")
+    }
+}
+
+/// A replica that is to be made or updated.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// What it is called in reports.
+    pub name: String,
+    /// Where it is.
+    pub open: Opener,
+    /// What the place is remembered by on this host, if it is.
+    pub place: Option<String>,
+    /// Which snapshots it keeps; `None`: those of home.
+    pub rules: Option<Policy>,
+    /// Only snapshots of this job.
+    pub job: Option<String>,
+    /// Only this snapshot, whatever else is there; nothing is forgotten.
+    pub only: Option<SnapshotId>,
+    /// How long after it expired data may stay there, milliseconds: a collection runs there when it
+    /// would be late at the next replication. `None`: none ever runs.
+    pub erase_within_ms: Option<u64>,
+    /// Refuse to free more than this share of its packs, percent.
+    pub max_delete_percent: f64,
+    /// This host's clock is right: see [`forget::ForgetOptions`].
+    pub trust_clock: bool,
+}
+
+impl Target {
+    /// A replica that has what home has.
+    #[must_use]
+    pub fn new(name: &str, store: Arc<dyn Store>) -> Self {
+        Self::at(name, Opener::new(move || Ok(Arc::clone(&store))))
+    }
+
+    /// The same in a place that has to be opened.
+    #[must_use]
+    pub fn at(name: &str, open: Opener) -> Self {
+        Self {
+            name: name.to_owned(),
+            open,
+            place: None,
+            rules: None,
+            job: None,
+            only: None,
+            erase_within_ms: Some(ERASE_WITHIN_MS_DEFAULT),
+            max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
+            trust_clock: false,
+        }
+    }
+}
+
+/// What happened to one replica.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Whether it was made now.
+    pub created: bool,
+    /// Snapshots it is to have.
+    pub wanted: u64,
+    /// Snapshots it got; with a dry run, is to get.
+    pub copied: Vec<SnapshotId>,
+    /// Snapshots it could not get because of damage at home.
+    pub damaged: Vec<Remark>,
+    /// Snapshots that were forgotten there; with a dry run, are to be.
+    pub forgotten: u64,
+    /// Chunks it lacked.
+    pub chunks: u64,
+    /// Their bytes, before compression.
+    pub bytes_plain: u64,
+    /// Of the chunks, those that are there for the sake of others.
+    pub chunks_held: u64,
+    /// Packs put as they are at home.
+    pub packs_moved: u64,
+    /// Packs written with what was wanted of others.
+    pub packs_written: u64,
+    /// Bytes of both.
+    pub bytes_written: u64,
+    /// The collection that ran there.
+    pub collected: Option<GcReport>,
+    /// Since when expired data may be there.
+    pub dead_since_ms: Option<i64>,
+    /// Requests to it, where they are counted.
+    pub traffic: Option<Traffic>,
+    /// Milliseconds it took.
+    pub elapsed_ms: u64,
+}
+
+/// What came of one replica.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What it is called.
+    pub name: String,
+    /// What happened, or why nothing more did.
+    pub done: Result<Done, Error>,
+}
+
+/// What came of a replication.
+#[derive(Debug, Default)]
+pub struct ReplicateReport {
+    /// Of each replica, in the order they were named.
+    pub replicas: Vec<Outcome>,
+    /// Whole packs read from home.
+    pub packs_read: u64,
+    /// Their bytes.
+    pub bytes_read: u64,
+}
+
+/// Updates replicas, all at once: none waits for another, and each fails for itself.
+///
+/// # Errors
+/// [`Error::Role`] for keys of other roles than owner and maintainer; failures of the home copy
+/// before it begins. What goes wrong with one replica is in its [`Outcome`].
+pub fn run(home: &Repository, targets: &[Target], dry_run: bool) -> Result<ReplicateReport, Error> {
+    home.require_collect("replicate")?;
+    home.monitor().stage("replicate", None);
+    home.current_catalog()?.require_sound_tombs()?;
+    let reads = Reads::new(home, targets.len());
+    let outcomes = std::thread::scope(|scope| {
+        let reads = &reads;
+        let threads = targets.iter().enumerate().map(|(number, target)| {
+            let work = move || {
+                let undecided = Undecided { reads, number, open: true };
+                One { home, target, number, reads, dry_run }.run(undecided)
+            };
+            scope.spawn(work)
+        });
+        let threads = threads.collect::<Vec<_>>();
+        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+    });
+    let replicas = targets.iter().zip(outcomes).map(|(target, done)| Outcome {
+        name: target.name.clone(),
+        done: done.unwrap_or(Err(Error::Internal { part: "a replication" })),
+    });
+    let replicas = replicas.collect();
+    let (packs_read, bytes_read) = reads.total();
+    Ok(ReplicateReport { replicas, packs_read, bytes_read })
+}
+
+/// Says that a replica has decided what it wants when it has not said so by its end.
+struct Undecided<'a> {
+    reads: &'a Reads<'a>,
+    number: usize,
+    open: bool,
+}
+
+impl Undecided<'_> {
+    fn decide(&mut self, packs: &[cairn_format::ids::PackId]) {
+        if std::mem::take(&mut self.open) {
+            self.reads.decided(self.number, packs);
+        }
+    }
+}
+
+impl Drop for Undecided<'_> {
+    fn drop(&mut self) {
+        self.decide(&[]);
+    }
+}
+
+/// The replication to one replica.
+struct One<'a> {
+    home: &'a Repository,
+    target: &'a Target,
+    number: usize,
+    reads: &'a Reads<'a>,
+    dry_run: bool,
+}
+
+impl One<'_> {
+    fn run(&self, undecided: Undecided<'_>) -> Result<Done, Error> {
+        let began = Instant::now();
+        let places = Places::new(&self.home.context.cache_dir).filter(|_| !self.dry_run);
+        let places = places.zip(self.target.place.as_deref());
+        let known = places.as_ref().and_then(|(places, place)| places.recall(place));
+        let mut state = known.and_then(|known| known.replication).unwrap_or_default();
+        state.tried_ms = self.home.context.clock.now_ms();
+        let opened = (self.target.open.0)();
+        let outcome = match &opened {
+            Ok(store) => self.update(store, undecided, places.as_ref(), &mut state),
+            Err(_) => Ok(Done::default()),
+        };
+        let outcome =
+            opened.and_then(|store| outcome.map(|done| Done { traffic: store.traffic(), ..done }));
+        state.failure = outcome.as_ref().err().map(ToString::to_string);
+        if let Some((places, place)) = places
+            && let Some(known) = places.recall(place)
+        {
+            let place = Place { replication: Some(state), ..known };
+            if let Err(error) = places.remember(&place) {
+                self.warn("place.remember", &error);
+            }
+        }
+        outcome.map(|done| Done {
+            elapsed_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            ..done
+        })
+    }
+
+    fn warn(&self, code: &'static str, error: &dyn std::fmt::Display) {
+        self.home.monitor().warn(Remark {
+            code,
+            subject: self.target.name.clone(),
+            message: error.to_string(),
+        });
+    }
+
+    fn update(
+        &self,
+        store: &Arc<dyn Store>,
+        undecided: Undecided<'_>,
+        places: Option<&(Places, &str)>,
+        state: &mut Replication,
+    ) -> Result<Done, Error> {
+        let store = self.store(store, places)?;
+        let joined = join(self.home, &store, &state.slots, self.dry_run)?;
+        let mut context = self.home.context.clone();
+        if self.dry_run && joined.created {
+            // Of a copy that is gone at the end nothing is to be remembered.
+            context.cache_dir = PathBuf::new();
+        }
+        let replica = self.home.open_copy(store, &context)?;
+        if let Some((places, place)) = places {
+            places.check(place, &replica)?;
+        }
+        if !self.dry_run {
+            state.slots = joined.slots.iter().map(|slot| slot.to_hex()).collect();
+            replica.vault().sweep();
+        }
+        replica.catalog()?.require_sound_tombs()?;
+        let decision = decide(self.home, &replica, self.target)?;
+        let mut done = Done { created: joined.created, wanted: decision.wanted, ..Done::default() };
+        done.damaged.clone_from(&decision.damaged);
+        if self.dry_run {
+            return self.imagine(&replica, decision, done);
+        }
+        self.copy(&replica, &decision, undecided, &mut done)?;
+        let last_ms = state.done_ms;
+        if let Some(plan) = &decision.forget {
+            done.forgotten = forget::run(&replica, plan)?.removed;
+        }
+        self.tidy(&replica);
+        if done.forgotten > 0 || done.chunks_held > 0 {
+            // It may have expired right after the last replication.
+            let since_ms = last_ms.unwrap_or(state.tried_ms);
+            state.dead_since_ms = Some(state.dead_since_ms.unwrap_or(since_ms).min(since_ms));
+        }
+        if self.target.only.is_none() {
+            state.done_ms = Some(state.tried_ms);
+        }
+        state.snapshots = decision.wanted;
+        state.newest_ms = state.newest_ms.max(decision.newest_ms);
+        state.bytes_last = done.bytes_written;
+        state.bytes_total = state.bytes_total.saturating_add(done.bytes_written);
+        self.collect(&replica, last_ms, state, &mut done)?;
+        done.dead_since_ms = state.dead_since_ms;
+        Ok(done)
+    }
+
+    /// The store; for a dry run one in memory where there is no replica yet.
+    fn store(
+        &self,
+        store: &Arc<dyn Store>,
+        places: Option<&(Places, &str)>,
+    ) -> Result<Arc<dyn Store>, Error> {
+        match store.size(&cairn_format::names::ObjectName::Format) {
+            Err(StoreError::NotFound { .. }) if self.dry_run => Ok(Arc::new(MemoryStore::new())),
+            Err(StoreError::NotFound { .. }) => {
+                if let Some((places, place)) = places {
+                    places.require_unknown(place)?;
+                }
+                Ok(Arc::clone(store))
+            }
+            Ok(_) => Ok(Arc::clone(store)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn imagine(
+        &self,
+        replica: &Repository,
+        decision: Decision,
+        mut done: Done,
+    ) -> Result<Done, Error> {
+        let need = self.need(replica, &decision.copy, &decision, &[])?;
+        (done.chunks, done.bytes_plain, done.chunks_held) = (need.chunks, need.bytes, need.held);
+        done.copied = need::ids(&decision.copy);
+        done.forgotten = decision.forget.map_or(0, |plan| plan.going());
+        Ok(done)
+    }
+
+    /// What these snapshots need that the replica lacks.
+    fn need<'n>(
+        &'n self,
+        replica: &'n Repository,
+        snapshots: &[SnapshotInfo],
+        decision: &Decision,
+        copied: &[SnapshotId],
+    ) -> Result<Need<'n>, Error> {
+        let mut need = Need::new(self.home, replica)?;
+        if snapshots.is_empty() {
+            return Ok(need);
+        }
+        let mut likes = Likes::new(self.home, &decision.both);
+        for snapshot in decision.copy.iter().filter(|one| copied.contains(&one.id)) {
+            likes.add(snapshot);
+        }
+        for (nth, snapshot) in snapshots.iter().enumerate() {
+            need.add(nth, snapshot, likes.of(snapshot)?.as_ref())?;
+        }
+        need.add_bases()?;
+        Ok(need)
+    }
+
+    /// Copies the snapshots that the replica lacks; where something at home is damaged, one by one, so
+    /// that only those fail that need it.
+    fn copy(
+        &self,
+        replica: &Repository,
+        decision: &Decision,
+        mut undecided: Undecided<'_>,
+        done: &mut Done,
+    ) -> Result<(), Error> {
+        let session = SessionId::from_bytes(random::array(self.home.context.random.as_ref())?);
+        if decision.copy.is_empty() {
+            return Ok(());
+        }
+        let lease = HeldLease::take(replica.vault(), session, "replicate");
+        let mut left = decision.copy.clone();
+        let mut attempts = 0;
+        while !left.is_empty() {
+            match self.copy_some(replica, &left, decision, session, &lease, &mut undecided, done) {
+                Ok(open) => left.retain(|one| open.contains(&one.id)),
+                Err(error) if error.has_vanished() && attempts + 1 < ROUNDS_MAX => {
+                    // A collection at home, or there, has moved it.
+                    self.home.refresh_catalog()?;
+                    replica.refresh_catalog()?;
+                }
+                Err(error) if error.is_damage() => {
+                    left.retain(|one| !done.copied.contains(&one.id));
+                    self.copy_each(replica, &left, decision, session, &lease, done)?;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            left.retain(|one| !done.copied.contains(&one.id));
+            attempts += 1;
+            if attempts == ROUNDS_MAX && !left.is_empty() {
+                return Err(Error::Condemned { packs: left.len() });
+            }
+        }
+        lease.end();
+        Ok(())
+    }
+
+    fn copy_each(
+        &self,
+        replica: &Repository,
+        snapshots: &[SnapshotInfo],
+        decision: &Decision,
+        session: SessionId,
+        lease: &HeldLease<'_>,
+        done: &mut Done,
+    ) -> Result<(), Error> {
+        for snapshot in snapshots {
+            let mut decided = Undecided { reads: self.reads, number: self.number, open: false };
+            let one = std::slice::from_ref(snapshot);
+            match self.copy_some(replica, one, decision, session, lease, &mut decided, done) {
+                Ok(_) => {}
+                Err(error) if error.is_damage() => {
+                    let remark = Remark {
+                        code: error.code(),
+                        subject: format!("snapshot {}", snapshot.id),
+                        message: format!("it cannot be copied: {error}"),
+                    };
+                    self.home.monitor().warn(remark.clone());
+                    done.damaged.push(remark);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies snapshots; returns those that have to be looked at again.
+    #[expect(clippy::too_many_arguments, reason = "what one attempt needs of all the others")]
+    fn copy_some(
+        &self,
+        replica: &Repository,
+        snapshots: &[SnapshotInfo],
+        decision: &Decision,
+        session: SessionId,
+        lease: &HeldLease<'_>,
+        undecided: &mut Undecided<'_>,
+        done: &mut Done,
+    ) -> Result<Vec<SnapshotId>, Error> {
+        let need = self.need(replica, snapshots, decision, &done.copied)?;
+        let mut whole = Vec::new();
+        for number in need.packs.values().flatten() {
+            if need.whole(*number)? {
+                whole.push(self.home.catalog()?.pack(*number)?.id);
+            }
+        }
+        whole.sort_unstable();
+        whole.dedup();
+        undecided.decide(&whole);
+        let carrier = Carrier {
+            home: self.home,
+            replica,
+            catalog: replica.catalog()?,
+            reads: self.reads,
+            number: self.number,
+            session,
+            lease,
+        };
+        let mut carried = Carried::default();
+        let outcome = carrier.carry(&need, snapshots, &mut carried);
+        self.reads.withdraw(self.number);
+        done.chunks += need.chunks;
+        done.bytes_plain += need.bytes;
+        done.chunks_held += need.held;
+        done.packs_moved += carried.packs_moved;
+        done.packs_written += carried.packs_written;
+        done.bytes_written += carried.bytes_written;
+        done.copied.extend(carried.acknowledged);
+        outcome?;
+        Ok(carried.open)
+    }
+
+    /// Collects on the replica when that is due.
+    fn collect(
+        &self,
+        replica: &Repository,
+        last_ms: Option<i64>,
+        state: &mut Replication,
+        done: &mut Done,
+    ) -> Result<(), Error> {
+        let now_ms = state.tried_ms;
+        if self.target.only.is_some() {
+            return Ok(());
+        }
+        let (Some(since_ms), Some(within_ms)) = (state.dead_since_ms, self.target.erase_within_ms)
+        else {
+            return Ok(());
+        };
+        let last_ms = last_ms.unwrap_or(now_ms);
+        let past = Past { last_ms, dead_since_ms: Some(since_ms), ..Past::default() };
+        if !is_due(Some(&past), &HashSet::new(), now_ms, within_ms) {
+            return Ok(());
+        }
+        let options = GcOptions {
+            max_delete_percent: self.target.max_delete_percent,
+            ..GcOptions::default()
+        };
+        let report = gc::run(replica, &options)?;
+        let clean = report.still_there.is_empty()
+            && report.damaged.is_empty()
+            && report.plan.packs_spared == 0;
+        if clean {
+            state.dead_since_ms = None;
+        }
+        done.collected = Some(report);
+        Ok(())
+    }
+
+    /// Merges segments there: it must not undo what was done when it fails.
+    fn tidy(&self, replica: &Repository) {
+        let merged = segments::merge(replica.vault())
+            .and_then(|merged| replica.catalog()?.note_merge(&merged));
+        if let Err(error) = merged {
+            self.warn("index.merge", &error);
+        }
+    }
+}
