@@ -159,11 +159,14 @@ fn a_put_that_was_lost_or_torn_is_found_and_named() {
             let repository = scene.lab.open(&store, &format!("{cache}-fresh"));
             let report = verify_full(&repository);
             let named = match (&kind, fault) {
-                // Losing an ack only makes a snapshot unacknowledged.
-                (ObjectName::Ack { .. }, Fault::LostPut) => report.unacknowledged == 1,
-                // The writer looks for it, and says the same under another name.
-                (ObjectName::Index(_), Fault::LostPut) => report.findings.is_empty(),
-                // The writer looks for it after it has acknowledged it.
+                // What a lost segment said is said again.
+                (ObjectName::Index(_), Fault::LostPut) => {
+                    reported.is_some() && report.findings.is_empty()
+                }
+                // The writer looks for both after it has acknowledged the snapshot.
+                (ObjectName::Ack { .. }, Fault::LostPut) => {
+                    reported.is_none() && report.unacknowledged == 1
+                }
                 (ObjectName::Snapshot { .. }, Fault::LostPut) => {
                     reported.is_none() && report.findings.is_empty()
                 }

@@ -15,9 +15,9 @@ use cairn_tests::simulate::{Course, Trial, World, run};
 /// Seeds that every run of the tests takes; `make simulate` takes as many as one likes.
 const SEEDS: u64 = 200;
 /// As many for each of the other profiles.
-const SEEDS_OF_PROFILES: u64 = 25;
+const SEEDS_OF_PROFILES: u64 = 20;
 /// Seeds within which what is weakened must be noticed.
-const SEEDS_OF_MUTANTS: u64 = 3_000;
+const SEEDS_OF_MUTANTS: u64 = 1_000;
 
 fn simulate(profile: Profile, seeds: u64) -> Course {
     let world = Arc::new(World::new());
