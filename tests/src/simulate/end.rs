@@ -148,7 +148,8 @@ impl Scene {
                         Some(content) => content,
                         None => needed.insert(Needed::read(repository, listed)?),
                     };
-                    if !content.explains(&content_of(repository, listed, chunk.id)?) {
+                    let held = content_of(repository, listed, chunk.id);
+                    if !held.is_ok_and(|held| content.explains(&held)) {
                         let what = format!("pack {id} still holds the dead chunk {}", chunk.id);
                         return Ok(Err(what));
                     }
