@@ -141,7 +141,10 @@ impl Scene {
         let mut needed = None;
         for (id, (kind, bytes)) in list_packs(repository.vault())? {
             let section = reader.directory(kind, id, bytes, &repository.trust)?;
-            for chunk in section.frames.iter().flat_map(|frame| &frame.chunks) {
+            let chunks = section.frames.iter().flat_map(|frame| {
+                frame.chunks.iter().map(|chunk| (chunk, !frame.bases.is_empty()))
+            });
+            for (chunk, based) in chunks {
                 if !live.ids.contains(&chunk.id) {
                     // A patch holds bytes of what is needed, and nothing else.
                     let content = match &needed {
@@ -154,8 +157,10 @@ impl Scene {
                         return Ok(Err(what));
                     }
                 }
-                // A writer's own copy serves nobody else: there may be a trusted one beside it.
-                if !held.insert((section.namespace, chunk.id)) {
+                // A writer's own copy serves nobody else: there may be a trusted one beside it. And
+                // what is read from a frame with bases may be a base itself, which stands in one
+                // without.
+                if !held.insert((section.namespace, chunk.id, based)) {
                     return Ok(Err(format!("chunk {} is held twice", chunk.id)));
                 }
             }
