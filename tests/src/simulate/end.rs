@@ -139,8 +139,13 @@ impl Scene {
         let reader = PackReader::new(repository.store(), &repository.keys);
         let mut held = HashSet::new();
         let mut needed = None;
+        let (mut sections, mut bases) = (Vec::new(), HashSet::new());
         for (id, (kind, bytes)) in list_packs(repository.vault())? {
             let section = reader.directory(kind, id, bytes, &repository.trust)?;
+            bases.extend(section.frames.iter().flat_map(|frame| &frame.bases).map(|base| base.id));
+            sections.push((id, section));
+        }
+        for (id, section) in sections {
             let chunks = section.frames.iter().flat_map(|frame| {
                 frame.chunks.iter().map(|chunk| (chunk, !frame.bases.is_empty()))
             });
@@ -158,9 +163,11 @@ impl Scene {
                     }
                 }
                 // A writer's own copy serves nobody else: there may be a trusted one beside it. And
-                // what is read from a frame with bases may be a base itself, which stands in one
+                // what is read from a frame with bases may be named as a base, which stands in one
                 // without.
-                if !held.insert((section.namespace, chunk.id, based)) {
+                let key = |based| (section.namespace, chunk.id, based);
+                let other = held.contains(&key(!based)) && !bases.contains(&chunk.id);
+                if !held.insert(key(based)) || other {
                     return Ok(Err(format!("chunk {} is held twice", chunk.id)));
                 }
             }
