@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use cairn_format::tree::{Meta, Node};
 
@@ -180,8 +181,13 @@ fn a_racing_swap_never_leads_outside() {
                     std::fs::rename(&aside, &dir).unwrap();
                 }
             });
-            let mut created = 0;
-            for number in 0..20_000 {
+            // On a busy machine the swapping thread may lose the processor for long while the
+            // directory is away, so go on until some creation found it in place.
+            let (mut created, give_up) = (0, Instant::now() + Duration::from_secs(60));
+            for number in 0.. {
+                if number >= 20_000 && (created > 0 || Instant::now() > give_up) {
+                    break;
+                }
                 let path = safe(&format!("dir/{}", number % 50));
                 let node = [file(3), directory(), Node::Fifo][number % 50 % 3].clone();
                 if let Ok(Created::File(file)) = target.create(&path, &node, &meta(0o777)) {
