@@ -28,7 +28,7 @@ demo: build ## Back up, change, restore and compare 1.5 GB.
 test: setup ## Check and test everything.
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory test-python
-	cargo test --release --locked --workspace
+	cargo test --release --locked --workspace --no-fail-fast
 
 lint: setup ## Check formatting and lints.
 	cargo fmt --all --check
