@@ -2,10 +2,10 @@
 //! loudly; what they leave behind is whole, and nothing restored is wrong.
 //! Method: a proxy before moto that drops, delays, truncates, corrupts, refuses and lies.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cairn_tests::compare::{assert_same, look, wrong_contents};
 use cairn_tests::lab::inside;
@@ -29,18 +29,30 @@ fn through(target: &Target, proxy: &Proxy) -> Target {
 #[test]
 fn a_bad_connection_is_lived_with() {
     let server = Moto::start();
-    let seed = Mutex::new(Seed::new());
-    let proxy = Proxy::start(server.target().port, move |_| {
-        match seed.lock().expect("no test panics here").below(24) {
+    // Three of each: a call that makes two requests then succeeds at its seventh attempt at last,
+    // however the dice fall.
+    let state = Mutex::new((Seed::new(), HashMap::<_, u32>::new()));
+    let faults = Arc::new(AtomicUsize::new(0));
+    let struck = Arc::clone(&faults);
+    let proxy = Proxy::start(server.target().port, move |asked: &Asked| {
+        let mut state = state.lock().expect("no test panics here");
+        let fault = match state.0.below(24) {
             0 => Fault::DropBefore,
             1 => Fault::DropAfter,
             2 => Fault::Truncate,
             3 => Fault::Answer(503, "SlowDown"),
             4 => Fault::Answer(500, "InternalError"),
             5 => Fault::Answer(429, "TooManyRequests"),
-            6 | 7 => Fault::Delay(100),
-            _ => Fault::None,
+            6 | 7 => return Fault::Delay(100),
+            _ => return Fault::None,
+        };
+        let strikes = state.1.entry((asked.method.clone(), asked.uri.clone())).or_default();
+        *strikes += 1;
+        if *strikes > 3 {
+            return Fault::None;
         }
+        struck.fetch_add(1, Ordering::Relaxed);
+        fault
     });
     // Trying the storage out is begun anew as a whole: over a connection as bad as this one it
     // fails, loudly, before anything is made.
@@ -53,6 +65,7 @@ fn a_bad_connection_is_lived_with() {
     }
     assert_same(&source, &inside(&cairn.restored("latest", "restored"), &source));
     cairn.run(["verify", "--level", "full"]).expect(0);
+    assert!(faults.load(Ordering::Relaxed) >= 10, "the connection was not bad");
 }
 
 #[test]

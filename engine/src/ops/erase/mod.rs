@@ -23,6 +23,7 @@ use super::backup::cache::forget_erased;
 use super::forget::evidence;
 use super::forget::{Known, Objects, remove, remove_late_acks, select_bare};
 use super::gc::{self, GcOptions, GcReport, MAX_DELETE_PERCENT_DEFAULT};
+use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::collect::audit;
 use crate::collect::receipt::read_chain;
@@ -398,7 +399,7 @@ fn choose(known: &Known, options: &EraseOptions) -> Result<Chosen, Error> {
                 named.insert(snapshot.id);
             }
             Err(Error::NoSnapshot { selector }) if options.paths.is_empty() => {
-                let id = select_bare(known, name).ok_or(Error::NoSnapshot { selector })?;
+                let id = select_bare(known, &[], name).ok_or(Error::NoSnapshot { selector })?;
                 bare.extend(Some(id).filter(|id| !bare.contains(id)));
             }
             Err(error) => return Err(error),
@@ -602,12 +603,13 @@ fn erase(
             continue;
         }
         let old = Some(planned.snapshot.id).filter(|_| planned.fate != Fate::Settled);
-        let gone = planned.before.iter().copied().chain(old).collect::<Vec<_>>();
+        let gone = planned.before.iter().copied().chain(old).collect();
+        rollback::removed(repository, &gone)?;
         for id in &gone {
             remove(repository, &plan.objects, *id)?;
             noted.records.extend(plan.objects.names(*id));
         }
-        remove_late_acks(repository, &gone.into_iter().collect())?;
+        remove_late_acks(repository, &gone)?;
         report.snapshots.push(Erased {
             id: planned.snapshot.id,
             fate: planned.fate,
@@ -615,6 +617,7 @@ fn erase(
             tally: planned.tally,
         });
     }
+    rollback::removed(repository, &plan.bare.iter().copied().collect())?;
     for id in &plan.bare {
         remove(repository, &plan.objects, *id)?;
         noted.records.extend(plan.objects.names(*id));

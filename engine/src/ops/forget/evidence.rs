@@ -14,6 +14,7 @@ use super::{Known, Objects};
 use crate::context::{Counter, Remark};
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
+use crate::ops::rollback;
 use crate::ops::snapshots::{self, SnapshotInfo};
 use crate::repo::Repository;
 use crate::retention::{CLOCK_SKEW_MS, Doubt, RetentionError, Standing};
@@ -70,7 +71,9 @@ pub(in crate::ops) fn gather(repository: &Repository) -> Result<Known, Error> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Known { listed, damaged, objects, acknowledged })
+    let records = objects.records.keys().copied().collect();
+    let rolled_back = rollback::compare(repository, &listed, &records)?;
+    Ok(Known { listed, damaged, rolled_back, objects, acknowledged })
 }
 
 /// What is known of the snapshots of the home copy and of another copy together. The objects are
@@ -79,7 +82,7 @@ pub(in crate::ops) fn gather(repository: &Repository) -> Result<Known, Error> {
 /// # Errors
 /// As [`gather`].
 pub(super) fn gather_both(home: &Repository, copy: &Repository) -> Result<Known, Error> {
-    let Known { mut listed, mut damaged, mut acknowledged, .. } = gather(home)?;
+    let Known { mut listed, mut damaged, rolled_back, mut acknowledged, .. } = gather(home)?;
     let mut objects = Objects::default();
     list_acks(copy, &mut |snapshot, name| {
         objects.acks.entry(snapshot).or_default().push(name);
@@ -120,7 +123,7 @@ pub(super) fn gather_both(home: &Repository, copy: &Repository) -> Result<Known,
     }
     listed.extend(others);
     listed.sort_by_key(|one| (one.record.started_ms, one.name_time_ms, one.id));
-    Ok(Known { listed, damaged, objects, acknowledged })
+    Ok(Known { listed, damaged, rolled_back, objects, acknowledged })
 }
 
 /// The session of the first of these acknowledgements that holds.

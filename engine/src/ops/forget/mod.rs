@@ -18,6 +18,7 @@ use cairn_format::names::ObjectName;
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use self::evidence::{Evidence, Seen};
+use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::context::Remark;
 use crate::error::Error;
@@ -101,8 +102,8 @@ pub struct ForgetPlan {
     pub bare: Vec<SnapshotId>,
     /// What ages are counted back from, milliseconds since 1970.
     pub reference_ms: i64,
-    /// Snapshots and acknowledgements that are missing or cannot be read; unless named, they stay
-    /// as they are.
+    /// Snapshots and acknowledgements that are missing or cannot be read, which unless named stay
+    /// as they are; and what this host has seen before that is gone.
     pub damaged: Vec<Remark>,
     objects: Objects,
     seen: Option<Seen>,
@@ -157,6 +158,8 @@ pub(super) struct Objects {
 pub(super) struct Known {
     pub(super) listed: Vec<SnapshotInfo>,
     pub(super) damaged: Vec<Remark>,
+    /// What this host has seen and is gone.
+    pub(super) rolled_back: Vec<Remark>,
     pub(super) objects: Objects,
     /// Whose acknowledgement was opened, and holds.
     pub(super) acknowledged: HashSet<SnapshotId>,
@@ -287,7 +290,8 @@ fn by_rules(
         return Err(Error::NoSnapshot { selector: format!("job:{job}") });
     }
     seen.update(&known.listed, &standings);
-    let Known { damaged, objects, .. } = known;
+    let Known { mut damaged, rolled_back, objects, .. } = known;
+    damaged.extend(rolled_back);
     let bare = Vec::new();
     let plan = ForgetPlan { series, bare, reference_ms, damaged, objects, seen: Some(seen) };
     if plan.going() > 0 && !options.trust_clock {
@@ -350,7 +354,8 @@ fn by_name(
                 named.insert(snapshot.id);
             }
             Err(Error::NoSnapshot { selector }) => {
-                let id = select_bare(&known, name).ok_or(Error::NoSnapshot { selector })?;
+                let gone = rollback::missing(repository, &name.to_ascii_lowercase())?;
+                let id = select_bare(&known, &gone, name).ok_or(Error::NoSnapshot { selector })?;
                 if !bare.contains(&id) {
                     bare.push(id);
                 }
@@ -374,19 +379,22 @@ fn by_name(
             series.push(described(job, namespace, going));
         }
     }
-    let Known { damaged, objects, .. } = known;
+    let Known { mut damaged, rolled_back, objects, .. } = known;
+    damaged.extend(rolled_back);
     let reference_ms = repository.context.clock.now_ms();
     Ok(ForgetPlan { series, bare, reference_ms, damaged, objects, seen: None })
 }
 
-/// The snapshot whose record is missing or cannot be read and whose id begins so.
-pub(super) fn select_bare(known: &Known, digits: &str) -> Option<SnapshotId> {
+/// The snapshot whose record is missing or cannot be read and whose id begins so; `gone` are those
+/// of which nothing is left.
+pub(super) fn select_bare(known: &Known, gone: &[SnapshotId], digits: &str) -> Option<SnapshotId> {
     let readable = known.listed.iter().map(|snapshot| snapshot.id).collect::<HashSet<_>>();
     let objects = &known.objects;
     let mut fitting = objects
         .records
         .keys()
         .chain(objects.acks.keys())
+        .chain(gone)
         .filter(|id| !readable.contains(*id))
         .filter(|id| id.to_hex().starts_with(&digits.to_ascii_lowercase()))
         .copied()
@@ -442,6 +450,7 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
     let going = planned.filter(|one| !one.verdict.keeps()).map(|one| one.snapshot.id);
     let going = going.chain(plan.bare.iter().copied()).collect::<Vec<_>>();
     let mut unacknowledged = HashSet::new();
+    rollback::removed(repository, &going.iter().copied().collect())?;
     for id in &going {
         repository.check_cancelled()?;
         if remove(repository, &plan.objects, *id)? {

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use std::ops::ControlFlow;
 
 use self::trees::{AFFECTED_MAX, FINDINGS_MAX, InTree, TreeCheck};
+use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::context::{Counter, Remark};
 use crate::error::{Error, Explain};
@@ -125,7 +126,7 @@ fn look(repository: &Repository, options: &VerifyOptions) -> Result<VerifyReport
         report.findings.push(finding(remark));
     }
     check_small_objects(repository, &mut report)?;
-    check_acknowledged(repository, &mut report)?;
+    check_acknowledged(repository, &listed, &mut report)?;
     let mut bad = check_presence(repository, catalog, &mut report)?;
     check_contents(repository, catalog, options.level, &mut bad, &mut report)?;
     report.findings.extend(remarks.into_iter().map(finding));
@@ -201,8 +202,12 @@ fn check_small_object(repository: &Repository, name: &ObjectName) -> Result<(), 
 }
 
 /// Every acknowledged snapshot is there: one that vanished without its acknowledgement was not
-/// forgotten but lost, or withheld (SPEC section 13).
-fn check_acknowledged(repository: &Repository, report: &mut VerifyReport) -> Result<(), Error> {
+/// forgotten but lost, or withheld (SPEC section 13). So are those that this host has seen.
+fn check_acknowledged(
+    repository: &Repository,
+    readable: &[SnapshotInfo],
+    report: &mut VerifyReport,
+) -> Result<(), Error> {
     let store = repository.store();
     let mut acks = Vec::new();
     store.list(Folder::Acks, &mut |name, _| {
@@ -230,6 +235,10 @@ fn check_acknowledged(repository: &Repository, report: &mut VerifyReport) -> Res
             Err(error) => return Err(error.into()),
         }
     }
+    // Of one that an erasure replaced in between, either is there.
+    let records = listed.into_iter().chain(readable.iter().map(|one| one.id)).collect();
+    let remarks = rollback::compare(repository, readable, &records)?;
+    report.findings.extend(remarks.into_iter().map(finding));
     Ok(())
 }
 
