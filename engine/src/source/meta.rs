@@ -14,6 +14,10 @@ use super::owners::OwnerNames;
 
 /// The kernel gives neither a list of names nor a value above 64 KiB.
 const XATTR_ANSWER_BYTES: usize = 64 << 10;
+/// Room offered for a list of names at first: the kernel allocates and clears as much for each
+/// question, and most files have no attributes.
+const XATTR_NAMES_FIRST_BYTES: usize = 1 << 10;
+const _: () = assert!(XATTR_NAMES_FIRST_BYTES < XATTR_ANSWER_BYTES);
 
 /// Where open files are reachable by path; the only way to read attributes of things that
 /// cannot be opened, without following links.
@@ -172,11 +176,16 @@ impl XattrReader {
             self.path.push(b'/');
             self.path.extend_from_slice(name);
         }
-        let (path, names) = (self.path.as_slice(), self.names.as_mut_slice());
+        let path = self.path.as_slice();
         // The way to a handle is itself a link, and the only one that is followed.
-        let listed = match name {
+        let list = |names: &mut [u8]| match name {
             None => rustix::fs::listxattr(path, names),
             Some(_) => rustix::fs::llistxattr(path, names),
+        };
+        let (first, _) = self.names.split_at_mut(XATTR_NAMES_FIRST_BYTES);
+        let listed = match list(first) {
+            Err(Errno::RANGE) => list(&mut self.names),
+            listed => listed,
         };
         let listed = match listed {
             Ok(bytes) => self.names.get(..bytes).unwrap_or_default(),

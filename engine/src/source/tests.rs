@@ -182,6 +182,22 @@ fn metadata_is_read_exactly() {
 }
 
 #[test]
+fn names_of_attributes_that_fill_more_than_the_first_answer_are_all_read() {
+    let (_dir, base) = scratch();
+    let path = base.join("file");
+    write(&path, b"x");
+    // 1,320 bytes of names, with the zeros that end them.
+    let names = (0..20).map(|number| format!("user.{number:060}")).collect::<Vec<_>>();
+    for name in &names {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(&path, name.as_str(), b"", flags).unwrap();
+    }
+    let leaf = &leaves(&base)[&path];
+    let read = leaf.meta.xattrs.iter().map(|xattr| String::from_utf8_lossy(&xattr.name));
+    assert!(read.filter(|name| name.starts_with("user.")).eq(names));
+}
+
+#[test]
 fn filters_leave_out_what_they_name() {
     let (_dir, base) = scratch();
     for name in ["keep.txt", "a.tmp", "sub/b.tmp", "sub/keep.txt", "node_modules/x/y"] {

@@ -2,7 +2,7 @@
 //! the rest into batches, and hands batches to the workers.
 
 use std::collections::HashSet;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{self, Sender};
 
 use cairn_format::names::PackKind;
 use cairn_format::tree::{Entry, Extent, LinkGroup, Meta, Node, Timestamp};
@@ -34,6 +34,10 @@ const STEPS_MAX: usize = 8192;
 const OUTBOX_MAX: usize = 256;
 /// Room for at least so many bytes is offered to every read.
 const READ_BYTES_MIN: usize = 16 << 10;
+/// Entries that a walk hands over at once, and how many such batches it is ahead. Each entry keeps
+/// its directory open.
+const WALK_BATCH: usize = 32;
+const WALK_BATCHES_AHEAD: usize = 4;
 /// How often a file that changes while it is read is read.
 const READS_MAX: u32 = 3;
 /// A file must have rested so long before its fingerprint is trusted later, milliseconds.
@@ -216,6 +220,16 @@ struct Cutting<'c> {
     chunks: usize,
 }
 
+/// Walks beside the feeder: most of a walk is waiting for the kernel. Ends when nobody listens.
+fn walk_ahead(mut walk: Walk, ahead: &mpsc::SyncSender<Vec<Event>>) {
+    loop {
+        let batch = walk.by_ref().take(WALK_BATCH).collect::<Vec<_>>();
+        if batch.is_empty() || ahead.send(batch).is_err() {
+            return;
+        }
+    }
+}
+
 impl<'a, 's, 'scope> Feeder<'a, 's, 'scope>
 where
     'a: 'scope,
@@ -265,34 +279,38 @@ where
     /// # Errors
     /// Failures that are not the source's. What cannot be read is counted and reported.
     pub fn files(&mut self, walk: Walk) -> Result<(), Error> {
-        for event in walk {
-            self.shared.check()?;
-            match event {
-                Event::Enter { name, meta, .. } => {
-                    self.count(Counter::EntriesScanned, 1);
-                    self.step(Step::Enter { name, meta })?;
-                }
-                Event::Leave => self.step(Step::Leave)?,
-                Event::Leaf(leaf) => {
-                    self.count(Counter::EntriesScanned, 1);
-                    self.leaf(*leaf)?;
-                }
-                Event::Unreadable { path, error } => {
-                    self.remark(&path.display().to_string(), &error);
-                }
-                Event::Incomplete { path, error } => {
-                    self.remark(&path.display().to_string(), &error);
-                }
-                Event::Followed { root, real } => self.shared.vault.monitor().warn(Remark {
-                    code: "source.followed",
-                    subject: root.display().to_string(),
-                    message: format!(
-                        "{} leads through a symbolic link; {} is backed up",
-                        root.display(),
-                        real.display()
-                    ),
-                }),
+        std::thread::scope(|threads| {
+            let (ahead, events) = mpsc::sync_channel(WALK_BATCHES_AHEAD);
+            threads.spawn(move || walk_ahead(walk, &ahead));
+            // When this ends early, nobody takes what the walk sends, and it ends too.
+            events.into_iter().flatten().try_for_each(|event| self.event(event))
+        })
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Error> {
+        self.shared.check()?;
+        match event {
+            Event::Enter { name, meta, .. } => {
+                self.count(Counter::EntriesScanned, 1);
+                self.step(Step::Enter { name, meta })?;
             }
+            Event::Leave => self.step(Step::Leave)?,
+            Event::Leaf(leaf) => {
+                self.count(Counter::EntriesScanned, 1);
+                self.leaf(*leaf)?;
+            }
+            Event::Unreadable { path, error } | Event::Incomplete { path, error } => {
+                self.remark(&path.display().to_string(), &error);
+            }
+            Event::Followed { root, real } => self.shared.vault.monitor().warn(Remark {
+                code: "source.followed",
+                subject: root.display().to_string(),
+                message: format!(
+                    "{} leads through a symbolic link; {} is backed up",
+                    root.display(),
+                    real.display()
+                ),
+            }),
         }
         Ok(())
     }
@@ -318,7 +336,7 @@ where
     }
 
     fn file(&mut self, leaf: Leaf, place: &Place, kind: ContentKind) -> Result<(), Error> {
-        let Leaf { path, name, meta, fingerprint, .. } = leaf;
+        let Leaf { path, name, mut meta, fingerprint, .. } = leaf;
         if let Some(group) = meta.link
             && !self.linked.insert(group)
         {
@@ -346,6 +364,9 @@ where
                 return Ok(());
             }
         };
+        // The walk saw it some entries ago; what is read is of this time.
+        let (seconds, nanoseconds) = reader.fingerprint().mtime;
+        meta.mtime = Timestamp { seconds, nanoseconds };
         let number = self.next_file();
         self.step(Step::File(Box::new(PendingFile { number, name, meta })))?;
         self.read_until_still((&mut reader, opened), place, number, key, kind)
