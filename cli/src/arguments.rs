@@ -134,6 +134,9 @@ pub enum Command {
     Erasure(Erasure),
     /// Make or update copies of the repository in other places
     Replicate(Box<Replicate>),
+    /// Extend the locks on what snapshots need, or see whether they hold
+    #[command(subcommand)]
+    Lock(Lock),
     /// Show what the repository holds and what it costs
     Stats(Stats),
     /// Manage the keys that open the repository
@@ -455,9 +458,9 @@ pub struct ErasureReport {
     #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
     pub erase_within: Within,
     /// How long the storage keeps deleted objects that it does not show (soft delete on Google and
-    /// Azure): `7d`, or `never` when it is switched off
-    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_within)]
-    pub kept_for: Within,
+    /// Azure): `7d`, or `never` when it is switched off [default: what the storage says, else 7d]
+    #[arg(long, value_name = "TIME", value_parser = parse_within)]
+    pub kept_for: Option<Within>,
     /// Look once more for everything that receipts name, delete what has come back, and write down
     /// what was seen
     #[arg(long)]
@@ -573,9 +576,13 @@ pub struct Replicate {
     /// Replicas of the configuration file [default: all of them]
     #[arg(value_name = "NAME", conflicts_with_all = ["to", "rules", "job", "erase_within", "max_delete"])]
     pub names: Vec<String>,
-    /// Place of a replica; made if there is none. May be repeated: what is read is read once for all
+    /// Place of a replica. May be repeated: what is read is read once for all
     #[arg(long, value_name = "URL")]
     pub to: Vec<OsString>,
+    /// Make a new replica where there is none; without it that is refused, as of a disk that is not
+    /// mounted or a name that is misspelt. The folder above it must be there
+    #[arg(long, conflicts_with = "status")]
+    pub create: bool,
     /// The rules.
     #[command(flatten)]
     pub keep: Keep,
@@ -598,6 +605,70 @@ pub struct Replicate {
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `lock …`
+#[derive(Debug, Subcommand)]
+pub enum Lock {
+    /// Lock what snapshots need against deletion, for a time ahead: run it daily, beside `gc`
+    Extend(LockExtend),
+    /// See whether everything that is needed is locked for long enough; changes nothing
+    Status(LockStatus),
+}
+
+/// `lock extend`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::LOCK)]
+pub struct LockExtend {
+    /// What is locked, and for how long.
+    #[command(flatten)]
+    pub which: LockArguments,
+    /// Who may end a lock before its time: `compliance` nobody, `governance` whoever has
+    /// s3:BypassGovernanceRetention. What is locked in the stronger mode stays so
+    #[arg(long, value_name = "MODE", default_value = "compliance")]
+    pub mode: Mode,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `lock status`
+#[derive(Args, Debug)]
+#[command(after_long_help = help::LOCK)]
+pub struct LockStatus {
+    /// What is locked, and for how long.
+    #[command(flatten)]
+    pub which: LockArguments,
+}
+
+/// What is locked, and for how long.
+#[derive(Args, Debug)]
+pub struct LockArguments {
+    /// How far ahead locks reach; at most as long as --erase-within, which is also the default
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_within)]
+    pub window: Option<Within>,
+    /// How long what expired may stay: locks do not outlast it. `72h`, `31d`, or `never`
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
+    pub erase_within: Within,
+    /// With `status` or --dry-run, end with exit code 6 when something is needed and locked for less
+    /// than this [default: a quarter of --for]
+    #[arg(long, value_name = "TIME", value_parser = parse_within)]
+    pub warn_below: Option<Within>,
+    /// The rules.
+    #[command(flatten)]
+    pub keep: Keep,
+    /// The rules go for this job only; what others need is locked for the whole time
+    #[arg(long, value_name = "NAME", requires = "rules", help_heading = "Rules")]
+    pub job: Option<String>,
+}
+
+/// Who may end a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Nobody.
+    Compliance,
+    /// Whoever has a right of its own for that.
+    Governance,
 }
 
 /// `stats`

@@ -45,6 +45,10 @@ A replica is a complete repository with the same keys: every command works on it
 forgets what came from home and was forgotten there; with rules it keeps what these keep of the
 snapshots of both together, so that it may keep longer than home does. Rules are those of `forget`.
 
+A new replica is made only with --create: without it a disk that is not mounted, or a name that is
+misspelt, would get everything anew. It goes for the replicas of the configuration file as well;
+`backup --also` makes none.
+
 What it lacks is found out by comparing trees; packs of which everything is wanted go as they are.
 Several replicas are written at once, and none waits for another: one that fails ends with its own
 error, and the exit code is the gravest of all. Interrupted anywhere, run it again.
@@ -60,6 +64,21 @@ The configuration file names replicas:
 with the keys name, url, repo (only of this repository), job, keep-last, keep-hourly, keep-daily,
 keep-weekly, keep-monthly, keep-yearly, keep-within, keep-tag (a list), time-zone, erase-within and
 max-delete.";
+
+/// What locks are, how long they reach, and who may set them.
+pub const LOCK: &str = "\
+On S3 with Object Lock switched on for the bucket. What a restore cannot do without is locked: packs,
+snapshots, acknowledgements, keys, configuration. Nobody can then delete it for good before its time,
+whatever credentials they have come by; a deletion only hides it behind a mark.
+
+Best give the bucket a default retention as well: it locks what is written at once. `lock extend` then
+keeps in step what is still needed. An object is asked to be locked once in a quarter of --for, and
+at least three quarters are left afterwards to what is needed for longer. With rules, those of
+`forget`, what only snapshots need that go sooner is locked no longer than until then.
+
+Locks reach no further than --erase-within, so that what is forgotten can still be erased in time.
+`lock status` ends with exit code 6 when something is needed and its lock is about to lapse, or it
+has none: run it from monitoring. The key needs s3:GetObjectRetention and s3:PutObjectRetention.";
 
 /// Environment variables and exit codes, as a block of text.
 #[must_use]

@@ -168,6 +168,12 @@ pub enum Error {
         /// The next step.
         hint: String,
     },
+    /// There is no replica, and nobody asked for a new one.
+    #[error("no replica at {location}")]
+    NoReplica {
+        /// The place.
+        location: String,
+    },
     /// Where a copy of a repository was known there is another.
     #[error("{location} held {expected}, and now holds {found}")]
     PlaceChanged {
@@ -452,6 +458,7 @@ impl Explain for Error {
             Self::OtherRepository { .. } => "replica.other",
             Self::SameCopy { .. } => "replica.same",
             Self::ReplicateRefused { .. } => "replica.refused",
+            Self::NoReplica { .. } => "replica.none",
             Self::PlaceChanged { .. } => "place.changed",
             Self::PlaceEmpty { .. } => "place.empty",
             Self::Role { .. } => "key.role",
@@ -517,7 +524,9 @@ impl Explain for Error {
             | Self::BaseMissing { .. }
             | Self::TreeOrder { .. }
             | Self::TreeNode { .. } => Class::Damage,
-            Self::NoRepository { .. } | Self::PlaceEmpty { .. } => Class::NoRepository,
+            Self::NoRepository { .. } | Self::NoReplica { .. } | Self::PlaceEmpty { .. } => {
+                Class::NoRepository
+            }
             Self::WrongKey { .. } | Self::Role { .. } => Class::WrongKey,
             Self::RepositoryExists { .. }
             | Self::OwnerChanged { .. }
@@ -555,6 +564,9 @@ impl Explain for Error {
             Self::Usage { hint, .. } => return hint.clone(),
             Self::CollectRefused { hint, .. } | Self::ReplicateRefused { hint, .. } => {
                 return Some(hint.clone());
+            }
+            Self::NoReplica { .. } => {
+                "check the name, and whether the disk is mounted; `cairn replicate --to URL --create` makes a new one"
             }
             Self::PlaceStale => "run it again",
             Self::TombDamaged { .. } => {

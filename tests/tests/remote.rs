@@ -6,6 +6,8 @@ mod azblob;
 mod faults;
 #[path = "remote/gcs.rs"]
 mod gcs;
+#[path = "remote/policies.rs"]
+mod policies;
 #[path = "remote/s3.rs"]
 mod s3;
 #[path = "remote/scenario.rs"]

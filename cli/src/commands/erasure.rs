@@ -1,6 +1,7 @@
 //! `cairn erasure report`
 
 use cairn_engine::ops::erasure::{self, ErasureOptions, ErasureReport, Pending};
+use cairn_engine::store::lock::KeptFor;
 use serde_json::json;
 
 use super::{App, Finished};
@@ -15,7 +16,7 @@ pub(super) fn run(app: &App, arguments: &arguments::ErasureReport) -> Result<Fin
     let session = session::open(app, Show::Progress)?;
     let options = ErasureOptions {
         erase_within_ms: milliseconds(arguments.erase_within),
-        kept_for_ms: milliseconds(arguments.kept_for).unwrap_or(0),
+        kept_for_ms: arguments.kept_for.map(|kept| milliseconds(kept).unwrap_or(0)),
         audit: arguments.audit,
         dead: !arguments.receipts_only,
     };
@@ -55,7 +56,7 @@ fn show(app: &App, report: &ErasureReport) -> Result<(), Failure> {
     }
     for pending in &report.pending {
         app.printer.event(&objects::Pending::from(pending))?;
-        app.printer.line(&describe(pending))?;
+        app.printer.line(&describe(pending, report.kept_for))?;
     }
     for remark in &report.unsound {
         app.printer.line(&format!("unsound: {}: {}", remark.subject, remark.message))?;
@@ -87,7 +88,7 @@ fn overdue(report: &ErasureReport) -> u64 {
 }
 
 /// One line for people: what, how much, since when, and what to do.
-fn describe(pending: &Pending) -> String {
+fn describe(pending: &Pending, kept_for: KeptFor) -> String {
     let mut line = format!(
         "{} {}: {}",
         if pending.overdue { "OVERDUE" } else { "pending" },
@@ -103,7 +104,7 @@ fn describe(pending: &Pending) -> String {
     if let Some(until_ms) = pending.until_ms {
         line.push_str(&format!(", until {}", format::local_time(until_ms)));
     }
-    format!("{line} ({})", pending.reason.hint())
+    format!("{line} ({})", pending.hint(kept_for))
 }
 
 fn finish(report: &ErasureReport) -> Finished {
@@ -116,6 +117,11 @@ fn finish(report: &ErasureReport) -> Finished {
         "unsound": report.unsound.len(),
         "gaps": report.chain.broken.len(),
         "forks": report.chain.forks,
+        "kept_for": report.kept_for.name(),
+        "kept_for_ms": match report.kept_for {
+            KeptFor::Milliseconds(kept_ms) => Some(kept_ms),
+            KeptFor::Nothing | KeptFor::Versions | KeptFor::Unknown => None,
+        },
         "audited": report.audited.is_some(),
         "reappeared": report.audited.as_ref().map_or(0, |audited| audited.reappeared.len()),
         "still_there": report.audited.as_ref().map_or(0, |audited| audited.still_there.len()),

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use cairn_engine::store::Store;
 use serde_json::Value;
 
-use crate::arguments::{Command, Erasure, Global, Key, Repair, RepairCommand};
+use crate::arguments::{Command, Erasure, Global, Key, Lock, Repair, RepairCommand};
 use crate::exit_code::ExitCode;
 use crate::settings::Environment;
 use crate::signals::Interrupt;
@@ -24,6 +24,7 @@ mod forget;
 mod gc;
 mod init;
 mod key;
+mod lock;
 mod ls;
 mod man;
 mod repair;
@@ -103,6 +104,8 @@ pub fn name(command: &Command) -> &'static str {
         Command::Verify(_) => "verify",
         Command::Forget(_) => "forget",
         Command::Replicate(_) => "replicate",
+        Command::Lock(Lock::Extend(_)) => "lock extend",
+        Command::Lock(Lock::Status(_)) => "lock status",
         Command::Stats(_) => "stats",
         Command::Key(Key::List) => "key list",
         Command::Key(Key::Add(_)) => "key add",
@@ -137,6 +140,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Verify(arguments) => verify::run(app, arguments),
         Command::Forget(arguments) => forget::run(app, arguments),
         Command::Replicate(arguments) => replicate::run(app, arguments),
+        Command::Lock(command) => lock::run(app, command),
         Command::Stats(arguments) => stats::run(app, arguments),
         Command::Key(command) => key::run(app, command),
         Command::Gc(arguments) => gc::run(app, arguments),

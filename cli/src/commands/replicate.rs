@@ -115,7 +115,12 @@ fn target(
     };
     let place = session::place(&location);
     let (context, remote) = (context.clone(), remote.clone());
-    let open = Opener::new(move || open(&location, &context, &remote, dry_run));
+    let absent = match (arguments.create, dry_run) {
+        (false, _) => Absent::Refuse,
+        (true, true) => Absent::Imagine,
+        (true, false) => Absent::Create,
+    };
+    let open = Opener::new(move || open(&location, &context, &remote, absent));
     Ok(Target {
         place,
         rules,
@@ -127,12 +132,24 @@ fn target(
     })
 }
 
-/// Opens the place of a replica, or prepares it for a new one: never where one was known.
+/// What happens where there is no replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    /// Nothing: nobody asked for a new one.
+    Refuse,
+    /// One is made in memory, to tell what it would get.
+    Imagine,
+    /// One is made.
+    Create,
+}
+
+/// Opens the place of a replica, or prepares it for a new one: only where that was asked for, and never
+/// where one was known.
 fn open(
     location: &Location,
     context: &Context,
     remote: &RemoteOptions,
-    dry_run: bool,
+    absent: Absent,
 ) -> Result<Arc<dyn Store>, Error> {
     match location.open(remote) {
         Err(StoreError::NoRepository { .. }) => {}
@@ -142,7 +159,11 @@ fn open(
     {
         places.require_unknown(&place)?;
     }
-    if dry_run {
+    if absent == Absent::Refuse {
+        return Err(Error::NoReplica { location: location.to_string() });
+    }
+    location.require_parent()?;
+    if absent == Absent::Imagine {
         let found = location.check_create(remote)?;
         return Ok(found.unwrap_or_else(|| Arc::new(MemoryStore::new())));
     }
@@ -169,7 +190,7 @@ pub(super) fn also(
         let location = Location::parse(url).map_err(session::engine)?;
         let place = session::place(&location);
         let (context, remote) = (context.clone(), remote.clone());
-        let open = Opener::new(move || open(&location, &context, &remote, false));
+        let open = Opener::new(move || open(&location, &context, &remote, Absent::Refuse));
         Ok(Target { place, ..Target::at(&url.to_string_lossy(), open) })
     });
     targets.collect()
@@ -387,7 +408,7 @@ fn newest(home: &Repository) -> Result<Option<i64>, Failure> {
 
 impl Keep {
     /// Whether no rule is given.
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let Self {
             keep_last,
             keep_hourly,

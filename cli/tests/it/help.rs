@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::env::TestEnv;
 
-const COMMANDS: [&[&str]; 29] = [
+const COMMANDS: [&[&str]; 31] = [
     &[],
     &["init"],
     &["backup"],
@@ -21,6 +21,8 @@ const COMMANDS: [&[&str]; 29] = [
     &["erase"],
     &["erasure", "report"],
     &["replicate"],
+    &["lock", "extend"],
+    &["lock", "status"],
     &["stats"],
     &["key"],
     &["key", "list"],

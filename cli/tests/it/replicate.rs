@@ -23,11 +23,11 @@ fn of_type<'o>(objects: &'o [Value], kind: &str) -> Vec<&'o Value> {
 #[test]
 fn a_replica_restores_where_home_is_gone() {
     let mut env = with_snapshot();
-    let (objects, planned) = env.json(["replicate", "--to", "copy", "--dry-run"]);
+    let (objects, planned) = env.json(["replicate", "--to", "copy", "--create", "--dry-run"]);
     assert_eq!(of_type(&objects, "replica")[0]["copied"].as_array().unwrap().len(), 1);
     assert_eq!(planned["report"]["dry_run"], true);
     assert!(!env.path("copy").exists());
-    let (objects, _) = env.json(["replicate", "--to", "copy"]);
+    let (objects, _) = env.json(["replicate", "--to", "copy", "--create"]);
     let replica = of_type(&objects, "replica")[0];
     assert_eq!((&replica["created"], &replica["wanted"]), (&true.into(), &1.into()));
     assert!(replica["packs_moved"].as_u64().unwrap() > 0 && replica["packs_written"] == 0);
@@ -59,7 +59,7 @@ fn named_replicas_have_rules_and_a_state() {
     assert!(states.iter().all(|state| state["known"] == false));
     env.write("source/file", "changed");
     env.ok(["backup", "source"]);
-    let (objects, _) = env.json(["replicate"]);
+    let (objects, _) = env.json(["replicate", "--create"]);
     let wanted =
         of_type(&objects, "replica").iter().map(|one| one["wanted"].clone()).collect::<Vec<_>>();
     assert_eq!(wanted, [2, 1]);
@@ -82,7 +82,9 @@ fn named_replicas_have_rules_and_a_state() {
 fn one_replica_that_fails_holds_up_no_other() {
     let env = with_snapshot();
     env.write("blocked", "a file where a folder should be");
-    let run = env.run(["--json", "replicate", "--to", "one", "--to", "blocked", "--to", "two"]);
+    let arguments =
+        ["--json", "replicate", "--create", "--to", "one", "--to", "blocked", "--to", "two"];
+    let run = env.run(arguments);
     let (objects, result) = run.objects();
     let done =
         of_type(&objects, "replica").iter().map(|one| one["done"].clone()).collect::<Vec<_>>();
@@ -95,13 +97,15 @@ fn one_replica_that_fails_holds_up_no_other() {
 #[test]
 fn a_place_that_is_not_what_it_was_is_refused() {
     let mut env = with_snapshot();
-    env.ok(["replicate", "--to", "copy"]);
+    env.ok(["replicate", "--to", "copy", "--create"]);
     // As if the disk were not mounted.
     fs::rename(env.path("copy"), env.path("away")).unwrap();
     fs::create_dir(env.path("copy")).unwrap();
-    let refused = env.run(["replicate", "--to", "copy"]);
-    assert_eq!(refused.code, 10, "{refused:?}");
-    assert!(refused.stderr.contains("mounted"), "{refused:?}");
+    for create in [None, Some("--create")] {
+        let refused = env.run(["replicate", "--to", "copy"].into_iter().chain(create));
+        assert_eq!(refused.code, 10, "{refused:?}");
+        assert!(refused.stderr.contains("mounted"), "{refused:?}");
+    }
     assert!(fs::read_dir(env.path("copy")).unwrap().next().is_none());
     let refused = env.run(["init", "--repo", "copy"]);
     assert_eq!(refused.code, 10, "{refused:?}");
@@ -109,7 +113,7 @@ fn a_place_that_is_not_what_it_was_is_refused() {
     assert_eq!(refused.code, 10, "{refused:?}");
     assert!(refused.stderr.contains("held repository"), "{refused:?}");
     // Another copy of the same repository, and another repository.
-    env.ok(["replicate", "--to", "second"]);
+    env.ok(["replicate", "--to", "second", "--create"]);
     fs::remove_dir(env.path("copy")).unwrap();
     fs::rename(env.path("second"), env.path("copy")).unwrap();
     let refused = env.run(["snapshots", "--repo", "copy"]);
@@ -127,6 +131,13 @@ fn a_place_that_is_not_what_it_was_is_refused() {
 #[test]
 fn a_backup_copies_its_snapshot_at_once_and_is_done_without() {
     let env = with_snapshot();
+    // A backup makes no new replica.
+    let run = env.run(["backup", "source", "--also", "one"]);
+    assert_eq!(run.code, 10, "{run:?}");
+    assert!(run.stderr.contains("--create") && !env.path("one").exists(), "{run:?}");
+    env.ok(["replicate", "--create", "--to", "one", "--to", "two"]);
+    env.write("source/file", "left out");
+    env.ok(["backup", "source"]);
     env.write("source/file", "more");
     let (objects, result) = env.json(["backup", "source", "--also", "one", "--also", "two"]);
     let id = result["report"]["snapshot"].clone();
@@ -134,7 +145,7 @@ fn a_backup_copies_its_snapshot_at_once_and_is_done_without() {
         assert_eq!(replica["copied"], Value::from(vec![id.clone()]));
     }
     let (listed, _) = env.json(["snapshots", "--repo", "two"]);
-    assert_eq!(of_type(&listed, "snapshot").len(), 1);
+    assert_eq!(of_type(&listed, "snapshot").len(), 3);
     env.ok(["verify", "--repo", "one", "--level", "full"]);
     env.write("blocked", "a file where a folder should be");
     env.write("source/file", "even more");
@@ -146,6 +157,34 @@ fn a_backup_copies_its_snapshot_at_once_and_is_done_without() {
     // What was left out comes with the next replication.
     let (objects, _) = env.json(["replicate", "--to", "one"]);
     assert_eq!(of_type(&objects, "replica")[0]["copied"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_new_replica_is_made_only_when_it_is_asked_for() {
+    let env = with_snapshot();
+    for dry_run in [None, Some("--dry-run")] {
+        let run = env.run(["replicate", "--to", "copy"].into_iter().chain(dry_run));
+        assert_eq!(run.code, 10, "{run:?}");
+        assert!(run.stderr.contains("no replica at copy"), "{run:?}");
+        assert!(run.stderr.contains("--create"), "{run:?}");
+        assert!(!env.path("copy").exists());
+    }
+    // An empty folder is where a disk would be mounted.
+    fs::create_dir(env.path("disk")).unwrap();
+    assert_eq!(env.run(["replicate", "--to", "disk"]).code, 10);
+    assert!(fs::read_dir(env.path("disk")).unwrap().next().is_none());
+    // Asked for, but not where it is said to be.
+    for dry_run in [None, Some("--dry-run")] {
+        let arguments = ["replicate", "--create", "--to", "absent/copy"];
+        let run = env.run(arguments.into_iter().chain(dry_run));
+        assert_eq!(run.code, 10, "{run:?}");
+        assert!(run.stderr.contains("the folder above it does not exist"), "{run:?}");
+        assert!(!env.path("absent").exists());
+    }
+    env.ok(["replicate", "--create", "--to", "disk"]);
+    // Where there is one it means nothing.
+    env.ok(["replicate", "--create", "--to", "disk"]);
+    env.ok(["replicate", "--to", "disk"]);
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub enum Thoroughness {
 }
 
 impl<'a> Marked<'a> {
-    fn new(
+    pub(super) fn new(
         repository: &'a Repository,
         catalog: &'a Catalog,
         doubtful: &HashSet<PackNumber>,

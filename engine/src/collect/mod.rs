@@ -20,6 +20,7 @@ pub mod lease;
 pub mod mark;
 pub mod marks;
 pub mod memo;
+pub mod needed;
 pub mod reach;
 mod recall;
 pub mod receipt;

@@ -153,19 +153,24 @@ impl Catalog {
     }
 
     fn sync_all_segments(&self, vault: &Vault) -> Result<(), Error> {
-        let mut attempt = 0;
-        while !self.sync_segments(vault)? {
-            attempt += 1;
-            if attempt == LISTINGS_MAX {
-                return Err(Error::Internal { part: "the list of index segments" });
+        // What was not there before a list was asked for is passed over, should the list have it: a
+        // store may go on to list what was deleted, as distributed ones do while a node catches up.
+        // What replaced it was there before it went, and is in that list; its name never returns.
+        let mut absent = HashSet::new();
+        for _ in 0..LISTINGS_MAX {
+            let before = absent.len();
+            self.sync_segments(vault, &mut absent)?;
+            if absent.len() == before {
+                return Ok(());
             }
         }
-        Ok(())
+        Err(Error::Internal { part: "the list of index segments" })
     }
 
-    /// True when every listed segment is loaded; false when one vanished.
-    fn sync_segments(&self, vault: &Vault) -> Result<bool, Error> {
-        let listed = segments::list(vault)?;
+    /// Loads every segment that is listed and not known to be absent; adds those that vanished.
+    fn sync_segments(&self, vault: &Vault, absent: &mut HashSet<SegmentId>) -> Result<(), Error> {
+        let mut listed = segments::list(vault)?;
+        listed.retain(|id, _| !absent.contains(id));
         let loaded = self.index.segments()?.into_iter().collect::<HashSet<_>>();
         for gone in loaded.iter().filter(|id| !listed.contains_key(*id)) {
             self.index.remove_segment(gone)?;
@@ -186,7 +191,9 @@ impl Catalog {
                     replaced.extend(read.segment.replaces.iter().copied());
                     self.load(*id, &read.segment.packs)?;
                 }
-                Ok(None) => return Ok(false),
+                Ok(None) => {
+                    absent.insert(*id);
+                }
                 Err(error) if error.is_damage() => {
                     let remark = Remark::of(ObjectName::Index(*id), &error);
                     vault.monitor().warn(remark.clone());
@@ -196,7 +203,7 @@ impl Catalog {
             }
         }
         self.state.lock().damaged_segments = damaged;
-        Ok(true)
+        Ok(())
     }
 
     fn load(&self, id: SegmentId, packs: &[PackSection]) -> Result<(), Error> {

@@ -20,9 +20,10 @@ use crate::error::Error;
 use crate::index::catalog::{Catalog, list_packs};
 use crate::repo::Repository;
 use crate::store::Keeping;
+use crate::store::lock::KeptFor;
 
 /// How long Google keeps deleted objects unless it is told otherwise, milliseconds; taken for every
-/// place that does not show what it keeps.
+/// place that neither shows what it keeps nor says for how long.
 pub const KEPT_FOR_MS_DEFAULT: u64 = 7 * 24 * 60 * 60 * 1_000;
 
 /// What to tell.
@@ -31,8 +32,9 @@ pub struct ErasureOptions {
     /// How soon what expired must be gone, milliseconds; what is pending for longer is overdue.
     /// `None`: nothing is.
     pub erase_within_ms: Option<u64>,
-    /// How long the place keeps deleted objects that it does not show, milliseconds.
-    pub kept_for_ms: u64,
+    /// How long the place keeps deleted objects that it does not show, milliseconds; `None`: what it
+    /// says itself, else [`KEPT_FOR_MS_DEFAULT`].
+    pub kept_for_ms: Option<u64>,
     /// Look once more for everything that receipts name, and write down what was seen.
     pub audit: bool,
     /// Also find out what no snapshot needs and is still stored. It takes as long as the first half
@@ -42,7 +44,7 @@ pub struct ErasureOptions {
 
 impl Default for ErasureOptions {
     fn default() -> Self {
-        Self { erase_within_ms: None, kept_for_ms: KEPT_FOR_MS_DEFAULT, audit: false, dead: true }
+        Self { erase_within_ms: None, kept_for_ms: None, audit: false, dead: true }
     }
 }
 
@@ -96,7 +98,7 @@ impl Reason {
             Self::Damaged => "run `cairn verify` and a backup that stores it anew, then `cairn gc`",
             Self::Reappeared => "run `cairn erasure report --audit`, which deletes it again",
             Self::Versions => "end the lock, or let the key delete versions; then run `cairn gc`",
-            Self::Hidden => "wait, or switch soft delete off at the storage",
+            Self::Hidden => HIDDEN_HINT,
             Self::Unaudited => "run `cairn gc`, or `cairn erasure report --audit`",
         }
     }
@@ -119,9 +121,30 @@ pub struct Pending {
     pub overdue: bool,
 }
 
+/// What to do where it is not known whether the place keeps what is deleted.
+const HIDDEN_HINT: &str = "see at the storage whether it keeps what is deleted, and for how long, and say so with --kept-for; to be told, let the key read the settings of the bucket or account";
+
+impl Pending {
+    /// What a person has to do about it.
+    #[must_use]
+    pub const fn hint(&self, kept_for: KeptFor) -> &'static str {
+        match (self.reason, kept_for) {
+            (Reason::Hidden, KeptFor::Milliseconds(_)) => {
+                "soft delete keeps it that long, and nothing ends that sooner for what is deleted already; switch soft delete off at the storage if later erasures must be final at once"
+            }
+            (Reason::Hidden, KeptFor::Versions) => {
+                "the storage keeps versions, for ever unless somebody deletes them: delete those that are not current there, by a lifecycle rule or by hand, and suspend versioning"
+            }
+            (reason, _) => reason.hint(),
+        }
+    }
+}
+
 /// What was found.
 #[derive(Debug)]
 pub struct ErasureReport {
+    /// How long the place keeps deleted objects that it does not show, as it says or was said.
+    pub kept_for: KeptFor,
     /// The receipts that hold, by sequence.
     pub receipts: Vec<Link>,
     /// Whether each follows one that is there.
@@ -170,7 +193,13 @@ pub fn run(repository: &Repository, options: &ErasureOptions) -> Result<ErasureR
         true => Some(audit_again(vault, catalog, &mut chain, true)?),
         false => None,
     };
-    let inquiry = Inquiry { repository, catalog, options, now_ms: vault.context.clock.now_ms() };
+    let kept_for = match options.kept_for_ms {
+        Some(0) => KeptFor::Nothing,
+        Some(kept_ms) => KeptFor::Milliseconds(kept_ms),
+        None => repository.store().kept_for()?,
+    };
+    let inquiry =
+        Inquiry { repository, catalog, options, kept_for, now_ms: vault.context.clock.now_ms() };
     let mut pending = Vec::new();
     inquiry.unfinished(&mut pending)?;
     inquiry.stored(&chain.seen, &mut pending)?;
@@ -180,6 +209,7 @@ pub fn run(repository: &Repository, options: &ErasureOptions) -> Result<ErasureR
     }
     pending.sort_by_key(|pending| pending.reason);
     Ok(ErasureReport {
+        kept_for,
         chain: chain.check(),
         objects: chain.seen.len() as u64,
         confirmed: chain.seen.values().filter(|seen| seen.is_confirmed()).count() as u64,
@@ -195,6 +225,7 @@ struct Inquiry<'a> {
     repository: &'a Repository,
     catalog: &'a Catalog,
     options: &'a ErasureOptions,
+    kept_for: KeptFor,
     now_ms: i64,
 }
 
@@ -293,7 +324,12 @@ impl Inquiry<'_> {
         let since = due.map(|seen| seen.first_ms.saturating_add(AUDIT_GAP_MS)).collect::<Vec<_>>();
         let oldest = since.iter().copied().min();
         pending.extend(self.pending(Reason::Unaudited, since.len() as u64, None, oldest));
-        let kept_ms = i64::try_from(self.options.kept_for_ms).unwrap_or(i64::MAX);
+        let kept_ms = match self.kept_for {
+            KeptFor::Nothing => 0,
+            KeptFor::Milliseconds(kept_ms) => i64::try_from(kept_ms).unwrap_or(i64::MAX),
+            KeptFor::Versions => i64::MAX,
+            KeptFor::Unknown => i64::try_from(KEPT_FOR_MS_DEFAULT).unwrap_or(i64::MAX),
+        };
         let hidden = seen
             .values()
             .filter(|seen| seen.hidden && self.now_ms.saturating_sub(seen.first_ms) < kept_ms);
@@ -301,7 +337,7 @@ impl Inquiry<'_> {
         let newest = hidden.iter().copied().max();
         let one =
             self.pending(Reason::Hidden, hidden.len() as u64, None, hidden.iter().copied().min());
-        let until_ms = newest.map(|newest| newest.saturating_add(kept_ms));
+        let until_ms = newest.and_then(|newest| newest.checked_add(kept_ms));
         pending.extend(one.map(|one| Pending { until_ms, ..one }));
         let mut versions = 0;
         for folder in [Folder::DataPacks, Folder::TreePacks, Folder::Index, Folder::Snapshots] {

@@ -9,6 +9,7 @@ pub mod find;
 pub mod forget;
 pub mod gc;
 pub mod heal;
+pub mod lock;
 pub mod ls;
 pub mod repair_index;
 pub mod replicate;

@@ -40,6 +40,7 @@
 mod apply;
 mod calendar;
 pub mod error;
+mod lasting;
 mod policy;
 mod simulate;
 #[cfg(test)]
@@ -48,6 +49,7 @@ mod tests;
 pub use apply::{Candidate, Cause, Doubt, Reason, Standing, Verdict, apply};
 pub use calendar::{Age, Period, zone};
 pub use error::RetentionError;
+pub use lasting::lasting;
 pub use policy::{PIN, Policy, Rule};
 pub use simulate::{SIMULATED_BACKUPS_MAX, Simulated, Simulation, simulate};
 

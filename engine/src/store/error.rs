@@ -211,6 +211,20 @@ pub enum StoreError {
         /// How soon what expired must be gone, hours.
         within_hours: u64,
     },
+    /// The place does not know what it was asked for.
+    #[error("what was asked for {place} is not offered there")]
+    NotOffered {
+        /// What was asked about.
+        place: Place,
+        /// In its words.
+        source: Cause,
+    },
+    /// The place keeps no locks on objects, or they are not switched on.
+    #[error("{location} keeps no locks on objects")]
+    NoLocks {
+        /// The place.
+        location: String,
+    },
     /// The place does not do what every repository needs.
     #[error("{location} cannot keep a repository: {why}")]
     Unfit {
@@ -313,6 +327,8 @@ impl StoreError {
             | Self::Misconfigured { .. }
             | Self::Unfit { .. }
             | Self::Locked { .. }
+            | Self::NoLocks { .. }
+            | Self::NotOffered { .. }
             | Self::NotAnObject { .. }
             | Self::FsyncFailed { .. }
             | Self::BadLocation { .. }
@@ -375,6 +391,8 @@ impl Explain for StoreError {
             Self::Misconfigured { .. } => "store.misconfigured",
             Self::Unfit { .. } => "store.unfit",
             Self::Locked { .. } => "store.locked",
+            Self::NoLocks { .. } => "store.no_locks",
+            Self::NotOffered { .. } => "store.not_offered",
             Self::NotAnObject { .. } => "store.not_an_object",
             Self::FsyncFailed { .. } => "store.fsync_failed",
             Self::BadLocation { .. } => "store.bad_location",
@@ -397,7 +415,8 @@ impl Explain for StoreError {
             Self::Occupied { .. }
             | Self::Exists { .. }
             | Self::Unfit { .. }
-            | Self::Locked { .. } => Class::Refused,
+            | Self::Locked { .. }
+            | Self::NoLocks { .. } => Class::Refused,
             Self::Unreachable { .. }
             | Self::Throttled { .. }
             | Self::Timeout { .. }
@@ -413,6 +432,7 @@ impl Explain for StoreError {
             | Self::FsyncFailed { .. }
             | Self::Stopped { .. }
             | Self::Crashed { .. }
+            | Self::NotOffered { .. }
             | Self::Io { .. } => Class::Failed,
         }
     }
@@ -450,6 +470,7 @@ impl Explain for StoreError {
                 "check the environment variables and files of this kind of storage".to_owned()
             }
             Self::Locked { .. } => "shorten the retention of the bucket's object lock, or say with `--erase-within` that what expired may stay for so long".to_owned(),
+            Self::NoLocks { .. } => "use S3 with Object Lock switched on for the bucket; on other storage set an immutability policy there".to_owned(),
             Self::Unfit { .. } => "use another storage, or ask who runs this one".to_owned(),
             Self::BadWrite { .. } | Self::Altered { .. } => "check the storage; what it answers cannot be trusted".into(),
             Self::CredentialsInLocation { variables, .. } => {
@@ -462,6 +483,7 @@ impl Explain for StoreError {
             | Self::WrongName { .. }
             | Self::Stopped { .. }
             | Self::Crashed { .. }
+            | Self::NotOffered { .. }
             | Self::Io { .. } => return None,
         })
     }

@@ -1,6 +1,7 @@
 //! Where a repository is, as the user writes it: a path or a URL without credentials.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -96,6 +97,17 @@ fn bad(location: impl Into<String>, why: &'static str) -> StoreError {
     StoreError::BadLocation { location: location.into(), why }
 }
 
+/// As the user writes it; it holds no credentials.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => write!(f, "{}", path.display()),
+            Self::Memory => f.write_str("memory://"),
+            Self::Remote { scheme, rest } => write!(f, "{}://{rest}", scheme.name()),
+        }
+    }
+}
+
 impl Location {
     /// Understands a location as given with `--repo`. Anything without `scheme://` is a path,
     /// which need not be UTF-8.
@@ -156,6 +168,23 @@ impl Location {
             Self::Local(path) => Ok(Arc::new(LocalStore::create(path)?)),
             Self::Memory => self.open(options),
             Self::Remote { scheme, rest } => Ok(connect(*scheme, rest, options)?.0),
+        }
+    }
+
+    /// Refuses a folder whose parent is not there: the path is misspelt, or a file system is not
+    /// mounted, and what would be written there would lie somewhere else.
+    ///
+    /// # Errors
+    /// [`StoreError::NoRepository`].
+    pub fn require_parent(&self) -> Result<(), StoreError> {
+        let Self::Local(path) = self else { return Ok(()) };
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        match path.parent() {
+            Some(parent) if !parent.is_dir() => Err(StoreError::NoRepository {
+                location: self.to_string(),
+                why: "the folder above it does not exist",
+            }),
+            Some(_) | None => Ok(()),
         }
     }
 

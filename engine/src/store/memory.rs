@@ -8,6 +8,7 @@ use cairn_format::names::{Folder, ObjectName};
 use parking_lot::RwLock;
 
 use super::error::{Place, StoreError};
+use super::lock::KeptFor;
 use super::{Each, Found, Listing, Put, Store, judge_existing};
 
 /// Objects in memory, gone with the last clone.
@@ -51,6 +52,10 @@ impl Store for MemoryStore {
 
     fn is_near(&self) -> bool {
         true
+    }
+
+    fn kept_for(&self) -> Result<KeptFor, StoreError> {
+        Ok(KeptFor::Nothing)
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {

@@ -9,6 +9,7 @@ pub mod error;
 pub mod fault;
 pub mod local;
 pub mod location;
+pub mod lock;
 pub mod memory;
 #[cfg(feature = "object-stores")]
 pub mod object;
@@ -29,6 +30,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_format::names::{Folder, ObjectName};
+
+use lock::{KeptFor, LockMode, Locked};
 
 pub use error::StoreError;
 
@@ -179,6 +182,34 @@ pub trait Store: Send + Sync + Debug {
         Ok(Purged::default())
     }
 
+    /// How long the place keeps deleted objects that [`Self::kept`] does not show.
+    ///
+    /// # Errors
+    /// The failures of the place itself; not that it does not say, which is [`KeptFor::Unknown`].
+    fn kept_for(&self) -> Result<KeptFor, StoreError> {
+        Ok(KeptFor::Unknown)
+    }
+
+    /// Until when the place refuses to delete an object for good.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLocks`] where locks cannot be set; [`StoreError::NotFound`]; and the failures of
+    /// the place itself.
+    fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {
+        let _ = name;
+        Err(lock::no_locks(self.location()))
+    }
+
+    /// Locks an object until then, milliseconds since 1970, or extends its lock. A lock is never
+    /// shortened, and of a mode only the stronger can take its place.
+    ///
+    /// # Errors
+    /// As [`Self::locked`]; and when the object is locked for longer.
+    fn lock(&self, name: &ObjectName, until_ms: i64, mode: LockMode) -> Result<(), StoreError> {
+        let _ = (name, until_ms, mode);
+        Err(lock::no_locks(self.location()))
+    }
+
     /// Removes what writers that died left unfinished, where the place lets that be told from what
     /// others are writing; returns how much was removed. Safe at any time. Stores that keep nothing
     /// unfinished have nothing to do.
@@ -230,6 +261,20 @@ macro_rules! forward {
             }
             fn sweep(&self) -> Result<u64, StoreError> {
                 (**self).sweep()
+            }
+            fn kept_for(&self) -> Result<KeptFor, StoreError> {
+                (**self).kept_for()
+            }
+            fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {
+                (**self).locked(name)
+            }
+            fn lock(
+                &self,
+                name: &ObjectName,
+                until_ms: i64,
+                mode: LockMode,
+            ) -> Result<(), StoreError> {
+                (**self).lock(name, until_ms, mode)
             }
             fn kept(
                 &self,

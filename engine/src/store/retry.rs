@@ -14,6 +14,7 @@ use bytes::Bytes;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::{Condvar, Mutex};
 
+use super::lock::{KeptFor, LockMode, Locked};
 use super::profile::Profile;
 use super::traffic::Traffic;
 use super::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
@@ -194,6 +195,18 @@ impl<S: Store> Store for Guarded<S> {
 
     fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
         self.persist(|_| self.inner.purge(folder), |_| true)
+    }
+
+    fn kept_for(&self) -> Result<KeptFor, StoreError> {
+        self.guarded(|| self.inner.kept_for())
+    }
+
+    fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {
+        self.guarded(|| self.inner.locked(name))
+    }
+
+    fn lock(&self, name: &ObjectName, until_ms: i64, mode: LockMode) -> Result<(), StoreError> {
+        self.guarded(|| self.inner.lock(name, until_ms, mode))
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {

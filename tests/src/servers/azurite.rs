@@ -18,23 +18,24 @@ pub struct Azurite {
     folder: tempfile::TempDir,
 }
 
-/// Makes a container: signed requests are what the emulator's own library is for.
-const MAKE_CONTAINER: &str = r#"
+/// Sends a request with a body: signed requests are what the emulator's own library is for.
+const PUT: &str = r#"
 const crypto = require("crypto"), http = require("http");
-const [port, account, key, name] = process.argv.slice(1);
+const [port, account, key, name, query, body] = process.argv.slice(1);
 const date = new Date().toUTCString(), version = "2021-08-06";
-const text = ["PUT", "", "", "", "", "", "", "", "", "", "", "",
+const asked = query.split("&").sort().map((part) => part.replace("=", ":"));
+const text = ["PUT", "", "", body.length || "", "", "", "", "", "", "", "", "",
   "x-ms-date:" + date, "x-ms-version:" + version,
-  "/" + account + "/" + account + "/" + name, "restype:container"].join("\n");
+  "/" + account + "/" + account + "/" + name, ...asked].join("\n");
 const sum = crypto.createHmac("sha256", Buffer.from(key, "base64")).update(text, "utf8");
 const request = http.request({ host: "127.0.0.1", port, method: "PUT",
-  path: "/" + account + "/" + name + "?restype=container",
-  headers: { "x-ms-date": date, "x-ms-version": version, "content-length": 0,
+  path: "/" + account + "/" + name + "?" + query,
+  headers: { "x-ms-date": date, "x-ms-version": version, "content-length": body.length,
     authorization: "SharedKey " + account + ":" + sum.digest("base64") } }, (answer) => {
   answer.on("data", (data) => process.stderr.write(data));
-  answer.on("end", () => process.exit(answer.statusCode === 201 ? 0 : 1));
+  answer.on("end", () => process.exit(answer.statusCode < 300 ? 0 : 1));
 });
-request.end();
+request.end(body);
 "#;
 
 impl Azurite {
@@ -55,12 +56,34 @@ impl Azurite {
         command.arg(folder.path());
         command.env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{KEY}"));
         let server = Server::start(&command, port, folder.path());
-        let made = Command::new("node")
-            .args(["-e", MAKE_CONTAINER, &port.to_string(), ACCOUNT, KEY, "container"])
+        let azurite = Self { server, folder };
+        azurite.put("container", "restype=container", "");
+        azurite
+    }
+
+    fn put(&self, name: &str, query: &str, body: &str) {
+        let port = self.server.port.to_string();
+        let done = Command::new("node")
+            .args(["-e", PUT, &port, ACCOUNT, KEY, name, query, body])
             .output()
             .expect("node starts");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Self { server, folder }
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Says for how many days the account keeps what is deleted. It only says so: this server keeps
+    /// nothing.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn set_soft_delete(&self, days: Option<u32>) {
+        let days = days.map(|days| format!("<Days>{days}</Days>")).unwrap_or_default();
+        let enabled = !days.is_empty();
+        let xml = format!(
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?><StorageServiceProperties>\
+             <DeleteRetentionPolicy><Enabled>{enabled}</Enabled>{days}</DeleteRetentionPolicy>\
+             </StorageServiceProperties>"
+        );
+        self.put("", "restype=service&comp=properties", &xml);
     }
 
     /// Where a repository can be made, and how it is reached.

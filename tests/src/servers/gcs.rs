@@ -35,6 +35,7 @@ struct Session {
 
 #[derive(Default)]
 struct Bucket {
+    settings: Value,
     objects: BTreeMap<String, Object>,
     generation: u64,
     sessions: BTreeMap<String, Session>,
@@ -57,11 +58,20 @@ impl Gcs {
     /// When no port is free.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(json!({}))
+    }
+
+    /// The same with settings of the bucket, as its resource has them.
+    ///
+    /// # Panics
+    /// When no port is free.
+    #[must_use]
+    pub fn start_with(settings: Value) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         let ended = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&ended);
-        let bucket = Arc::new(Mutex::new(Bucket::default()));
+        let bucket = Arc::new(Mutex::new(Bucket { settings, ..Bucket::default() }));
         let listener = thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if stop.load(Ordering::SeqCst) {
@@ -164,6 +174,9 @@ fn answer(message: &Message, bucket: &mut Bucket) -> Answer {
     let Some(rest) = path.strip_prefix("/storage/v1/b/") else {
         return refused(400, "invalid", "no such request");
     };
+    if method == "GET" && rest == BUCKET {
+        return found(bucket.settings.to_string().into_bytes());
+    }
     let Some(name) = rest.strip_prefix(BUCKET).and_then(|rest| rest.strip_prefix("/o")) else {
         return refused(404, "notFound", "The specified bucket does not exist.");
     };

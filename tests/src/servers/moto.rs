@@ -33,6 +33,10 @@ pub struct Versions {
 /// Requests that are answered without looking who asks, where anybody looks: a user, its policy,
 /// its key, the bucket.
 const UNCHECKED: usize = 4;
+/// Those of them that each further user takes.
+const UNCHECKED_OF_USER: usize = 3;
+/// The policy of who may do everything.
+const ALL: &str = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}"#;
 
 impl Moto {
     /// A server that lets everybody in.
@@ -41,7 +45,7 @@ impl Moto {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, &[]).0
     }
 
     /// A server that checks signatures and policies. The target's key may use one bucket.
@@ -50,10 +54,29 @@ impl Moto {
     /// When it does not start.
     #[must_use]
     pub fn start_strict() -> Self {
-        Self::start_with(Some(UNCHECKED))
+        Self::start_with(Some(UNCHECKED), &[]).0
     }
 
-    fn start_with(unchecked: Option<usize>) -> Self {
+    /// The same, and targets for users with these policies.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with_users(policies: &[(&str, &str)]) -> (Self, Vec<Target>) {
+        let unchecked = UNCHECKED + policies.len() * UNCHECKED_OF_USER;
+        let (moto, keys) = Self::start_with(Some(unchecked), policies);
+        let targets = keys.into_iter().map(|(id, secret)| {
+            let target = moto.target().with("AWS_ACCESS_KEY_ID", id);
+            target.with("AWS_SECRET_ACCESS_KEY", secret)
+        });
+        let targets = targets.collect();
+        (moto, targets)
+    }
+
+    fn start_with(
+        unchecked: Option<usize>,
+        policies: &[(&str, &str)],
+    ) -> (Self, Vec<(String, String)>) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let program = source_root().join(".venv/bin/moto_server");
         assert!(program.exists(), "{} is missing: run tests/setup/setup.sh", program.display());
@@ -67,11 +90,12 @@ impl Moto {
         let key = ("AKIAIOSFODNN7EXAMPLE".to_owned(), "secret-of-a-test".to_owned());
         let mut moto = Self { proxy: None, server, folder, key };
         if unchecked.is_some() {
-            moto.key = moto.make_user();
+            moto.key = moto.make_user("cairn", ALL);
             moto.proxy = Some(Proxy::start(port, |_| Fault::None));
         }
         moto.make_bucket(BUCKET);
-        moto
+        let keys = policies.iter().map(|(name, policy)| moto.make_user(name, policy)).collect();
+        (moto, keys)
     }
 
     /// Makes another bucket.
@@ -93,6 +117,26 @@ impl Moto {
         let request = request(&line, &[("Host", "127.0.0.1")], xml.as_bytes());
         let answer = exchange(self.server.port, &request).expect("moto answers");
         assert_eq!(answer.status(), Some(200), "{}", String::from_utf8_lossy(&answer.body));
+    }
+
+    /// Makes a bucket in which objects can be locked, and are not unless somebody does.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn make_lockable_bucket(&self, name: &str) {
+        let fields = [("Host", "127.0.0.1"), ("x-amz-bucket-object-lock-enabled", "true")];
+        let answer = exchange(self.server.port, &request(&format!("PUT /{name}"), &fields, b""));
+        assert_eq!(answer.expect("moto answers").status(), Some(200));
+    }
+
+    /// Sends a request as whoever has come by all credentials, and returns status, fields and body.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    #[must_use]
+    pub fn ask(&self, line: &str) -> super::http::Message {
+        let answer = exchange(self.server.port, &request(line, &[("Host", "127.0.0.1")], b""));
+        answer.expect("moto answers")
     }
 
     /// Makes a bucket that locks what is written for so many days.
@@ -146,10 +190,10 @@ impl Moto {
         versions
     }
 
-    fn identity(&self, action: &str, text: &str) -> String {
+    fn identity(&self, action: &str, user: &str, text: &str) -> String {
         let scope = "AWS4-HMAC-SHA256 Credential=x/20200101/us-east-1/iam/aws4_request, \
                      SignedHeaders=host, Signature=x";
-        let body = format!("Action={action}&Version=2010-05-08&UserName=cairn{text}");
+        let body = format!("Action={action}&Version=2010-05-08&UserName={user}{text}");
         let fields = [
             ("Host", "iam.amazonaws.com"),
             ("Authorization", scope),
@@ -162,13 +206,12 @@ impl Moto {
         text
     }
 
-    fn make_user(&self) -> (String, String) {
-        self.identity("CreateUser", "");
-        let policy = "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22\
-                      %3A%22Allow%22%2C%22Action%22%3A%22s3%3A*%22%2C%22Resource%22%3A%22*%22%7D\
-                      %5D%7D";
-        self.identity("PutUserPolicy", &format!("&PolicyName=all&PolicyDocument={policy}"));
-        let text = self.identity("CreateAccessKey", "");
+    fn make_user(&self, name: &str, policy: &str) -> (String, String) {
+        self.identity("CreateUser", name, "");
+        let policy = policy.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        let policy = format!("&PolicyName=all&PolicyDocument={policy}");
+        self.identity("PutUserPolicy", name, &policy);
+        let text = self.identity("CreateAccessKey", name, "");
         let field = |name: &str| {
             let (_, rest) = text.split_once(&format!("<{name}>")).expect("a field");
             rest.split_once('<').expect("its end").0.to_owned()

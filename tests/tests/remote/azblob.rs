@@ -41,3 +41,37 @@ fn a_container_that_is_not_there_and_wrong_keys_are_told() {
     let ran = broken.run(["snapshots", "--verbose"]).expect(2);
     says_nothing_of(&broken, &ran, "hunter2");
 }
+
+/// What of an erasure is pending, by reason, and what is said of what the account keeps.
+fn pending(soft_delete: Option<Option<u32>>) -> (serde_json::Value, Vec<serde_json::Value>) {
+    let server = Azurite::start();
+    if let Some(days) = soft_delete {
+        server.set_soft_delete(days);
+    }
+    let here = cairn(&server.target());
+    here.init();
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source), "--job", "people"]).expect(0);
+    let deep = source.join("deep");
+    here.run(["erase", "--path", scenario::text(&deep), "--max-delete", "100"]).expect(0);
+    let ran = here.run(["erasure", "report", "--json"]).expect(0);
+    let report = scenario::result(&ran)["report"].clone();
+    let reasons = ran.json("pending").iter().map(|one| one["reason"].clone()).collect();
+    (report, reasons)
+}
+
+/// Fault 13 where deleted objects are not shown.
+#[test]
+fn what_soft_delete_keeps_is_pending_and_said() {
+    let (report, reasons) = pending(Some(Some(14)));
+    let kept = (&report["kept_for"], &report["kept_for_ms"]);
+    assert_eq!(kept, (&"time".into(), &(14 * 86_400_000_u64).into()), "{report}");
+    assert_eq!(reasons, ["hidden"]);
+    let (report, reasons) = pending(Some(None));
+    assert_eq!(report["kept_for"], "nothing", "{report}");
+    assert!(reasons.is_empty(), "{reasons:?}");
+    // Silence is no promise.
+    let (report, reasons) = pending(None);
+    assert_eq!(report["kept_for"], "unknown", "{report}");
+    assert_eq!(reasons, ["hidden"]);
+}

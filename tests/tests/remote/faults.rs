@@ -211,3 +211,54 @@ fn a_full_target_is_told_and_not_asked_again() {
     let ran = cairn.run(["backup", text(&source)]).expect(1);
     assert!(ran.stderr.contains("no space left"), "{ran:#?}");
 }
+
+/// The number of acknowledged snapshots in a place.
+fn acknowledged(cairn: &Cairn, place: &str) -> usize {
+    let listed = cairn.run(["snapshots", "--json", "--repo", place]).expect(0).json("snapshot");
+    listed.iter().filter(|snapshot| snapshot["acknowledged"] == true).count()
+}
+
+#[test]
+fn replicas_that_are_slow_or_dead_hold_up_neither_home_nor_each_other() {
+    let server = Moto::start();
+    let target = server.target();
+    let dead = Arc::new(AtomicBool::new(false));
+    let dies = Arc::clone(&dead);
+    let proxy =
+        Proxy::start(target.port, move |asked: &Asked| match asked.uri.contains("/dead/") {
+            // For longer than anybody waits.
+            true if dies.load(Ordering::SeqCst) => Fault::Delay(3_600_000),
+            true => Fault::None,
+            false => Fault::Delay(100),
+        });
+    let mut here = Cairn::new();
+    let path = |name: &str| here.path(name).into_os_string().into_string().expect("UTF-8");
+    let (home, quick) = (path("repository"), path("quick"));
+    let (slow, hangs) = ("s3://bucket/slow".to_owned(), "s3://bucket/dead".to_owned());
+    here.set_target(&through(&target, &proxy).at(&home));
+    here.init();
+    let source = source(&here);
+    here.run(["backup", text(&source)]).expect(0);
+    let places = [&hangs, &slow, &quick];
+    let to = places.iter().flat_map(|place| ["--to", place.as_str()]);
+    here.run(["replicate", "--create"].into_iter().chain(to)).expect(0);
+    std::fs::write(source.join("changed"), "what came later").expect("a file");
+    dead.store(true, Ordering::SeqCst);
+    let also = places.iter().flat_map(|place| ["--also", place.as_str()]);
+    let mut backup = here.cairn(["backup", text(&source)].into_iter().chain(also));
+    let mut backup = backup.spawn().expect("cairn starts");
+    // While one of them still hangs the others have it.
+    for place in [&home, &quick, &slow] {
+        while acknowledged(&here, place) < 2 {
+            assert!(backup.try_wait().expect("it can be asked").is_none(), "{place} has nothing");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+    assert!(backup.try_wait().expect("it can be asked").is_none(), "nothing hung");
+    // Nor does a backup that is killed for it lose anything.
+    backup.kill().expect("it is killed");
+    backup.wait().expect("it ends");
+    for place in [&home, &quick, &slow] {
+        here.run(["verify", "--level", "full", "--repo", place]).expect(0);
+    }
+}

@@ -184,7 +184,7 @@ fn a_replica_costs_what_changed_and_restores_elsewhere() {
     let source = scenario::source(&here);
     here.run(["backup", scenario::text(&source)]).expect(0);
     let replicate = ["replicate", "--json", "--to", &target.url];
-    let first = replica(&here.run(replicate).expect(0));
+    let first = replica(&here.run(replicate.into_iter().chain(["--create"])).expect(0));
     assert_eq!((&first["created"], &first["packs_written"]), (&true.into(), &0.into()), "{first}");
     let mut requests = Vec::new();
     for round in 0..6 {
@@ -273,4 +273,95 @@ fn a_lock_longer_than_what_expired_may_stay_is_refused() {
     here.run(["gc", "--erase-within", "31d"]).expect(0);
     let shown = scenario::result(&here.run(["stats", "--probe", "--json"]).expect(0));
     assert!(shown["report"]["storage"]["locked_ms"].as_u64() > Some(29 * 86_400_000), "{shown}");
+}
+
+/// What `lock …` reports.
+fn locks(here: &Cairn, arguments: &[&str], code: i32) -> serde_json::Value {
+    let ran = here.run(["lock"].iter().chain(arguments).chain(&["--json"])).expect(code);
+    scenario::result(&ran)["report"].clone()
+}
+
+/// Whether deleting the only version of a pack for good is refused.
+fn is_safe(server: &Moto, bucket: &str, pack: &str) -> bool {
+    let versions = server.ask(&format!("GET /{bucket}?versions&max-keys=1000&prefix={pack}"));
+    let text = String::from_utf8_lossy(&versions.body).into_owned();
+    let (_, rest) = text.split_once("<VersionId>").expect("a version");
+    let version = rest.split_once('<').expect("its end").0;
+    let answer = server.ask(&format!("DELETE /{bucket}/{pack}?versionId={version}"));
+    answer.status() == Some(403)
+}
+
+/// The keys of what is there below a prefix.
+fn keys(server: &Moto, bucket: &str, prefix: &str) -> Vec<String> {
+    let listed = server.ask(&format!("GET /{bucket}?list-type=2&max-keys=1000&prefix={prefix}"));
+    let text = String::from_utf8_lossy(&listed.body).into_owned();
+    let parts = text.split("<Key>").skip(1);
+    parts.filter_map(|part| part.split_once('<').map(|(key, _)| key.to_owned())).collect()
+}
+
+#[test]
+fn what_snapshots_need_is_locked_and_nobody_deletes_it() {
+    let server = Moto::start();
+    server.make_lockable_bucket("lockable");
+    let here = cairn(&server.target().at("s3://lockable/prefix"));
+    here.init();
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source)]).expect(0);
+    let packs = keys(&server, "lockable", "prefix/packs/");
+    // The alarm, before anything is locked.
+    let before = locks(&here, &["status"], 6);
+    assert!(before["objects"].as_u64() >= Some(packs.len() as u64 + 4), "{before}");
+    assert_eq!((&before["unlocked"], &before["lapsing"]), (&before["objects"], &before["objects"]));
+    assert_eq!(locks(&here, &["extend", "--dry-run"], 6)["extended"], before["objects"]);
+    // Shorter than what is warned of.
+    let done = locks(&here, &["extend", "--for", "8h"], 0);
+    assert_eq!((&done["extended"], &done["snapshots"]), (&before["objects"], &1.into()));
+    assert_eq!(locks(&here, &["status", "--for", "8h"], 0)["extended"], 0);
+    let lapsing = locks(&here, &["status", "--for", "72h"], 6);
+    assert_eq!((&lapsing["lapsing"], &lapsing["unlocked"]), (&before["objects"], &0.into()));
+    // Extended in time, once.
+    assert_eq!(locks(&here, &["extend"], 0)["extended"], before["objects"]);
+    let ran = here.run(["lock", "extend", "--json"]).expect(0);
+    let again = scenario::result(&ran);
+    assert_eq!(again["report"]["extended"], 0, "{again}");
+    assert_eq!(again["requests"]["write"]["sent"], 0, "{again}");
+    assert_eq!(locks(&here, &["status"], 0)["lapsing"], 0);
+    for pack in &packs {
+        assert!(is_safe(&server, "lockable", pack), "{pack} could be deleted");
+    }
+    // What is no more needed is not locked again; that it is still kept is said.
+    std::fs::write(source.join("new"), "what came later").expect("a file");
+    here.run(["backup", scenario::text(&source)]).expect(0);
+    let rules = ["extend", "--keep-last", "1", "--for", "8h"];
+    assert_eq!(locks(&here, &rules, 0)["snapshots"], 1);
+    here.run(["forget", "--keep-last", "1"]).expect(0);
+    let collected = here.run(["gc", "--max-dead", "0"]).expect(1);
+    assert!(collected.stderr.contains("refuses to delete them: they are locked"), "{collected:#?}");
+    here.run(["verify", "--level", "full"]).expect(0);
+    assert_eq!(locks(&here, &["extend"], 0)["snapshots"], 1);
+    assert_eq!(locks(&here, &["status"], 0)["lapsing"], 0);
+}
+
+#[test]
+fn locks_that_cannot_be_or_would_break_a_promise_are_refused() {
+    let server = Moto::start();
+    let here = cairn(&server.target());
+    here.init();
+    // The bucket has no locks.
+    let ran = here.run(["lock", "extend"]).expect(4);
+    assert!(
+        ran.stderr.contains("keeps no locks") && ran.stderr.contains("Object Lock"),
+        "{ran:#?}"
+    );
+    locks(&here, &["status"], 6);
+    let ran = here.run(["lock", "extend", "--for", "73h"]).expect(2);
+    assert!(ran.stderr.contains("outlast"), "{ran:#?}");
+    here.run(["lock", "extend", "--for", "1m"]).expect(2);
+    here.run(["lock", "extend", "--erase-within", "never"]).expect(2);
+    // Nor has a folder.
+    let local = Cairn::with_repository();
+    for command in ["status", "extend"] {
+        let ran = local.run(["lock", command]).expect(4);
+        assert!(ran.stderr.contains("keeps no locks"), "{ran:#?}");
+    }
 }

@@ -25,6 +25,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::disk::{Disk, Kernel};
 use super::error::{Place, StoreError};
+use super::lock::KeptFor;
 use super::{Each, Found, Listing, Put, Store, judge_existing};
 use temp::Temp;
 
@@ -238,6 +239,10 @@ impl Store for LocalStore {
     fn sweep(&self) -> Result<u64, StoreError> {
         self.refuse_if_broken()?;
         Ok(self.sweep_temp()?.removed)
+    }
+
+    fn kept_for(&self) -> Result<KeptFor, StoreError> {
+        Ok(KeptFor::Nothing)
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {

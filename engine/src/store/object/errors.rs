@@ -100,6 +100,7 @@ pub(in crate::store) fn from_opendal(
         }
         ErrorKind::NotFound => StoreError::NotFound { place },
         ErrorKind::PermissionDenied => StoreError::Denied { place, source },
+        ErrorKind::Unsupported => StoreError::NotOffered { place, source },
         ErrorKind::RateLimited => StoreError::Throttled { place, source },
         ErrorKind::IsADirectory => StoreError::NotAnObject { place, found: "a folder" },
         ErrorKind::ConfigInvalid => StoreError::Misconfigured { location: place.location, source },

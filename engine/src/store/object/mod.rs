@@ -4,6 +4,7 @@
 //! [`super::retry::Guarded`]'s business. Nothing rests on a conditional write: some servers
 //! ignore the condition silently, so what was written is looked at afterwards.
 
+mod beyond;
 mod errors;
 mod probe;
 mod versions;
@@ -14,6 +15,7 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::num::NonZeroU64;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
@@ -25,19 +27,44 @@ use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
 
 use super::error::{Place, StoreError};
+use super::lock::{KeptFor, LockMode, Locked};
 use super::options::TimeLimits;
 use super::pace::Pace;
 use super::profile::{Found, Profile};
 use super::traffic::{Meter, RequestKind, Traffic};
 use super::{Each, Keeping, Listing, Purged, Put, Store};
 
+pub(super) use beyond::{Answer, Beyond};
 pub(super) use errors::from_opendal;
 pub(super) use versions::{Deleted, LockSeen};
+pub(super) use write::base64;
 
 /// Threads that drive requests; they wait more than they work.
 const RUNTIME_THREADS: usize = 2;
 /// How often an object is written that is not found as it was sent.
 const WRITES_MAX: u32 = 3;
+
+/// Names that a service gives to the rights that requests take, for messages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rights {
+    /// To read an object, and to see its size.
+    pub(super) read: &'static str,
+    pub(super) write: &'static str,
+    pub(super) list: &'static str,
+    pub(super) delete: &'static str,
+}
+
+impl Rights {
+    const fn of(&self, kind: RequestKind) -> Option<&'static str> {
+        match kind {
+            RequestKind::Read | RequestKind::Look => Some(self.read),
+            RequestKind::Write => Some(self.write),
+            RequestKind::List => Some(self.list),
+            RequestKind::Delete => Some(self.delete),
+            RequestKind::Other => None,
+        }
+    }
+}
 
 /// Objects behind an [`Operator`]. Calls block the calling thread and must not be made from
 /// within an asynchronous task.
@@ -58,6 +85,12 @@ pub struct ObjectStore {
     deleted: Deleted,
     /// Until when what was looked at last is locked.
     lock_seen: LockSeen,
+    /// What its rights are called, where they have names.
+    rights: Option<Rights>,
+    /// What opendal cannot ask for, where there is something.
+    beyond: Option<Box<dyn Beyond>>,
+    /// What it said of how long deleted objects are kept.
+    kept_for: OnceLock<KeptFor>,
     /// Set when the service was found not to know conditional writes.
     unconditional: AtomicBool,
     /// Set when an entity tag was found that looks like an MD5 sum and is none.
@@ -98,6 +131,9 @@ impl ObjectStore {
             condition_is_dear: false,
             deleted: Deleted::default(),
             lock_seen: LockSeen::default(),
+            rights: None,
+            beyond: None,
+            kept_for: OnceLock::new(),
             unconditional: AtomicBool::new(false),
             tags_are_other: AtomicBool::new(false),
             runtime: Mutex::new(None),
@@ -125,6 +161,28 @@ impl ObjectStore {
     /// Where what sends the requests notes that objects are locked.
     pub(super) fn set_lock_seen(&mut self, lock_seen: LockSeen) {
         self.lock_seen = lock_seen;
+    }
+
+    /// Says what the rights are called that requests take.
+    pub(super) const fn set_rights(&mut self, rights: Rights) {
+        self.rights = Some(rights);
+    }
+
+    /// Names the right that is missing.
+    fn with_right(&self, kind: RequestKind, error: StoreError) -> StoreError {
+        let right = self.rights.as_ref().and_then(|rights| rights.of(kind));
+        match (error, right) {
+            (StoreError::Denied { place, source }, Some(right)) => {
+                let source = format!("{source} (to {} it takes {right})", action(kind)).into();
+                StoreError::Denied { place, source }
+            }
+            (error, _) => error,
+        }
+    }
+
+    /// Adds the requests that opendal does not know.
+    pub(super) fn set_beyond(&mut self, beyond: Box<dyn Beyond>) {
+        self.beyond = Some(beyond);
     }
 
     /// Says what the service does with objects that are deleted.
@@ -192,7 +250,10 @@ impl ObjectStore {
         }
         match answer {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(from_opendal(action(kind), place(), &error)),
+            Ok(Err(error)) => {
+                let error = from_opendal(action(kind), place(), &error);
+                Err(self.with_right(kind, error))
+            }
             Err(_) => Err(StoreError::Timeout { place: place(), after }),
         }
     }
@@ -362,6 +423,21 @@ impl Store for ObjectStore {
 
     fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
         self.purge_versions(folder)
+    }
+
+    fn kept_for(&self) -> Result<KeptFor, StoreError> {
+        Ok(match self.deleted {
+            Deleted::Gone | Deleted::Versions => KeptFor::Nothing,
+            Deleted::Hidden => self.asked_kept_for(),
+        })
+    }
+
+    fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {
+        self.locked_until(name)
+    }
+
+    fn lock(&self, name: &ObjectName, until_ms: i64, mode: LockMode) -> Result<(), StoreError> {
+        self.lock_until(name, until_ms, mode)
     }
 
     fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {

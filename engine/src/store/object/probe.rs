@@ -6,6 +6,7 @@ use opendal::{Entry, ErrorKind};
 
 use super::{ObjectStore, RequestKind, next};
 use crate::store::error::{Place, StoreError};
+use crate::store::lock::KeptFor;
 use crate::store::profile::{Found, Profile};
 
 /// Folder of what belongs to no repository; listings of objects pass it over.
@@ -77,6 +78,14 @@ impl ObjectStore {
         if !self.entries(path, ListOptions::default())?.is_empty() || self.content(path)?.is_some()
         {
             profile.lists_after_write = Found::No;
+        }
+        match self.asked_kept_for() {
+            KeptFor::Nothing => {
+                (profile.soft_delete, profile.versions) = (Found::No, Found::No);
+            }
+            KeptFor::Milliseconds(_) => profile.soft_delete = Found::Yes,
+            KeptFor::Versions => profile.versions = Found::Yes,
+            KeptFor::Unknown => {}
         }
         let capability = self.operator.info().capability();
         if capability.list_with_versions {

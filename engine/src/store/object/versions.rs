@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::{ObjectStore, RequestKind, next};
 use crate::store::error::{Place, StoreError};
+use crate::store::lock::KeptFor;
 use crate::store::{Keeping, Purged};
 
 /// How a service treats what is deleted.
@@ -64,6 +65,9 @@ impl ObjectStore {
         let capability = self.operator.info().capability();
         match self.deleted {
             Deleted::Gone => return Ok(Keeping::Nothing),
+            Deleted::Hidden if self.asked_kept_for() == KeptFor::Nothing => {
+                return Ok(Keeping::Nothing);
+            }
             Deleted::Versions if capability.list_with_versions => {}
             Deleted::Versions | Deleted::Hidden => return Ok(Keeping::Hidden),
         }

@@ -205,7 +205,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// Base 64 with padding.
-fn base64(bytes: &[u8]) -> String {
+pub(in crate::store) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digit = |value: u32| DIGITS.get(value as usize & 63).copied().map_or('=', char::from);
     let mut text = String::new();

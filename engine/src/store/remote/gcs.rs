@@ -7,27 +7,44 @@
 
 use opendal::services;
 
+use super::soft_delete::GoogleBucket;
 use super::{Deleted, Service, build, shown, split};
 use crate::store::error::StoreError;
+use crate::store::object::Rights;
 use crate::store::options::RemoteOptions;
+
+/// Permissions of IAM.
+const RIGHTS: Rights = Rights {
+    read: "storage.objects.get",
+    write: "storage.objects.create, and storage.objects.delete to replace",
+    list: "storage.objects.list",
+    delete: "storage.objects.delete",
+};
 
 pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, StoreError> {
     let (bucket, prefix) = split(rest);
     let mut location = format!("gcs://{rest}");
     let mut builder = services::Gcs::default().bucket(bucket).root(prefix);
+    let mut emulator = None;
     if let Some(host) = options.first(&["STORAGE_EMULATOR_HOST"]) {
         location = format!("{location} ({})", shown(host));
         let endpoint =
             if host.contains("://") { host.to_owned() } else { format!("http://{host}") };
         builder = builder.endpoint(&endpoint).skip_signature();
+        emulator = Some(endpoint);
     }
     let operator = build(&location, builder)?;
+    let bucket = bucket.to_owned();
     Ok(Service {
         operator,
         location,
         condition_is_dear: true,
         writes_in_place: false,
         deleted: Deleted::Hidden,
+        rights: Some(RIGHTS),
+        beyond: Some(Box::new(move |transport| {
+            Box::new(GoogleBucket::new(&bucket, emulator.as_deref(), transport))
+        })),
         is_http: true,
     })
 }

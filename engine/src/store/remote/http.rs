@@ -17,7 +17,7 @@ const CONNECT_MS: u64 = 10_000;
 const IDLE_MS: u64 = 20_000;
 
 /// The header by which S3 says until when an object is locked.
-const LOCKED_UNTIL: &str = "x-amz-object-lock-retain-until-date";
+pub(super) const LOCKED_UNTIL: &str = "x-amz-object-lock-retain-until-date";
 
 /// Sends requests, and counts them.
 pub(super) struct Transport {

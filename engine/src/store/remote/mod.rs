@@ -1,12 +1,15 @@
 //! Stores reached over a network: from a location and what is configured to a store that has
 //! answered once.
 
+mod ask;
 mod azblob;
 mod gcs;
 mod http;
 mod profile;
 mod s3;
+mod s3_lock;
 mod sftp;
+mod soft_delete;
 mod webdav;
 
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use opendal::{HttpTransporter, OperationContext, Operator};
 use super::Store;
 use super::error::{Place, StoreError};
 use super::location::Scheme;
-use super::object::{Deleted, LockSeen, ObjectStore, from_opendal};
+use super::object::{Beyond, Deleted, LockSeen, ObjectStore, Rights, from_opendal};
 use super::options::RemoteOptions;
 use super::retry::{Guarded, Policy};
 use super::traffic::Meter;
@@ -37,9 +40,16 @@ struct Service {
     writes_in_place: bool,
     /// What becomes of objects that are deleted.
     deleted: Deleted,
+    /// What its rights are called.
+    rights: Option<Rights>,
+    /// Makes the requests that opendal does not know, where there are some.
+    beyond: Option<MakeBeyond>,
     /// Whether it speaks HTTP, so that requests can be counted where they are sent.
     is_http: bool,
 }
+
+/// Makes such requests go the way of all others.
+type MakeBeyond = Box<dyn FnOnce(HttpTransporter) -> Box<dyn Beyond>>;
 
 /// Connects, and says whether there is a `format` object.
 pub(super) fn connect(
@@ -62,19 +72,28 @@ pub(super) fn connect(
 fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore, StoreError> {
     let (meter, lock_seen) = (Meter::default(), LockSeen::default());
     let mut operator = service.operator;
+    let mut beyond = None;
     if service.is_http {
         let transport =
             http::Transport::new(meter.clone(), lock_seen.clone()).map_err(|error| {
                 let location = service.location.clone();
                 StoreError::Misconfigured { location, source: error.into() }
             })?;
-        let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
+        let transport = HttpTransporter::new(transport);
+        beyond = service.beyond.map(|make| make(transport.clone()));
+        let context = OperationContext::new().with_http_transport(transport);
         operator = operator.with_context(context);
     }
     let mut store = ObjectStore::new(operator, service.location.clone(), options.limits);
     if service.is_http {
         store.set_meter(meter);
         store.set_lock_seen(lock_seen);
+    }
+    if let Some(rights) = service.rights {
+        store.set_rights(rights);
+    }
+    if let Some(beyond) = beyond {
+        store.set_beyond(beyond);
     }
     store.set_rates(options.upload_bytes_per_s, options.download_bytes_per_s);
     store.set_deleted(service.deleted);

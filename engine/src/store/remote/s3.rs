@@ -7,12 +7,22 @@
 
 use opendal::services;
 
+use super::s3_lock::{Bucket, Locks};
 use super::{Deleted, Service, build, profile, shown, split};
 use crate::store::error::StoreError;
+use crate::store::object::Rights;
 use crate::store::options::RemoteOptions;
 
 /// The region that is signed for where none is set, as every other tool does.
 const REGION_DEFAULT: &str = "us-east-1";
+
+/// Actions of IAM.
+const RIGHTS: Rights = Rights {
+    read: "s3:GetObject, and s3:ListBucket to be told that there is none",
+    write: "s3:PutObject",
+    list: "s3:ListBucket",
+    delete: "s3:DeleteObject, of versions s3:DeleteObjectVersion",
+};
 
 pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, StoreError> {
     let (bucket, prefix) = split(rest);
@@ -46,12 +56,21 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         None => {}
     }
     let operator = build(&location, builder)?;
+    let bucket = Bucket {
+        name: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        region,
+        endpoint,
+        profile: options.first(&["AWS_PROFILE"]).map(str::to_owned),
+    };
     Ok(Service {
         operator,
         location,
         condition_is_dear: false,
         writes_in_place: false,
         deleted: Deleted::Versions,
+        rights: Some(RIGHTS),
+        beyond: Some(Box::new(move |transport| Box::new(Locks::new(&bucket, transport)))),
         is_http: true,
     })
 }

@@ -24,6 +24,8 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         condition_is_dear: false,
         writes_in_place: true,
         deleted: Deleted::Gone,
+        rights: None,
+        beyond: None,
         is_http: false,
     })
 }

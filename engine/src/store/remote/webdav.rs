@@ -36,6 +36,8 @@ pub(super) fn service(
         condition_is_dear: false,
         writes_in_place: true,
         deleted: Deleted::Gone,
+        rights: None,
+        beyond: None,
         is_http: true,
     })
 }
