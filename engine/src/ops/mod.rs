@@ -13,6 +13,7 @@ pub mod ls;
 pub mod repair_index;
 pub mod replicate;
 pub mod restore;
+pub mod shard;
 pub mod snapshots;
 pub mod stats;
 pub mod verify;
