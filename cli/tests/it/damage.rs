@@ -132,7 +132,7 @@ fn with_parity_a_flipped_bit_is_read_around_and_repaired() {
     assert_eq!(result["exit_code"], 5, "{result}");
     assert_eq!(result["report"]["packs_healable"], 1);
     assert_eq!(result["report"]["affected"], 0);
-    assert!(env.run(["verify", "--level", "full"]).text().contains("cairn repair"));
+    assert!(env.run(["verify", "--level", "full"]).stderr.contains("cairn repair"));
     let (_, result) = env.json(["repair", "--dry-run"]);
     assert_eq!(result["report"]["packs"], 1);
     let (_, result) = env.json(["repair"]);
@@ -146,7 +146,7 @@ fn without_parity_and_another_copy_repair_says_what_it_needs() {
     let (env, _) = ready();
     let run = env.run(["repair"]);
     assert_eq!(run.code, 2, "{run:?}");
-    assert!(run.text().contains("--from"), "{run:?}");
+    assert!(run.stderr.contains("--from"), "{run:?}");
 }
 
 #[test]

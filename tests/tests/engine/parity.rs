@@ -16,10 +16,11 @@ use cairn_engine::ops::{heal, repair_index, stats};
 use cairn_engine::parity::{Parity, per_mille};
 use cairn_engine::repo::Repository;
 use cairn_engine::store::Store as _;
+use cairn_engine::store::fault::{Fault, FaultStore, Plan};
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::names::ObjectName;
 use cairn_format::parity::{PARITY_FOOTER_BYTES, ParityLayout};
-use cairn_tests::lab::{Warnings, copy_of, object, verify_full};
+use cairn_tests::lab::{OWNER, Warnings, copy_of, object, verify_full};
 
 use crate::replicate::{Home, packs};
 
@@ -99,7 +100,7 @@ fn with_warnings<R>(
         monitor: warnings.clone(),
         ..home.lab.context.clone()
     };
-    let unlock = cairn_tests::lab::unlock(cairn_tests::lab::OWNER);
+    let unlock = cairn_tests::lab::unlock(OWNER);
     let repository = Repository::open(Arc::new(store.clone()), &unlock, &context);
     let outcome = work(&repository.expect("it opens"));
     (outcome, warnings.all().into_iter().map(|remark| remark.code).collect())
@@ -222,6 +223,14 @@ fn verify_tells_damaged_parity_from_damaged_data() {
     for parity in [front.clone(), layout.recovery_shard(0), layout.back_record()] {
         assert_eq!(codes(Box::new(flip(parity.start..parity.start + 1))), ["pack.parity"].into());
     }
+    // Without either copy of what says where it is, parity is of no use.
+    let back = layout.back_record();
+    let found = codes(Box::new(move |pack| {
+        flip(front.clone())(pack);
+        flip(back.clone())(pack);
+        flip(500..501)(pack);
+    }));
+    assert!(found.contains("parity.exceeded") && !found.contains("pack.healable"), "{found:?}");
     // Filler and frames are data.
     let found = codes(Box::new(flip(500..501)));
     assert!(found.contains("pack.healable") && !found.contains("pack.parity"), "{found:?}");
@@ -343,4 +352,45 @@ fn a_collection_copies_out_of_damaged_packs_what_parity_gives() {
     drop(repository);
     let store = home.store.clone();
     home.assert_holds(&store, &all);
+}
+
+#[test]
+fn a_repair_that_dies_at_any_call_leaves_packs_as_they_were_or_whole() {
+    let home = protected(36);
+    let sound = copy_of(&home.store);
+    let damaged = copy_of(&sound);
+    for name in packs(&damaged) {
+        alter(&damaged, name, flip(100..200));
+    }
+    let heal = |store: &MemoryStore, plan: Plan, cache: &str| {
+        let repository = home.lab.open(store, cache);
+        assert!(!verify_full(&repository).findings.is_empty());
+        drop(repository);
+        let store = FaultStore::new(store.clone(), plan);
+        let outcome = home
+            .lab
+            .try_open(&store, OWNER, cache)
+            .and_then(|repository| heal::run(&repository, false));
+        (outcome, store.calls().len() as u64)
+    };
+    let store = copy_of(&damaged);
+    let (outcome, calls) = heal(&store, Plan::new(), "counts");
+    outcome.expect("it heals");
+    assert!(same_packs(&store, &sound));
+    for call in 0..calls {
+        let store = copy_of(&damaged);
+        let fault = if call % 2 == 0 { Fault::Crash } else { Fault::CrashAfter };
+        let cache = format!("dies-{call}");
+        let _died = heal(&store, Plan::new().at(call, fault), &cache);
+        for name in packs(&sound) {
+            let bytes = object(&store, &name);
+            let known = bytes == object(&sound, &name) || bytes == object(&damaged, &name);
+            assert!(known, "{call}: {name} is something else");
+        }
+        let repository = home.lab.open(&store, &cache);
+        heal::run(&repository, false).expect("it is completed");
+        assert!(same_packs(&store, &sound), "{call}");
+        drop(repository);
+        std::fs::remove_dir_all(home.lab.cache(&cache)).expect("removed");
+    }
 }

@@ -52,7 +52,15 @@ impl One<'_> {
         replica.refresh_catalog()?;
         for snapshot in &decision.copy {
             lease.renew();
-            let shown = self.show(&carrier, snapshot, decision, done);
+            let mut shown = self.show(&carrier, snapshot, decision, done);
+            for _ in 1..ROUNDS_MAX {
+                if !shown.as_ref().is_err_and(Error::has_vanished) {
+                    break;
+                }
+                self.home.refresh_catalog()?;
+                replica.refresh_catalog()?;
+                shown = self.show(&carrier, snapshot, decision, done);
+            }
             self.pass_over(snapshot, shown, done)?;
         }
         lease.end();

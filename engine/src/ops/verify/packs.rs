@@ -140,16 +140,23 @@ impl<'a> PackCheck<'a> {
                 return Ok(found);
             }
             Rescue::Sound(bytes) => {
-                let reader =
-                    PackReader::new(self.repository.store(), &self.repository.vault().keys);
-                let flagged = reader.has_parity(pack.kind, pack.id).unwrap_or(false);
+                let vault = self.repository.vault();
+                let reader = PackReader::new(self.repository.store(), &vault.keys);
+                let flagged = match reader.has_parity(pack.kind, pack.id) {
+                    Err(error) if error.is_damage() => false,
+                    flagged => flagged?,
+                };
                 if found.findings.is_empty() && flagged && !parity::is_true(&bytes)? {
                     let message = "its parity is not that of its data, and will not heal it";
                     found.add(pack, "pack.parity", message.to_owned());
                 }
                 return Ok(found);
             }
-            Rescue::None => return Ok(found),
+            Rescue::None => {
+                let message = "nothing is left that says where its parity is".to_owned();
+                found.add(pack, "parity.exceeded", message);
+                return Ok(found);
+            }
         };
         if damage.data == 0 {
             found.findings.retain(|finding| finding.code != "pack.hash");
