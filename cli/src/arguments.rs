@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use cairn_engine::ops::shard::Shard;
+use cairn_engine::parity::PARITY_PER_MILLE_MAX;
 use cairn_engine::retention::Age;
 
 use crate::help;
@@ -142,7 +144,7 @@ pub enum Command {
     /// Manage the keys that open the repository
     #[command(subcommand)]
     Key(Key),
-    /// Repair the repository
+    /// Repair what `verify --level full` found damaged, or the index
     Repair(Repair),
     /// Manage local caches; deleting them costs time, never data
     #[command(subcommand)]
@@ -167,6 +169,10 @@ pub struct Init {
     /// Length at which a pack is closed
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub pack_size: Option<u64>,
+    /// Add parity to each pack, so that damage of up to about this share of a pack heals without
+    /// another copy: 0.1% to 50%. It costs as much room
+    #[arg(long, value_name = "PERCENT", value_parser = parse_parity)]
+    pub parity: Option<ParityShare>,
     /// How soon what expired must be gone: storage that locks objects for longer is refused. `72h`,
     /// `7d`, or `never`
     #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
@@ -385,6 +391,9 @@ pub struct Verify {
     /// How many percent of the packs a sample reads, those first that were verified longest ago
     #[arg(long, value_name = "N", default_value = "10", value_parser = parse_percent)]
     pub sample_percent: f64,
+    /// Only share I of N: several hosts verify a part each, and all of them everything
+    #[arg(long, value_name = "I/N", default_value = "1/1", hide_default_value = true)]
+    pub shard: Shard,
     /// Say at the end where the time went, and what limited it
     #[arg(long)]
     pub timings: bool,
@@ -602,6 +611,10 @@ pub struct Replicate {
     /// Show what is known of the replicas on this host, without asking them
     #[arg(long, conflicts_with = "dry_run")]
     pub status: bool,
+    /// Only share I of N: several hosts bring a part each. Whoever finds a snapshot complete makes it
+    /// visible there
+    #[arg(long, value_name = "I/N", default_value = "1/1", hide_default_value = true)]
+    pub shard: Shard,
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
@@ -761,19 +774,19 @@ pub struct KeyNewRecipient {
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Repair {
-    /// Another copy: what is damaged or missing here is fetched from there. What is damaged inside of
-    /// packs is known from `verify --level full`
+    /// Another copy: what is damaged or missing here is fetched from there. Packs that their own
+    /// parity makes whole need none
     #[arg(long, value_name = "URL")]
     pub from: Option<OsString>,
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// What to repair without another copy.
+    /// What else to repair.
     #[command(subcommand)]
     pub command: Option<RepairCommand>,
 }
 
-/// What is repaired without another copy.
+/// What else is repaired.
 #[derive(Debug, Subcommand)]
 pub enum RepairCommand {
     /// Rebuild the index from the packs
@@ -835,6 +848,22 @@ fn parse_percent(text: &str) -> Result<f64, String> {
     let percent: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     let usable = percent > 0.0 && percent <= 100.0;
     usable.then_some(percent).ok_or_else(|| format!("{text} is not above 0 and at most 100"))
+}
+
+/// How much parity packs have, thousandths of their data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParityShare(pub u16);
+
+/// Reads a share such as `8%` or `2.5%`, with at most one decimal.
+fn parse_parity(text: &str) -> Result<ParityShare, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let (whole, tenths) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let share = (digits(whole) && digits(tenths) && tenths.len() == 1)
+        .then(|| format!("{whole}{tenths}").parse::<u16>().ok())
+        .flatten()
+        .filter(|share| (1..=PARITY_PER_MILLE_MAX).contains(share));
+    share.map(ParityShare).ok_or_else(|| "expected 0.1% to 50%, such as 8% or 2.5%".to_owned())
 }
 
 /// Reads a share: 0 to 100.

@@ -13,6 +13,7 @@ pub mod frame;
 pub mod index;
 pub mod ops;
 pub mod pack;
+pub mod parity;
 pub mod pipeline;
 pub mod repo;
 pub mod retention;

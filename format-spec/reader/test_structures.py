@@ -149,10 +149,19 @@ class Frames(RepositoryTest):
         for from_packs in (False, True):
             self.assertEqual(self.restore(self.open(), snapshot, from_packs), ({}, []))
         path = os.path.join(self.repo, self.open().store.list("packs/tree")[0][0])
-        for back, problem in ((40, "lengths"), (10, "footer's hash")):
-            flip(path, os.path.getsize(path) - back)
-            self.assertRegex("; ".join(self.restore(self.open(), snapshot, True)[1]), problem)
-            flip(path, os.path.getsize(path) - back)
+        length = os.path.getsize(path)
+        for back in (40, 20):
+            flip(path, length - back)
+            found, problems = self.restore(self.open(), snapshot, True)
+            self.assertEqual(found, {})
+            self.assertRegex("; ".join(problems), "last bytes are damaged")
+            flip(path, length - back)
+        with open(path, "rb") as file:
+            raw = file.read()
+        footer = raw[-48:]
+        flip(path, length - 40)
+        flip(path, raw.index(footer) + 8)
+        self.assertRegex("; ".join(self.restore(self.open(), snapshot, True)[1]), "neither footer is sound")
 
     def test_a_base_of_another_domain(self):
         w = Writer(self.repo)

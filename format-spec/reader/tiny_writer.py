@@ -264,11 +264,12 @@ class Writer:
 
     def parity(self, length, k=10, m=2):
         """A parity section of the right form (section 6.4); its shards are noise."""
-        size = -(-length // k)
-        size += size % 2
+        size = -(-length // k // 64) * 64
+        k = -(-length // size)
         hashes = self.bytes(16 * (k + m))
         footer = struct.pack("<QIHH", length, size, k, m)
-        return self.bytes(m * size) + hashes + footer + H(hashes + footer)
+        footer += H(footer)[:16] + H(hashes)[:16]
+        return footer + hashes + self.bytes(m * size) + hashes + footer
 
     # Section 7
 

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod names;
 pub mod node;
 pub mod pack;
+pub mod parity;
 pub mod receipt;
 pub mod record;
 pub mod segment;

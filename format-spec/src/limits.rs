@@ -24,6 +24,10 @@ pub const PACK_BYTES_MIN: u32 = 1 << 20;
 pub const PACK_FRAMES_MAX: u32 = 1 << 16;
 /// Largest plaintext of a pack directory, bytes.
 pub const DIRECTORY_BYTES_MAX: u32 = 8 << 20;
+/// Smallest shard that writers of parity make, bytes: a sector of a disk.
+pub const PARITY_SHARD_BYTES_MIN: u32 = 4096;
+/// Most data shards, and recovery shards rounded up to a power of two, together.
+pub const PARITY_SHARDS_MAX: u32 = 1 << 16;
 /// Largest index segment, bytes.
 pub const SEGMENT_BYTES_MAX: u32 = 32 << 20;
 /// Largest snapshot, ack, config, lease, key slot or replica object, bytes.

@@ -12,12 +12,6 @@ use crate::limits::{
 
 /// Length of the sealed locator at the end of a pack, bytes.
 pub const LOCATOR_BYTES: u32 = 32 + TAG_BYTES;
-/// Length of the footer that ends a pack with parity, bytes.
-pub const PARITY_FOOTER_BYTES: u32 = 48;
-/// Bytes of each shard's hash in a parity section.
-const SHARD_HASH_BYTES: u64 = 16;
-/// Bytes of the footer that its check sum covers.
-const FOOTER_CHECKED_BYTES: usize = 16;
 
 /// How a frame's plaintext is stored inside its seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,80 +278,6 @@ impl Locator {
     }
 }
 
-/// The end of a pack whose header has the parity flag (SPEC section 6.4). Version 1 writes none;
-/// a reader needs it to find the locator, which ends at [`Self::protected_bytes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParityFooter {
-    /// Length of the pack up to and with the locator.
-    pub protected_bytes: u64,
-    /// Length of a shard, even.
-    pub shard_bytes: u32,
-    /// Data shards.
-    pub data: u16,
-    /// Recovery shards.
-    pub recovery: u16,
-    /// BLAKE3 of the shards' hashes and the fields above.
-    pub check: [u8; 32],
-}
-
-impl ParityFooter {
-    /// The stored form, [`PARITY_FOOTER_BYTES`] long.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
-        writer
-            .u64(self.protected_bytes)
-            .u32(self.shard_bytes)
-            .u16(self.data)
-            .u16(self.recovery)
-            .raw(&self.check);
-        writer.into_bytes()
-    }
-
-    /// Reads the last [`PARITY_FOOTER_BYTES`] of an object of `object_bytes`.
-    ///
-    /// # Errors
-    /// [`FormatError::Value`] when the lengths do not add up to the object.
-    pub fn decode(bytes: &[u8], object_bytes: u64) -> Result<Self, FormatError> {
-        let mut reader = Reader::new(bytes, "parity footer");
-        let footer = Self {
-            protected_bytes: reader.u64()?,
-            shard_bytes: reader.u32()?,
-            data: reader.u16()?,
-            recovery: reader.u16()?,
-            check: reader.array()?,
-        };
-        reader.finish()?;
-        let shard = u64::from(footer.shard_bytes);
-        let covered = u64::from(footer.data) * shard;
-        let after = u64::from(footer.recovery) * shard
-            + footer.hashes_bytes()
-            + u64::from(PARITY_FOOTER_BYTES);
-        let fits = shard > 0
-            && shard % 2 == 0
-            && footer.data > 0
-            && footer.recovery > 0
-            && footer.protected_bytes <= covered
-            && footer.protected_bytes > covered - shard
-            && footer.protected_bytes.checked_add(after) == Some(object_bytes);
-        if fits { Ok(footer) } else { Err(FormatError::Value { what: "parity footer" }) }
-    }
-
-    /// Length of the shards' hashes, which stand right before the footer, bytes.
-    #[must_use]
-    pub fn hashes_bytes(&self) -> u64 {
-        SHARD_HASH_BYTES * (u64::from(self.data) + u64::from(self.recovery))
-    }
-
-    /// What [`Self::check`] is the BLAKE3 of, after the shards' hashes.
-    #[must_use]
-    pub fn checked_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.encode();
-        bytes.truncate(FOOTER_CHECKED_BYTES);
-        bytes
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,34 +300,5 @@ mod tests {
         let mut reserved = good.encode();
         reserved[31] = 1;
         assert!(Locator::decode(&reserved, 548).is_err());
-    }
-
-    #[test]
-    fn a_parity_footer_accounts_for_every_byte() {
-        let good = ParityFooter {
-            protected_bytes: 1000,
-            shard_bytes: 102,
-            data: 10,
-            recovery: 2,
-            check: [7; 32],
-        };
-        let object = 1000 + 2 * 102 + 12 * 16 + 48;
-        assert_eq!(ParityFooter::decode(&good.encode(), object), Ok(good));
-        assert!(ParityFooter::decode(&good.encode(), object + 1).is_err());
-        for bad in [
-            ParityFooter { shard_bytes: 0, ..good },
-            ParityFooter { data: 0, ..good },
-            ParityFooter { data: 11, ..good },
-            ParityFooter { data: 9, ..good },
-            ParityFooter { recovery: 0, ..good },
-            ParityFooter { protected_bytes: u64::MAX, ..good },
-        ] {
-            for object in [object, object.wrapping_sub(16), object.wrapping_add(16)] {
-                assert!(ParityFooter::decode(&bad.encode(), object).is_err(), "{bad:?}");
-            }
-        }
-        let odd = ParityFooter { shard_bytes: 101, ..good };
-        assert!(ParityFooter::decode(&odd.encode(), object - 2).is_err());
-        assert_eq!(good.checked_bytes(), good.encode()[..16]);
     }
 }

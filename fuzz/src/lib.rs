@@ -6,6 +6,7 @@ pub mod frames;
 pub mod hostile_tree;
 pub mod memory;
 pub mod pack_parts;
+pub mod parity;
 pub mod plain_objects;
 pub mod records;
 pub mod sealed_objects;

@@ -9,9 +9,10 @@ use cairn_format::limits::{
     PACK_BYTES_MAX, TAG_BYTES,
 };
 use cairn_format::pack::{
-    ChunkRef, Codec, Directory, FrameDescription, LOCATOR_BYTES, Locator, ParityFooter,
-    decode_frames, encode_frames,
+    ChunkRef, Codec, Directory, FrameDescription, LOCATOR_BYTES, Locator, decode_frames,
+    encode_frames,
 };
+use cairn_format::parity::{ParityFooter, shard_hash};
 use cairn_format::segment::PackSection;
 
 use arbitrary::Unstructured;
@@ -103,13 +104,23 @@ fn locator(bytes: &[u8]) {
     assert_eq!(directory_end + u64::from(LOCATOR_BYTES), pack_bytes);
 }
 
-/// The length of the object, then the footer.
+/// A footer, whose check sum is put right.
 fn parity(bytes: &[u8]) {
-    let Some((length, bytes)) = bytes.split_first_chunk() else { return };
-    let object_bytes = u64::from_le_bytes(*length);
-    let Ok(footer) = ParityFooter::decode(bytes, object_bytes) else { return };
-    assert_eq!(footer.encode(), bytes);
-    assert!(footer.protected_bytes < object_bytes && footer.hashes_bytes() < object_bytes);
+    let hash = |bytes: &[u8]| *blake3::hash(bytes).as_bytes();
+    let mut bytes = bytes.to_vec();
+    if let Some((layout, rest)) = bytes.split_at_mut_checked(16)
+        && let Some(check) = rest.first_chunk_mut::<16>()
+    {
+        *check = shard_hash(layout, hash);
+    }
+    let Ok(footer) = ParityFooter::decode(&bytes, hash) else { return };
+    assert_eq!(footer.encode(hash), bytes);
+    let layout = footer.layout;
+    let object_bytes = layout.object_bytes();
+    assert!(object_bytes <= u64::from(PACK_BYTES_MAX));
+    assert_eq!(layout.data_shard(layout.data - 1).end, layout.front_record().start);
+    assert_eq!(layout.recovery_shard(layout.recovery - 1).end, layout.back_record().start);
+    assert_eq!(layout.back_record().end, object_bytes);
 }
 
 /// What a builder may write is read.

@@ -4,10 +4,11 @@ use crate::seeds::folder;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     ("records", crate::records::run),
     ("tree_nodes", crate::tree_nodes::run),
     ("pack_parts", crate::pack_parts::run),
+    ("parity", crate::parity::run),
     ("plain_objects", crate::plain_objects::run),
     ("sealed_objects", crate::sealed_objects::run),
     ("frames", crate::frames::run),

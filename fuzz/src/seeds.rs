@@ -15,9 +15,8 @@ use cairn_format::ids::{
 };
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::node::{DirectoryChild, DirectoryNode, ExtentChild, ExtentNode, encode_content};
-use cairn_format::pack::{
-    ChunkRef, Codec, Directory, FrameDescription, Locator, ParityFooter, encode_frames,
-};
+use cairn_format::pack::{ChunkRef, Codec, Directory, FrameDescription, Locator, encode_frames};
+use cairn_format::parity::{ParityFooter, ParityLayout};
 use cairn_format::receipt::{Audit, AuditMethod, AuditResult, Receipt, ReceiptRecord, Replica};
 use cairn_format::record::{
     Ack, ChunkerSettings, Config, Domain, DomainOrigin, Lease, Parity, Snapshot, SourceKind,
@@ -36,6 +35,10 @@ pub type Seeds = BTreeMap<String, Vec<u8>>;
 
 fn add(seeds: &mut Seeds, name: &str, selector: u8, bytes: impl AsRef<[u8]>) {
     seeds.insert(name.to_owned(), [&[selector], bytes.as_ref()].concat());
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
 }
 
 fn chunk(byte: u8) -> ChunkId {
@@ -282,13 +285,8 @@ fn pack_parts() -> Seeds {
     let directory = Directory { certificate: vec![1; 5], session, frames: frames() };
     let locator =
         Locator { frames_end: 300, directory_offset: 400, directory_bytes: 100, frames: 2 };
-    let footer = ParityFooter {
-        protected_bytes: 1000,
-        shard_bytes: 102,
-        data: 10,
-        recovery: 2,
-        check: [7; 32],
-    };
+    let layout = ParityLayout { protected_bytes: 1024, shard_bytes: 128, data: 8, recovery: 2 };
+    let footer = ParityFooter { layout, hashes_check: [7; 16] };
     let with_length = |length: u64, bytes: &[u8]| [&length.to_le_bytes(), bytes].concat();
     add(&mut seeds, "frame-stored", 0, written(|w| frame(Codec::Stored).encode(w)));
     add(&mut seeds, "frame-zstd", 0, written(|w| frame(Codec::Zstd).encode(w)));
@@ -296,9 +294,18 @@ fn pack_parts() -> Seeds {
     add(&mut seeds, "directory", 2, directory.encode());
     add(&mut seeds, "locator", 3, with_length(548, &locator.encode()));
     add(&mut seeds, "section", 4, written(|w| section().encode(w)));
-    let object_bytes = 1000 + 2 * 102 + 12 * 16 + 48;
-    add(&mut seeds, "parity", 5, with_length(object_bytes, &footer.encode()));
+    add(&mut seeds, "parity", 5, footer.encode(hash));
     add(&mut seeds, "made-up", 6, (0..=255).collect::<Vec<u8>>());
+    seeds
+}
+
+fn parity() -> Seeds {
+    let mut seeds = Seeds::new();
+    let changes = [0, 0, 0, 1, 0x10, 0x20, 0, 0xff, 0xff, 0xff, 3, 1];
+    add(&mut seeds, "sound", 0, [40, 0, 9, 2, 0, 0, 0, 0]);
+    add(&mut seeds, "changed", 0, [&[40, 0, 9, 2, 0, 0, 0, 0], changes.as_slice()].concat());
+    add(&mut seeds, "cut", 0, [200, 1, 30, 6, 0x10, 0x20, 0, 0]);
+    add(&mut seeds, "hostile", 1, [0; 200]);
     seeds
 }
 
@@ -494,6 +501,7 @@ pub fn all() -> Vec<(&'static str, Seeds)> {
         ("records", records()),
         ("tree_nodes", tree_nodes()),
         ("pack_parts", pack_parts()),
+        ("parity", parity()),
         ("plain_objects", plain_objects()),
         ("sealed_objects", sealed_objects()),
         ("frames", frames_target()),
@@ -545,9 +553,7 @@ fn seeds_decode() {
     assert!(DirectoryNode::decode(&tree_nodes()["inner"][1..]).is_ok());
     assert!(ExtentNode::decode(&tree_nodes()["extent-inner"][1..]).is_ok());
     assert!(Directory::decode(&pack_parts()["directory"][1..]).is_ok());
-    let footer = &pack_parts()["parity"][1..];
-    let (length, footer) = footer.split_first_chunk().unwrap();
-    assert!(ParityFooter::decode(footer, u64::from_le_bytes(*length)).is_ok());
+    assert!(ParityFooter::decode(&pack_parts()["parity"][1..], hash).is_ok());
     for role in Role::ALL {
         let slot = crate::plain_objects::seal_slot(role, &payload(role));
         assert!(crate::plain_objects::opens(&slot), "{role}");

@@ -65,9 +65,9 @@ impl<'a> Craft<'a> {
         bases: Vec<ChunkRef>,
     ) -> Result<(), Error> {
         let vault = self.repository.vault();
-        let (slot, object) = match kind {
-            PackKind::Data => (0, Kind::DataPack),
-            PackKind::Tree => (1, Kind::TreePack),
+        let slot = match kind {
+            PackKind::Data => 0,
+            PackKind::Tree => 1,
         };
         let builder = match self.open[slot].take() {
             Some((builder, frames)) if frames < PACK_FRAMES_MAX - 1 => (builder, frames),
@@ -75,8 +75,7 @@ impl<'a> Craft<'a> {
                 if let Some((builder, _)) = full {
                     self.put(builder)?;
                 }
-                let envelope = vault.envelope(object)?;
-                (PackBuilder::new(kind, envelope, Vec::new(), PACK_BYTES_MAX), 0)
+                (vault.pack(kind, Vec::new(), PACK_BYTES_MAX)?, 0)
             }
         };
         let (mut builder, frames) = builder;

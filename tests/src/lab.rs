@@ -12,6 +12,7 @@ use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource}
 use cairn_engine::ops::restore::{self, RestoreOptions, RestoreReport};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::ops::verify::{self, Level, VerifyOptions, VerifyReport};
+use cairn_engine::parity::Parity;
 use cairn_engine::repo::{InitOptions, NewKey, Repository, init};
 use cairn_engine::seal::{Lock, SecretBytes, SeededRandom, Unlock};
 use cairn_engine::store::Store;
@@ -174,9 +175,18 @@ impl Lab {
     /// # Panics
     /// When that fails.
     pub fn init(&self, store: &dyn Store, cipher: Cipher) {
+        self.init_with(store, cipher, None);
+    }
+
+    /// The same, with parity.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn init_with(&self, store: &dyn Store, cipher: Cipher, parity: Option<Parity>) {
         let options = InitOptions {
             cipher,
             pack_bytes: PACK_BYTES_MIN,
+            parity,
             ..InitOptions::new(new_key(OWNER, Role::Owner))
         };
         init(store, &options, &self.context).expect("the repository is made");

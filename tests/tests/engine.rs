@@ -36,6 +36,8 @@ mod matrix;
 mod memo;
 #[path = "engine/month.rs"]
 mod month;
+#[path = "engine/parity.rs"]
+mod parity;
 #[path = "engine/progress.rs"]
 mod progress;
 #[path = "engine/protocol.rs"]
@@ -48,6 +50,8 @@ mod replicate;
 mod resume;
 #[path = "engine/retention.rs"]
 mod retention;
+#[path = "engine/shards.rs"]
+mod shards;
 #[path = "engine/simulate.rs"]
 mod simulate;
 #[path = "engine/together.rs"]

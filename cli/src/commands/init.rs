@@ -1,5 +1,6 @@
 //! `cairn init`
 
+use cairn_engine::parity;
 use cairn_engine::repo::{self, InitOptions, NewKey};
 use cairn_engine::seal::{Cipher, Role};
 use serde_json::json;
@@ -34,13 +35,23 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
             hint: "packs may have 1 MiB to 256 MiB",
         })?;
     }
+    options.parity = arguments.parity.map(|share| parity::per_mille(share.0));
+    let parity_percent = options.parity.map(parity::percent);
     let cipher = cipher_name(options.cipher);
     if arguments.dry_run {
         if let Some(store) = location.check_create(&remote).map_err(session::engine)? {
             repo::refuse_existing(store.as_ref())?;
         }
-        app.printer.summary(&format!("would make a repository, cipher {cipher}"))?;
-        let report = json!({ "repository": null, "slot": null, "cipher": cipher, "storage": null, "dry_run": true });
+        let parity = parity_percent.map(|share| format!(", parity {share} %")).unwrap_or_default();
+        app.printer.summary(&format!("would make a repository, cipher {cipher}{parity}"))?;
+        let report = json!({
+            "repository": null,
+            "slot": null,
+            "cipher": cipher,
+            "parity_percent": parity_percent,
+            "storage": null,
+            "dry_run": true,
+        });
         return Ok(Finished::with(report));
     }
     session::refuse_emptied(&location, &remote, &context)?;
@@ -57,6 +68,12 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
     if let Some(profile) = &profile {
         app.printer.note(&target::line(profile));
     }
+    if let Some(share) = parity_percent {
+        app.printer.note(&format!(
+            "Every pack has {share} % of parity: damage of up to about as much of it is read around, and \
+             healed by `cairn repair`. It is no second copy."
+        ));
+    }
     app.printer.note(
         "Whoever loses the key loses the data: keep it apart from the repository, and add a \
          second one with `cairn key add`.",
@@ -65,6 +82,7 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
         "repository": report.repository.to_hex(),
         "slot": report.slot.to_hex(),
         "cipher": cipher,
+        "parity_percent": parity_percent,
         "storage": target::report(profile.as_ref()),
         "dry_run": false,
     })))

@@ -7,24 +7,21 @@ use super::{App, Finished, repair_index};
 use crate::arguments::{Repair, RepairCommand};
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
-use crate::ui::errors::{CliError, Failure};
+use crate::ui::errors::Failure;
 use crate::ui::format;
 
 pub(super) fn run(app: &App, arguments: &Repair) -> Result<Finished, Failure> {
     match (&arguments.command, &arguments.from) {
         (Some(RepairCommand::Index(index)), _) => repair_index::run(app, index),
-        (None, Some(from)) => {
+        (None, from) => {
             let mut session = session::open(app, Show::Progress)?;
-            session::add_fallback(app, &mut session, from)?;
+            if let Some(from) = from {
+                session::add_fallback(app, &mut session, from)?;
+            }
             let report = heal::run(&session.repository, arguments.dry_run)?;
             drop(session.shown);
             show(app, &report, arguments.dry_run)
         }
-        (None, None) => Err(CliError::Usage {
-            problem: "nothing says what to repair from".to_owned(),
-            hint: "name another copy with --from, or use `cairn repair index`",
-        }
-        .into()),
     }
 }
 
@@ -32,9 +29,11 @@ fn show(app: &App, report: &heal::HealReport, dry_run: bool) -> Result<Finished,
     let snapshots = format::plural(report.snapshots.len() as u64, "snapshot", "snapshots");
     let packs = format::plural(report.packs, "pack", "packs");
     app.printer.summary(&match dry_run {
-        true => format!("repair (dry run): {snapshots} and {packs} to look for in the other copy"),
+        true => format!("repair (dry run): {snapshots} and {packs} are damaged or missing"),
         false => format!(
-            "repaired: {snapshots}, {packs} ({}) and {} fetched, {} stored anew, {} given up",
+            "repaired: {} made whole out of parity; {snapshots}, {packs} ({}) and {} fetched, {} stored \
+             anew, {} given up",
+            format::plural(report.packs_from_parity, "pack", "packs"),
             format::bytes(report.pack_bytes),
             format::plural(report.chunks_fetched, "chunk", "chunks"),
             format::count(report.chunks),
@@ -53,6 +52,8 @@ fn show(app: &App, report: &heal::HealReport, dry_run: bool) -> Result<Finished,
         "snapshots": report.snapshots.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         "packs": report.packs,
         "pack_bytes": report.pack_bytes,
+        "packs_from_parity": report.packs_from_parity,
+        "parity_pack_bytes": report.parity_pack_bytes,
         "chunks": report.chunks,
         "chunks_fetched": report.chunks_fetched,
         "bytes_written": report.bytes_written,
@@ -63,6 +64,6 @@ fn show(app: &App, report: &heal::HealReport, dry_run: bool) -> Result<Finished,
         return Ok(finished);
     }
     let what = format::plural(lost, "thing", "things");
-    let fact = format!("{what} could not be had from the other copy either");
+    let fact = format!("{what} could not be had from anywhere");
     Ok(finished.but(ExitCode::Damage, "repository.damaged", fact))
 }

@@ -8,6 +8,7 @@ use cairn_engine::error::Error;
 use cairn_engine::ops::replicate::{
     self, Done, ERASE_WITHIN_MS_DEFAULT, Opener, Outcome, ReplicateReport, Target,
 };
+use cairn_engine::ops::shard::Shard;
 use cairn_engine::ops::snapshots;
 use cairn_engine::repo::Repository;
 use cairn_engine::repo::places::{Place, Places, Replication};
@@ -41,10 +42,11 @@ pub(super) fn run(app: &App, arguments: &Replicate) -> Result<Finished, Failure>
         .iter()
         .map(|replica| target(replica, arguments, context, &remote, arguments.dry_run));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
-    let report = replicate::run(&session.repository, &targets, arguments.dry_run)?;
+    let (dry_run, shard) = (arguments.dry_run, arguments.shard);
+    let report = replicate::run_shard(&session.repository, &targets, dry_run, shard)?;
     drop(session.shown);
     let urls = chosen.iter().map(|replica| replica.url.clone()).collect::<Vec<_>>();
-    show(app, &urls, &report, arguments.dry_run)
+    show(app, &urls, &report, (dry_run, shard))
 }
 
 /// The replicas that are meant: those of `--to`, else those of the configuration file.
@@ -228,7 +230,7 @@ pub(super) fn add(
         }
     };
     let urls = urls.iter().map(|url| url.to_string_lossy().into_owned()).collect::<Vec<_>>();
-    let copied = show(app, &urls, &report, false)?;
+    let copied = show(app, &urls, &report, (false, Shard::ALL))?;
     if let Some((code, fact)) = copied.reason {
         let exit = backup.exit.worst(copied.exit);
         backup = backup.but(exit, code, fact);
@@ -240,18 +242,22 @@ fn show(
     app: &App,
     urls: &[String],
     report: &ReplicateReport,
-    dry_run: bool,
+    (dry_run, shard): (bool, Shard),
 ) -> Result<Finished, Failure> {
     if let Some(cancelled) = cancelled(report) {
         return Err(cancelled);
     }
-    let (mut worst, mut failed, mut damaged) = (ExitCode::Done, Vec::new(), 0);
+    let (mut worst, mut failed, mut damaged, mut waiting) = (ExitCode::Done, Vec::new(), 0, 0);
+    let part = (!shard.is_all()).then(|| shard.to_string());
     let mut first: Option<Failure> = None;
     for (url, outcome) in urls.iter().zip(&report.replicas) {
         app.printer.event(&objects::Replica::new(url, outcome, dry_run))?;
         match &outcome.done {
             Ok(done) => {
-                app.printer.line(&line(outcome, done, dry_run))?;
+                let share = part.as_ref().map(|part| format!("share {part}: "));
+                let line = line(outcome, done, dry_run);
+                app.printer.line(&format!("{}{line}", share.unwrap_or_default()))?;
+                waiting += done.waiting.len() as u64;
                 damaged += done.damaged.len() as u64;
             }
             Err(error) => {
@@ -265,8 +271,16 @@ fn show(
         }
     }
     let all = report.replicas.len() as u64;
+    if waiting > 0 {
+        app.printer.note(&format!(
+            "{} visible when the other shares have brought the rest.",
+            format::plural(waiting, "snapshot becomes", "snapshots become"),
+        ));
+    }
     let finished = Finished::with(json!({
         "dry_run": dry_run,
+        "shard": part,
+        "waiting": waiting,
         "replicas": all,
         "failed": failed,
         "damaged": damaged,
@@ -311,9 +325,13 @@ fn line(outcome: &Outcome, done: &Done, dry_run: bool) -> String {
         format::bytes(done.bytes_written),
         format::plural(done.packs_moved + done.packs_written, "pack", "packs"),
         format::count(done.forgotten),
-        format::count(done.wanted),
+        format::count(done.wanted.saturating_sub(done.waiting.len() as u64)),
         format::duration(done.elapsed_ms),
     );
+    if !done.waiting.is_empty() {
+        let waiting = done.waiting.len() as u64;
+        text.push_str(&format!(", {} incomplete", format::count(waiting)));
+    }
     if let Some(collected) = &done.collected {
         text.push_str(&format!(", {} erased", format::bytes(collected.bytes_deleted)));
     }
@@ -356,6 +374,8 @@ fn status(app: &App, home: &Repository, chosen: &[Replica]) -> Result<Finished, 
     }
     Ok(Finished::with(json!({
         "dry_run": true,
+        "shard": null,
+        "waiting": 0,
         "replicas": chosen.len(),
         "failed": [],
         "damaged": 0,

@@ -1,6 +1,7 @@
 //! `cairn stats`
 
 use cairn_engine::ops::stats;
+use cairn_engine::parity;
 use serde_json::json;
 
 use super::{App, Finished, requests, target};
@@ -36,7 +37,11 @@ pub(super) fn run(app: &App, arguments: &Stats) -> Result<Finished, Failure> {
         ("  of them patches", Some(report.patch_chunks), Some(report.patch_bytes)),
         ("    stored as", None, Some(report.patch_bytes_stored)),
         ("stored", None, Some(stored)),
+        ("  of it parity", None, report.parity.map(|_| report.parity_bytes)),
     ] {
+        if count.is_none() && bytes.is_none() {
+            continue;
+        }
         table.row(vec![
             what.to_owned(),
             count.map(format::count).unwrap_or_default(),
@@ -80,6 +85,8 @@ pub(super) fn run(app: &App, arguments: &Stats) -> Result<Finished, Failure> {
         "bytes_stored_tree": report.bytes_tree,
         "bytes_stored_index": report.bytes_index,
         "bytes_stored_other": report.bytes_other,
+        "bytes_stored_parity": report.parity_bytes,
+        "parity_percent": report.parity.map(parity::percent),
         "storage": target::report(profile.as_ref()),
     })))
 }

@@ -1,5 +1,6 @@
 //! `cairn verify`
 
+use cairn_engine::ops::shard::Shard;
 use cairn_engine::ops::verify::{self, Level, VerifyOptions, VerifyReport};
 use serde_json::json;
 
@@ -19,13 +20,14 @@ pub(super) fn run(app: &App, arguments: &Verify) -> Result<Finished, Failure> {
             arguments::Level::Full => Level::Full,
         },
     };
-    let report = verify::run(&session.repository, &options)?;
+    let shard = arguments.shard;
+    let report = verify::run_shard(&session.repository, &options, shard)?;
     drop(session.shown);
     timings::show(&app.printer, &session.repository.context.timings)?;
-    show(app, &report)
+    show(app, &report, shard)
 }
 
-fn show(app: &App, report: &VerifyReport) -> Result<Finished, Failure> {
+fn show(app: &App, report: &VerifyReport, shard: Shard) -> Result<Finished, Failure> {
     for finding in &report.findings {
         app.printer.event(&objects::Finding::from(finding))?;
         let object = format::name(finding.object.as_bytes());
@@ -41,14 +43,16 @@ fn show(app: &App, report: &VerifyReport) -> Result<Finished, Failure> {
     if unlisted > 0 {
         app.printer.line(&format!("affected: {} more", format::count(unlisted)))?;
     }
-    summary(app, report)?;
+    summary(app, report, shard)?;
     let findings = report.findings.len() as u64;
     let finished = Finished::with(json!({
+        "shard": (!shard.is_all()).then(|| shard.to_string()),
         "snapshots": report.snapshots,
         "unacknowledged": report.unacknowledged,
         "packs_checked": report.packs_checked,
         "packs_total": report.packs_total,
         "bytes_checked": report.bytes_checked,
+        "packs_healable": report.packs_healable,
         "never_verified": report.never_verified,
         "oldest_verified": oldest_ms(report).map(format::rfc3339),
         "findings": findings,
@@ -66,7 +70,7 @@ fn show(app: &App, report: &VerifyReport) -> Result<Finished, Failure> {
     Ok(finished.but(ExitCode::Damage, "repository.damaged", fact))
 }
 
-fn summary(app: &App, report: &VerifyReport) -> Result<(), Failure> {
+fn summary(app: &App, report: &VerifyReport, shard: Shard) -> Result<(), Failure> {
     let age = match oldest_ms(report) {
         Some(time_ms) => format!("oldest check {}", format::local_time(time_ms)),
         None => format!("{} never read", format::plural(report.never_verified, "pack", "packs")),
@@ -75,13 +79,20 @@ fn summary(app: &App, report: &VerifyReport) -> Result<(), Failure> {
         true => "no damage found",
         false => "damage found",
     };
+    let part = if shard.is_all() { String::new() } else { format!("share {shard}: ") };
     app.printer.summary(&format!(
-        "verified {}, read {} of {} ({}), {age}: {outcome}",
+        "{part}verified {}, read {} of {} ({}), {age}: {outcome}",
         format::plural(report.snapshots, "snapshot", "snapshots"),
         format::count(report.packs_checked),
         format::plural(report.packs_total, "pack", "packs"),
         format::bytes(report.bytes_checked),
     ))?;
+    if report.packs_healable > 0 {
+        app.printer.note(&format!(
+            "{} can be read around, and made whole out of parity: `cairn repair`",
+            format::plural(report.packs_healable, "damaged pack", "damaged packs"),
+        ));
+    }
     if report.unacknowledged > 0 {
         app.printer.note(&format!(
             "{} not acknowledged: interrupted at the very end",

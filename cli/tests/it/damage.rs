@@ -99,3 +99,70 @@ fn a_lost_index_is_rebuilt_from_the_packs() {
     assert!(text.starts_with("index: "), "{text}");
     env.ok(["restore", "latest", "--target", "out"]);
 }
+
+#[test]
+fn with_parity_a_flipped_bit_is_read_around_and_repaired() {
+    let env = TestEnv::new();
+    for wrong in ["60%", "0", "8.25", "eight", "-1", "8 %"] {
+        assert_eq!(env.run(["init", "--parity", wrong]).code, 2, "{wrong}");
+    }
+    let (_, result) = env.json(["init", "--parity", "12.5%"]);
+    assert_eq!(result["report"]["parity_percent"], 12.5);
+    let random: Vec<u8> =
+        (0..300_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    env.write("data/victim", random);
+    env.ok(["backup", "data"]);
+    let (_, result) = env.json(["stats"]);
+    assert_eq!(result["report"]["parity_percent"], 12.5);
+    let parity = result["report"]["bytes_stored_parity"].as_u64().unwrap();
+    let stored = result["report"]["bytes_stored_data"].as_u64().unwrap();
+    assert!(stored / 20 < parity && parity < stored / 2, "{result}");
+    assert!(env.ok(["stats"]).contains("of it parity"));
+
+    let pack = files_below(&env.path("repo/packs")).remove(0);
+    let sound = fs::read(&pack).unwrap();
+    flip(&pack);
+    let victim = format!("latest:{}", env.path("data/victim").display());
+    let dumped = env.run(["dump", &victim]);
+    assert_eq!(dumped.code, 0, "{dumped:?}");
+    let (objects, result) = env.json(["restore", "latest", "--target", "out"]);
+    assert_eq!(result["exit_code"], 0, "{result}");
+    assert!(objects.iter().any(|object| object["code"] == "parity.used"), "{objects:?}");
+    let (_, result) = env.json(["verify", "--level", "full"]);
+    assert_eq!(result["exit_code"], 5, "{result}");
+    assert_eq!(result["report"]["packs_healable"], 1);
+    assert_eq!(result["report"]["affected"], 0);
+    assert!(env.run(["verify", "--level", "full"]).stderr.contains("cairn repair"));
+    let (_, result) = env.json(["repair", "--dry-run"]);
+    assert_eq!(result["report"]["packs"], 1);
+    let (_, result) = env.json(["repair"]);
+    assert_eq!(result["report"]["packs_from_parity"], 1, "{result}");
+    assert!(fs::read(&pack).unwrap() == sound);
+    env.ok(["verify", "--level", "full"]);
+}
+
+#[test]
+fn without_parity_and_another_copy_repair_says_what_it_needs() {
+    let (env, _) = ready();
+    let run = env.run(["repair"]);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(run.stderr.contains("--from"), "{run:?}");
+}
+
+#[test]
+fn shares_of_a_verification_say_which_they_are() {
+    let (env, _) = ready();
+    let reports = [1, 2].map(|number| {
+        let (_, result) =
+            env.json(["verify", "--level", "full", "--shard", &format!("{number}/2")]);
+        assert_eq!(result["report"]["shard"], format!("{number}/2"));
+        result["report"]["packs_checked"].as_u64().unwrap()
+    });
+    let (_, result) = env.json(["verify", "--level", "full"]);
+    assert!(result["report"]["shard"].is_null());
+    assert_eq!(result["report"]["packs_checked"], reports[0] + reports[1]);
+    assert!(env.ok(["verify", "--shard", "2/2"]).starts_with("share 2/2: "));
+    for wrong in ["0/2", "3/2", "2", "1/0"] {
+        assert_eq!(env.run(["verify", "--shard", wrong]).code, 2, "{wrong}");
+    }
+}

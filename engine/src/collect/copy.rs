@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use cairn_format::envelope::{HEADER_BYTES, Kind};
+use cairn_format::envelope::HEADER_BYTES;
 use cairn_format::ids::{ChunkId, PackId, SessionId};
 use cairn_format::limits::{FRAME_BASES_MAX, FRAME_CHUNKS_MAX};
 use cairn_format::names::{ObjectName, PackKind};
@@ -166,14 +166,11 @@ impl<'a> Copier<'a> {
         });
         if !fits {
             self.put(kind)?;
-            let (object, bytes_max) = match kind {
-                PackKind::Data => (Kind::DataPack, vault.config.pack_bytes),
-                PackKind::Tree => {
-                    (Kind::TreePack, vault.config.pack_bytes.min(TREE_PACK_BYTES_MAX))
-                }
+            let bytes_max = match kind {
+                PackKind::Data => vault.config.pack_bytes,
+                PackKind::Tree => vault.config.pack_bytes.min(TREE_PACK_BYTES_MAX),
             };
-            let envelope = vault.envelope(object)?;
-            let open = PackBuilder::new(kind, envelope, Vec::new(), bytes_max);
+            let open = vault.pack(kind, Vec::new(), bytes_max)?;
             self.lane(kind).open = Some(open);
         }
         match &mut self.lane(kind).open {
@@ -445,7 +442,7 @@ impl Source<'_, '_> {
             return Ok(());
         }
         let to = end.max(offset + READ_BYTES).min(u64::from(self.record.bytes));
-        (self.start, self.bytes) = self.reader.range(self.record, offset, to.max(end))?;
+        (self.start, self.bytes) = self.reader.range_left(self.record, offset, to.max(end))?;
         Ok(())
     }
 }

@@ -1,5 +1,9 @@
-//! Heals a copy of the repository from another one: what is damaged or missing is fetched there, by
-//! the name of the object where the other copy has the very same, else chunk by chunk.
+//! Heals a copy of the repository: damaged packs out of their own parity, where that gives them; what
+//! else is damaged or missing from another copy, by the name of the object where that has the very
+//! same, else chunk by chunk.
+//!
+//! A pack is put again under its name, in the place of the damaged one, only when its bytes are those
+//! that the name stands for.
 //!
 //! What is damaged inside of packs is known from `verify`; what is missing or has another length is
 //! found here.
@@ -9,7 +13,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use cairn_format::ids::{ChunkId, PackId, SessionId, SnapshotId, WriterId};
-use cairn_format::limits::{PACK_BYTES_MAX, RECORD_BYTES_MAX};
+use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::record::TombReason;
 use parking_lot::Mutex;
@@ -23,6 +27,7 @@ use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::index::catalog::{Catalog, list_packs};
 use crate::index::local::LedgerEntry;
+use crate::parity::read_pack;
 use crate::repo::chunks::{Wanted, single};
 use crate::repo::vault::read_object;
 use crate::repo::{Fallback, Repository};
@@ -41,6 +46,10 @@ pub struct HealReport {
     pub packs: u64,
     /// Their bytes.
     pub pack_bytes: u64,
+    /// Packs that were made whole out of their own parity.
+    pub packs_from_parity: u64,
+    /// Their bytes.
+    pub parity_pack_bytes: u64,
     /// Chunks that were stored anew.
     pub chunks: u64,
     /// Of these, chunks that came from the other copy.
@@ -49,21 +58,24 @@ pub struct HealReport {
     pub bytes_written: u64,
     /// Packs that are damaged for good, and condemned: what is needed of them stands elsewhere.
     pub packs_condemned: u64,
-    /// What could not be had there either.
+    /// What could not be had from anywhere.
     pub lost: Vec<Remark>,
 }
 
-/// Heals, from the copy that was added to `home` by [`Repository::add_fallback`].
+/// Heals: out of parity, and from the copy that was added to `home` by [`Repository::add_fallback`],
+/// if one was.
 ///
 /// # Errors
-/// [`Error::Role`] for keys of other roles than owner and maintainer; [`Error::Usage`] without
-/// another copy; failures of either store or cache. What was healed until then stays.
+/// [`Error::Role`] for keys of other roles than owner and maintainer; [`Error::Usage`] without either
+/// parity or another copy; failures of either store or cache. What was healed until then stays.
 pub fn run(home: &Repository, dry_run: bool) -> Result<HealReport, Error> {
     home.require_collect("repair the repository")?;
-    let Some(other) = home.fallbacks().first() else {
-        let message = "no other copy is named".to_owned();
-        return Err(Error::Usage { message, hint: None });
-    };
+    let other = home.fallbacks().first();
+    if other.is_none() && home.vault().config.parity.is_none() {
+        let message = "no other copy is named, and packs have no parity".to_owned();
+        let hint = "name another copy with --from, or use `cairn repair index`".to_owned();
+        return Err(Error::Usage { message, hint: Some(hint) });
+    }
     home.current_catalog()?.require_sound_tombs()?;
     let heal = Heal { home, catalog: home.catalog()?, other };
     let mut report = HealReport::default();
@@ -75,14 +87,14 @@ pub fn run(home: &Repository, dry_run: bool) -> Result<HealReport, Error> {
     }
     let left = heal.packs(&damaged, &mut report)?;
     heal.chunks(&left, &mut report)?;
-    report.chunks_fetched = other.chunks();
+    report.chunks_fetched = other.map_or(0, Fallback::chunks);
     Ok(report)
 }
 
 struct Heal<'a> {
     home: &'a Repository,
     catalog: &'a Catalog,
-    other: &'a Fallback,
+    other: Option<&'a Fallback>,
 }
 
 type Packs = BTreeSet<(PackKind, PackId, u64)>;
@@ -105,15 +117,27 @@ impl Heal<'_> {
         }
         let missing = acknowledged.iter().filter(|id| !listed.contains(*id));
         let missing = missing.copied().collect::<HashSet<_>>();
+        let Some(other) = self.other.map(Fallback::repository) else {
+            for name in bad {
+                let error = Error::Hash { object: name.to_string() };
+                report.lost.push(Remark::of(name, &error));
+            }
+            report.lost.extend(missing.into_iter().map(|id| Remark {
+                code: "snapshot.missing",
+                subject: format!("snapshot {id}"),
+                message: "it was acknowledged, and is not in the store".to_owned(),
+            }));
+            return Ok(());
+        };
         if !missing.is_empty() {
-            let there = snapshots::list_names(self.other.repository())?;
+            let there = snapshots::list_names(other)?;
             bad.extend(there.into_iter().filter(
                 |name| matches!(name, ObjectName::Snapshot { id, .. } if missing.contains(id)),
             ));
         }
         for name in bad {
             let ObjectName::Snapshot { id, .. } = name else { continue };
-            match read_object(self.other.repository().store(), &name, RECORD_BYTES_MAX) {
+            match read_object(other.store(), &name, RECORD_BYTES_MAX) {
                 Ok(object) => {
                     if !dry_run {
                         self.home.store().put(&name, &object)?;
@@ -147,7 +171,8 @@ impl Heal<'_> {
         Ok(damaged)
     }
 
-    /// Fetches packs as they are where the other copy has them; returns the rest.
+    /// Makes packs whole out of their parity, or fetches them as they are where the other copy has
+    /// them; returns the rest.
     fn packs(&self, damaged: &Packs, report: &mut HealReport) -> Result<Packs, Error> {
         let total = damaged.iter().map(|(_, _, bytes)| bytes).sum();
         self.home.monitor().stage("repair: packs", Some((Counter::BytesFetched, total)));
@@ -155,8 +180,15 @@ impl Heal<'_> {
         for (kind, id, bytes) in damaged {
             self.home.check_cancelled()?;
             let name = ObjectName::Pack(*kind, *id);
-            match read_object(self.other.repository().store(), &name, PACK_BYTES_MAX) {
-                Ok(pack) => {
+            if self.out_of_parity(*kind, *id, report)? {
+                continue;
+            }
+            let Some(other) = self.other else {
+                left.insert((*kind, *id, *bytes));
+                continue;
+            };
+            match read_pack(other.repository().store(), *kind, *id) {
+                Ok((pack, _)) => {
                     self.home.monitor().count(Counter::BytesFetched, pack.len() as u64);
                     self.home.store().put(&name, &pack)?;
                     self.note_sound(*id)?;
@@ -170,6 +202,32 @@ impl Heal<'_> {
             }
         }
         Ok(left)
+    }
+
+    /// Makes a damaged pack whole out of its parity; false where that cannot be.
+    fn out_of_parity(
+        &self,
+        kind: PackKind,
+        id: PackId,
+        report: &mut HealReport,
+    ) -> Result<bool, Error> {
+        if self.home.vault().config.parity.is_none() {
+            return Ok(false);
+        }
+        match read_pack(self.home.store(), kind, id) {
+            Ok((pack, damage)) => {
+                self.home.monitor().count(Counter::BytesFetched, pack.len() as u64);
+                if damage.is_some() {
+                    self.home.store().put(&ObjectName::Pack(kind, id), &pack)?;
+                    report.packs_from_parity += 1;
+                    report.parity_pack_bytes += pack.len() as u64;
+                }
+                self.note_sound(id)?;
+                Ok(true)
+            }
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Notes that a pack is what its name stands for.
@@ -304,7 +362,7 @@ fn lost(snapshot: &SnapshotInfo, error: &Error) -> Remark {
     Remark::of(format!("snapshot {}", snapshot.id), error)
 }
 
-/// Whether the other copy does not have something, or has it damaged.
+/// Whether a copy does not have something, or has it damaged.
 fn is_absent(error: &Error) -> bool {
     error.is_damage() || matches!(error, Error::Store(StoreError::NotFound { .. }))
 }

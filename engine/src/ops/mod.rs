@@ -15,6 +15,7 @@ pub mod repair_index;
 pub mod replicate;
 pub mod restore;
 mod rollback;
+pub mod shard;
 pub mod snapshots;
 pub mod stats;
 pub mod verify;

@@ -1,6 +1,7 @@
 //! Rebuilds the index from the packs alone: directories are read, segments written anew.
 
-use cairn_format::names::ObjectName;
+use cairn_format::ids::PackId;
+use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::segment::PackSection;
 use rayon::prelude::*;
 
@@ -8,8 +9,10 @@ use crate::context::Remark;
 use crate::error::Error;
 use crate::index::segments;
 use crate::pack::reader::PackReader;
+use crate::parity::read_pack;
 use crate::repo::Repository;
 use crate::store::StoreError;
+use crate::store::memory::MemoryStore;
 
 /// What a repair did, or with a dry run would do.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +25,25 @@ pub struct RepairIndexReport {
     pub segments_removed: u64,
     /// Packs whose directory cannot be read.
     pub unreadable: Vec<Remark>,
+}
+
+/// What the directory of a damaged pack says, if the pack's parity gives it.
+fn out_of_parity(
+    repository: &Repository,
+    kind: PackKind,
+    id: PackId,
+    damage: Error,
+) -> Result<PackSection, Error> {
+    let bytes = match read_pack(repository.store(), kind, id) {
+        Ok((bytes, _)) => bytes,
+        Err(error) if error.is_damage() => return Err(damage),
+        Err(error) => return Err(error),
+    };
+    let vault = repository.vault();
+    let length = bytes.len() as u64;
+    let shelf = MemoryStore::new();
+    shelf.overwrite(ObjectName::Pack(kind, id), bytes);
+    PackReader::new(&shelf, &vault.keys).directory(kind, id, length, &vault.trust)
 }
 
 /// Describes every pack that no readable segment describes, and removes segments that are damaged.
@@ -41,7 +63,11 @@ pub fn run(repository: &Repository, dry_run: bool) -> Result<RepairIndexReport, 
         .par_iter()
         .map(|(kind, id, bytes)| {
             vault.check_cancelled()?;
-            Ok((ObjectName::Pack(*kind, *id), reader.directory(*kind, *id, *bytes, &vault.trust)))
+            let section = match reader.directory(*kind, *id, *bytes, &vault.trust) {
+                Err(error) if error.is_damage() => out_of_parity(repository, *kind, *id, error),
+                section => section,
+            };
+            Ok((ObjectName::Pack(*kind, *id), section))
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let mut sections: Vec<PackSection> = Vec::new();

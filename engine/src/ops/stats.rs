@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use cairn_format::names::Folder;
+use cairn_format::parity::ParityLayout;
+use cairn_format::record::Parity;
 
 use super::snapshots;
 use crate::delta::patch;
@@ -53,6 +55,10 @@ pub struct StatsReport {
     pub patch_bytes: u64,
     /// What they take in the store, bytes.
     pub patch_bytes_stored: u64,
+    /// Parity, if it was chosen for the repository.
+    pub parity: Option<Parity>,
+    /// What it takes in the packs that the index names, bytes: by their lengths.
+    pub parity_bytes: u64,
 }
 
 impl StatsReport {
@@ -89,6 +95,7 @@ pub fn run(repository: &Repository) -> Result<StatsReport, Error> {
         report.bytes_protected =
             found.iter().map(|snapshot| snapshot.record.statistics.bytes_total).sum();
     }
+    report.parity = repository.vault().config.parity;
     let counts = repository.catalog()?.index().counts()?;
     report.chunks = counts.chunks;
     report.frames = counts.frames;
@@ -100,8 +107,11 @@ pub fn run(repository: &Repository) -> Result<StatsReport, Error> {
 fn count_deltas(repository: &Repository, report: &mut StatsReport) -> Result<(), Error> {
     let catalog = repository.catalog()?;
     let mut packs = Vec::new();
-    catalog.index().for_each_pack(&mut |number, _, _| {
+    catalog.index().for_each_pack(&mut |number, pack, _| {
         packs.push(number);
+        let bytes = u64::from(pack.bytes);
+        let layout = report.parity.and_then(|parity| ParityLayout::of_object(bytes, parity));
+        report.parity_bytes += layout.map_or(0, |layout| bytes - layout.protected_bytes);
         ControlFlow::Continue(())
     })?;
     let mut bases = HashMap::new();

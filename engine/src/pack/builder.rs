@@ -1,4 +1,5 @@
-//! Fills a pack in memory: sealed frames one after another, then filler, directory and locator.
+//! Fills a pack in memory: sealed frames one after another, then filler, directory and locator, and
+//! parity where that was chosen.
 
 use cairn_format::codec::padme;
 use cairn_format::envelope::{HEADER_BYTES, Part, SIGNATURE_BYTES};
@@ -6,9 +7,12 @@ use cairn_format::ids::{PackId, SessionId, WriterId};
 use cairn_format::limits::{DIRECTORY_BYTES_MAX, PACK_FRAMES_MAX, TAG_BYTES};
 use cairn_format::names::PackKind;
 use cairn_format::pack::{ChunkRef, Codec, Directory, FrameDescription, LOCATOR_BYTES, Locator};
+use cairn_format::parity::ParityLayout;
+use cairn_format::record::Parity;
 use cairn_format::segment::PackSection;
 
 use crate::error::Error;
+use crate::parity;
 use crate::seal::{Envelope, Signer};
 
 const TAG: usize = TAG_BYTES as usize;
@@ -33,12 +37,24 @@ pub struct PackBuilder {
     frames: Vec<FrameDescription>,
     directory_bytes: usize,
     bytes_max: usize,
+    parity: Option<Parity>,
 }
 
 impl PackBuilder {
-    /// Begins a pack in `buffer` (emptied, its memory reused) that is to have at most `bytes_max` bytes.
+    /// Begins a pack in `buffer` (emptied, its memory reused) that is to have at most `bytes_max`
+    /// bytes, its parity included. `parity` must be as the header of the envelope says.
     #[must_use]
-    pub fn new(kind: PackKind, envelope: Envelope, mut buffer: Vec<u8>, bytes_max: u32) -> Self {
+    pub fn new(
+        kind: PackKind,
+        envelope: Envelope,
+        mut buffer: Vec<u8>,
+        bytes_max: u32,
+        parity: Option<Parity>,
+    ) -> Self {
+        let bytes_max = match parity {
+            Some(parity) => ParityLayout::protected_bytes_max(u64::from(bytes_max), parity),
+            None => u64::from(bytes_max),
+        };
         buffer.clear();
         buffer.extend_from_slice(&envelope.header().encode());
         Self {
@@ -48,6 +64,7 @@ impl PackBuilder {
             frames: Vec::new(),
             directory_bytes: DIRECTORY_FIXED_BYTES,
             bytes_max: bytes_max as usize,
+            parity,
         }
     }
 
@@ -144,6 +161,12 @@ impl PackBuilder {
         Locator::decode(&locator.encode(), self.buffer.len() as u64)
             .map_err(Error::format("new pack"))?;
         debug_assert!(frames_end >= HEADER_BYTES);
+        if header.parity != self.parity.is_some() {
+            return Err(Error::Internal { part: "the pack builder" });
+        }
+        if let Some(choice) = self.parity {
+            parity::append(&mut self.buffer, choice)?;
+        }
 
         let domain = match header.keying {
             cairn_format::envelope::Keying::Domain { domain, .. } => domain,

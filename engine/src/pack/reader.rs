@@ -6,7 +6,8 @@ use std::sync::Arc;
 use cairn_format::envelope::{HEADER_BYTES, Header, Kind, Part, SIGNATURE_BYTES};
 use cairn_format::ids::PackId;
 use cairn_format::names::{ObjectName, PackKind};
-use cairn_format::pack::{Directory, LOCATOR_BYTES, Locator, PARITY_FOOTER_BYTES, ParityFooter};
+use cairn_format::pack::{Directory, LOCATOR_BYTES, Locator};
+use cairn_format::parity::{PARITY_FOOTER_BYTES, ParityFooter};
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
 use parking_lot::Mutex;
 
@@ -96,6 +97,16 @@ impl<'a> PackReader<'a> {
             openers.order.push_back(id);
         }
         Ok(opener)
+    }
+
+    /// Whether a pack's header says that a parity section follows.
+    ///
+    /// # Errors
+    /// As [`Self::opener`].
+    pub fn has_parity(&self, kind: PackKind, id: PackId) -> Result<bool, Error> {
+        let name = ObjectName::Pack(kind, id);
+        let header = self.store.get_range(&name, 0, HEADER_BYTES as u64).map_err(missing(id))?;
+        Ok(self.open_header(kind, id, &header)?.header.parity)
     }
 
     fn open_header(&self, kind: PackKind, id: PackId, header: &[u8]) -> Result<Opened, Error> {
@@ -211,12 +222,15 @@ impl<'a> PackReader<'a> {
 impl PackReader<'_> {
     /// Length of a pack without its parity section (SPEC §6.4), bytes.
     fn core_bytes(&self, name: &ObjectName, id: PackId, pack_bytes: u64) -> Result<u64, Error> {
-        let footer_bytes = PARITY_FOOTER_BYTES as u64;
+        let footer_bytes = u64::from(PARITY_FOOTER_BYTES);
         let at = pack_bytes.saturating_sub(footer_bytes);
         let footer = self.store.get_range(name, at, footer_bytes).map_err(missing(id))?;
         let footer =
-            ParityFooter::decode(&footer, pack_bytes).map_err(|error| damaged(id)(&error))?;
-        Ok(footer.protected_bytes)
+            ParityFooter::decode(&footer, crate::parity::hash).map_err(|e| damaged(id)(&e))?;
+        if footer.layout.object_bytes() != pack_bytes {
+            return Err(damaged(id)(&"its parity section has another length than its footer says"));
+        }
+        Ok(footer.layout.protected_bytes)
     }
 }
 

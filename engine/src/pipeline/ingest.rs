@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cairn_format::envelope::Kind;
 use cairn_format::ids::{ChunkId, SessionId, WriterId};
 use cairn_format::limits::FRAME_CHUNKS_MAX;
 use cairn_format::names::PackKind;
@@ -327,11 +326,11 @@ impl<'a> Ingest<'a> {
             let named = frame.chunks.len() + frame.bases.len();
             (stored + frame.stored.as_ref().len(), names + named)
         });
-        let (slot, object, bytes_max) = match kind {
-            PackKind::Data => (&self.data_pack, Kind::DataPack, self.vault.config.pack_bytes),
+        let (slot, bytes_max) = match kind {
+            PackKind::Data => (&self.data_pack, self.vault.config.pack_bytes),
             PackKind::Tree => {
                 let bytes = self.vault.config.pack_bytes.min(TREE_PACK_BYTES_MAX);
-                (&self.tree_pack, Kind::TreePack, bytes)
+                (&self.tree_pack, bytes)
             }
         };
         loop {
@@ -351,11 +350,13 @@ impl<'a> Ingest<'a> {
                     self.upload(full)?;
                 }
                 None => {
-                    let envelope = self.vault.envelope(object)?;
                     let waiting = self.vault.context.timings.waiting(Stage::Seal);
                     let buffer = self.uploader.buffer();
                     drop(waiting);
-                    *open = Some(PackBuilder::new(kind, envelope, buffer, bytes_max));
+                    *open = Some(self.vault.pack(kind, buffer, bytes_max).inspect_err(|_| {
+                        // The buffer is gone, and others may wait for one.
+                        self.uploader.free(Vec::new());
+                    })?);
                 }
             }
         }
@@ -364,7 +365,10 @@ impl<'a> Ingest<'a> {
     fn upload(&self, builder: Option<PackBuilder>) -> Result<(), Error> {
         let Some(builder) = builder.filter(|builder| !builder.is_empty()) else { return Ok(()) };
         let signer = self.vault.keys.signer()?;
-        match builder.finish(signer, self.session, self.namespace) {
+        let sealing = self.vault.context.timings.span(Stage::Seal, 0);
+        let finished = builder.finish(signer, self.session, self.namespace);
+        drop(sealing);
+        match finished {
             Ok(pack) => {
                 let _waiting = self.vault.context.timings.waiting(Stage::Seal);
                 self.uploader.put(pack)

@@ -7,7 +7,7 @@ use cairn_format::format_object::{FORMAT_BYTES, FormatObject};
 use cairn_format::ids::{ObjectHash, ReplicaId, RepositoryId, SlotId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
-use cairn_format::record::{ChunkerSettings, Config, Domain, DomainOrigin};
+use cairn_format::record::{ChunkerSettings, Config, Domain, DomainOrigin, Parity};
 
 use crate::chunk::{ALIGNED_BYTES_DEFAULT, CHUNKER_DEFAULT};
 use crate::context::{Context, Remark};
@@ -22,6 +22,8 @@ pub mod keys;
 pub mod places;
 pub mod sweep;
 pub mod vault;
+
+use chunks::Rescued;
 
 pub use chunks::Fallback;
 pub use keys::NewKey;
@@ -43,6 +45,8 @@ pub struct InitOptions {
     pub chunker: ChunkerSettings,
     /// Chunk of page files and devices, bytes.
     pub aligned_bytes: u32,
+    /// Parity inside packs: for a repository that is the only copy.
+    pub parity: Option<Parity>,
 }
 
 impl InitOptions {
@@ -55,6 +59,7 @@ impl InitOptions {
             pack_bytes: PACK_BYTES_DEFAULT,
             chunker: CHUNKER_DEFAULT,
             aligned_bytes: ALIGNED_BYTES_DEFAULT,
+            parity: None,
         }
     }
 }
@@ -122,7 +127,7 @@ pub fn init(
         pack_bytes: options.pack_bytes,
         chunker: options.chunker,
         aligned_bytes: options.aligned_bytes,
-        parity: None,
+        parity: options.parity,
         previous: None,
         revoked: Vec::new(),
         previous_root: None,
@@ -185,6 +190,8 @@ pub struct Repository {
     fallbacks: Vec<Fallback>,
     /// The identities that this copy was given, once they were read.
     replicas: OnceLock<Vec<ReplicaId>>,
+    /// What parity gave of damaged packs.
+    rescued: parking_lot::Mutex<Rescued>,
 }
 
 impl Repository {
@@ -233,6 +240,7 @@ impl Repository {
             opening: parking_lot::Mutex::default(),
             fallbacks: Vec::new(),
             replicas: OnceLock::new(),
+            rescued: parking_lot::Mutex::new(Rescued::new()),
         }
     }
 

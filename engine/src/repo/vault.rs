@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_format::envelope::{Cipher, Content, Kind};
 use cairn_format::ids::{RepositoryId, WriterId};
-use cairn_format::names::ObjectName;
+use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::record::{Config, Domain};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use crate::context::{Context, Monitor, Remark};
 use crate::error::Error;
+use crate::pack::builder::PackBuilder;
 use crate::seal::envelope::{KeySource as _, SealTo};
 use crate::seal::{Envelope, Keys, Opened, Role, SealError, Trust, VerifiedWriter};
 use crate::store::Store;
@@ -132,6 +133,25 @@ impl Vault {
         Ok(envelope.seal_body(&content)?)
     }
 
+    /// A new pack, in `buffer` (emptied, its memory reused), of at most `bytes_max` bytes, with
+    /// parity where that was chosen.
+    ///
+    /// # Errors
+    /// When the key is not at hand.
+    pub fn pack(
+        &self,
+        kind: PackKind,
+        buffer: Vec<u8>,
+        bytes_max: u32,
+    ) -> Result<PackBuilder, Error> {
+        let object = match kind {
+            PackKind::Data => Kind::DataPack,
+            PackKind::Tree => Kind::TreePack,
+        };
+        let envelope = self.envelope(object)?;
+        Ok(PackBuilder::new(kind, envelope, buffer, bytes_max, self.config.parity))
+    }
+
     /// An envelope for a new object of this kind.
     ///
     /// # Errors
@@ -145,7 +165,9 @@ impl Vault {
                 epoch: domain.epoch,
                 public_key: &domain.public_key,
             };
-            return Ok(Envelope::create(kind, self.cipher, self.id(), to, random)?);
+            let parity = kind.is_pack() && self.config.parity.is_some();
+            let create = if parity { Envelope::create_with_parity } else { Envelope::create };
+            return Ok(create(kind, self.cipher, self.id(), to, random)?);
         }
         let epoch = self.keys.epoch();
         let key = self.keys.symmetric_key(kind, epoch)?;

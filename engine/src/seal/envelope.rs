@@ -113,10 +113,35 @@ impl Envelope {
         to: SealTo<'_>,
         random: &dyn Random,
     ) -> Result<Self, SealError> {
+        Self::of(kind, cipher, repository, to, random, false)
+    }
+
+    /// The same for a pack that a parity section is to follow.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; [`SealError::Format`] for other kinds.
+    pub fn create_with_parity(
+        kind: Kind,
+        cipher: Cipher,
+        repository: RepositoryId,
+        to: SealTo<'_>,
+        random: &dyn Random,
+    ) -> Result<Self, SealError> {
+        Self::of(kind, cipher, repository, to, random, true)
+    }
+
+    fn of(
+        kind: Kind,
+        cipher: Cipher,
+        repository: RepositoryId,
+        to: SealTo<'_>,
+        random: &dyn Random,
+        parity: bool,
+    ) -> Result<Self, SealError> {
         let mut header = Header {
             kind,
             cipher,
-            parity: false,
+            parity,
             epoch: match to {
                 SealTo::Domain { epoch, .. } | SealTo::Symmetric { epoch, .. } => epoch,
             },

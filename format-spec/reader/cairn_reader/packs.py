@@ -9,7 +9,7 @@ import zstandard
 from .crypto import H, MAC, TAG_BYTES
 from .encoding import (CHUNK_MAX, CairnError, Cursor, DIRECTORY_PLAINTEXT_MAX, FRAME_BASES_MAX, FRAME_BASES_SUM_MAX,
                        FRAME_CHUNKS_MAX, FRAME_PLAINTEXT_MAX, FRAME_SEALED_MAX, PACK_FRAMES_MAX, PACK_MAX,
-                       SEGMENT_LEVEL_MAX, ZSTD_WINDOW_MAX)
+                       SEGMENT_LEVEL_MAX, ZSTD_WINDOW_MAX, padme)
 from .envelope import (FLAG_PARITY, HEADER_BYTES, KIND_DATA_PACK, KIND_SEGMENT, KIND_TREE_PACK, PACK_FOLDERS,
                        PART_DIRECTORY, PART_FRAME, PART_LOCATOR, SYMMETRIC, data_key, open_body, open_part, pack_name,
                        parse_header, verify_body)
@@ -116,15 +116,28 @@ class Pack:
         """Where the locator ends: the pack's length but for a parity section (section 6.4)."""
         if not self.header.flags & FLAG_PARITY:
             return self.length
-        footer = Cursor(self.read(self.length - PARITY_FOOTER_BYTES, PARITY_FOOTER_BYTES), f"{self.object_name}, parity")
+        back = self._parity_footer(self.length - PARITY_FOOTER_BYTES)
+        if back:
+            return back
+        length = 1
+        while length <= self.length - PARITY_FOOTER_BYTES:
+            if self._parity_footer(length) == length:
+                self.repository.problem(f"{self.object_name}, parity: its last bytes are damaged")
+                return length
+            length = padme(length + 1)
+        raise CairnError(f"{self.object_name}, parity: neither footer is sound")
+
+    def _parity_footer(self, offset):
+        """Where the locator ends, if a sound footer that fits the object stands here."""
+        raw = self.read(offset, PARITY_FOOTER_BYTES)
+        if H(raw[:16])[:16] != raw[16:32]:
+            return None
+        footer = Cursor(raw, f"{self.object_name}, parity")
         end, shard, k, m = footer.u64(), footer.u32(), footer.u16(), footer.u16()
-        hashes = 16 * (k + m)
-        if (end + m * shard + hashes + PARITY_FOOTER_BYTES != self.length or not (k - 1) * shard < end <= k * shard
-                or min(k, m) < 1 or shard % 2):
-            footer.fail("the lengths do not add up")
-        covered = self.read(self.length - PARITY_FOOTER_BYTES - hashes, hashes + 16)
-        if footer.take(32) != H(covered):
-            footer.fail("the footer's hash does not match")
+        records = 2 * (PARITY_FOOTER_BYTES + 16 * (k + m))
+        if (end + m * shard + records != self.length or not (k - 1) * shard < end <= k * shard or min(k, m) < 1
+                or shard % 64 or padme(end) != end):
+            return None
         return end
 
     # Section 6.1

@@ -8,6 +8,7 @@ use crate::envelope::{Cipher, DOMAIN_SYMMETRIC};
 use crate::error::FormatError;
 use crate::ids::{ObjectHash, RepositoryId, WriterId};
 use crate::limits::{CHUNK_BYTES_MAX, LABEL_BYTES_MAX, PACK_BYTES_MAX, PACK_BYTES_MIN};
+use crate::parity::are_coded;
 
 /// Smallest aligned chunk, bytes.
 pub const ALIGNED_BYTES_MIN: u32 = 4096;
@@ -51,12 +52,13 @@ pub struct ChunkerSettings {
     pub bytes_max: u32,
 }
 
-/// Reed-Solomon parity inside packs.
+/// Reed-Solomon parity inside packs: `recovery` shards for `data` shards of a large pack, as many in
+/// proportion of a small one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parity {
-    /// Data shards.
+    /// Data shards, at most.
     pub data: u16,
-    /// Recovery shards.
+    /// Recovery shards for so many.
     pub recovery: u16,
 }
 
@@ -225,7 +227,9 @@ impl Config {
                 return Err(FormatError::Value { what: "domain of config" });
             }
         }
+        let coded = |parity: Parity| are_coded(parity.data, parity.recovery);
         let usable = self.pack_bytes >= PACK_BYTES_MIN
+            && self.parity.is_none_or(coded)
             && self.aligned_bytes >= ALIGNED_BYTES_MIN
             && self.domains.iter().any(|domain| domain.id == 0);
         if usable { Ok(()) } else { Err(FormatError::Value { what: "config" }) }

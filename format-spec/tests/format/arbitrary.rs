@@ -92,7 +92,8 @@ pub fn config() -> impl Strategy<Value = Config> {
         any::<[u8; 32]>(),
     );
     let sizes = (1_u32 << 20..=256 << 20, chunker(), 4096_u32..=1 << 20);
-    let parity = option::of((any::<u16>(), any::<u16>()));
+    let parity =
+        option::of((1_u16..=32_768, 1_u16..=32_768).prop_map(|(a, b)| (a.max(b), a.min(b))));
     let optional = (
         parity,
         option::of(id(ObjectHash::from_bytes)),

@@ -12,7 +12,8 @@ use cairn_format::hex::encode as hex;
 use cairn_format::ids::*;
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::node::{DirectoryChild, DirectoryNode, ExtentChild, ExtentNode};
-use cairn_format::pack::{ChunkRef, Codec, Directory, FrameDescription, Locator, ParityFooter};
+use cairn_format::pack::{ChunkRef, Codec, Directory, FrameDescription, Locator};
+use cairn_format::parity::{ParityFooter, ParityLayout};
 use cairn_format::receipt::*;
 use cairn_format::record::*;
 use cairn_format::segment::{PackSection, Segment};
@@ -29,6 +30,10 @@ fn check(file: &str, computed: &Value) {
         return;
     }
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{file} differs");
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
 }
 
 /// The encoding, after it was seen to decode to the same value.
@@ -373,14 +378,8 @@ fn packs() {
     };
     let locator =
         Locator { frames_end: 5508, directory_offset: 5600, directory_bytes: 496, frames: 2 };
-    let parity = ParityFooter {
-        protected_bytes: 6144,
-        shard_bytes: 616,
-        data: 10,
-        recovery: 2,
-        check: [0x0f; 32],
-    };
-    let object_bytes = 6144 + 2 * 616 + 12 * 16 + 48;
+    let layout = ParityLayout { protected_bytes: 6144, shard_bytes: 640, data: 10, recovery: 2 };
+    let parity = ParityFooter { layout, hashes_check: [0x0f; 16] };
     let computed = json!({
         "frames": frames_case(),
         "directory": {
@@ -416,15 +415,17 @@ fn packs() {
             ),
         },
         "parity_footer": {
-            "object_bytes": object_bytes,
+            "object_bytes": layout.object_bytes(),
             "protected_bytes": 6144,
-            "shard_bytes": 616,
+            "shard_bytes": 640,
             "data": 10,
             "recovery": 2,
-            "check": hex(&parity.check),
-            "footer": encoded(&parity, ParityFooter::encode, |bytes| {
-                ParityFooter::decode(bytes, object_bytes)
-            }),
+            "hashes_check": hex(&parity.hashes_check),
+            "footer": encoded(
+                &parity,
+                |footer| footer.encode(hash),
+                |bytes| ParityFooter::decode(bytes, hash),
+            ),
         },
     });
     check("packs.json", &computed);

@@ -13,6 +13,7 @@ use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::replicate::{self, Done, ReplicateReport, Target};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
+use cairn_engine::parity::Parity;
 use cairn_engine::repo::{Repository, keys};
 use cairn_engine::retention::{Period, Policy, Rule, zone};
 use cairn_engine::store::Store;
@@ -20,6 +21,7 @@ use cairn_engine::store::fault::{Fault, FaultStore, Plan};
 use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
 use cairn_format::certificate::Role;
+use cairn_format::envelope::Cipher;
 use cairn_format::ids::SnapshotId;
 use cairn_format::names::{Folder, ObjectName};
 use cairn_tests::compare::{Tree, assert_same_tree, look};
@@ -44,8 +46,13 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::with_parity(seed, None)
+    }
+
+    pub(crate) fn with_parity(seed: u64, parity: Option<Parity>) -> Self {
         let lab = Lab::new(seed);
-        let store = lab.memory();
+        let store = MemoryStore::new();
+        lab.init_with(&store, Cipher::Aes256Gcm, parity);
         let source = lab.path("source");
         tree::small(&source, 20, seed);
         std::fs::write(source.join("large"), noise(700_000, seed ^ 7)).expect("a file");

@@ -53,7 +53,7 @@ impl Taken<'_, '_> {
             return Ok(());
         }
         let to = end.max(offset + READ_BYTES).min(u64::from(self.record.bytes));
-        (self.start, self.bytes) = self.reader.range(self.record, offset, to.max(end))?;
+        (self.start, self.bytes) = self.reader.range_left(self.record, offset, to.max(end))?;
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::PackNumber;
 use crate::ops::backup::prove::{Claim, Proof};
+use crate::ops::shard::Shard;
 use crate::ops::snapshots::SnapshotInfo;
 use crate::pack::reader::PackReader;
 use crate::repo::Repository;
@@ -32,7 +33,7 @@ use crate::store::{Put, StoreError};
 
 /// Packs put at once to one replica.
 const PUTS_AT_ONCE: usize = 2;
-/// After so many packs the snapshots that are complete are published.
+/// After so many packs they are named, and the snapshots that are complete are published.
 const PUBLISH_PACKS: usize = 64;
 
 /// One replica that is being written.
@@ -105,6 +106,37 @@ impl Carrier<'_> {
             whole.clear();
             partly.clear();
         }
+        carried.packs_written += copier.packs_written;
+        carried.bytes_written += copier.bytes_written;
+        Ok(())
+    }
+
+    /// Copies what falls to a share of what `need` has marked, and names it there. Publishes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::carry`].
+    pub(super) fn bring(
+        &self,
+        need: &Need<'_>,
+        shard: Shard,
+        carried: &mut Carried,
+    ) -> Result<(), Error> {
+        let catalog = self.home.catalog()?;
+        let mut copier = Copier::new(self.replica, self.catalog, self.session)?;
+        let mut sections = self.catalog.leftover_sections(self.replica.vault())?;
+        let (mut whole, mut partly) = (Vec::new(), Vec::new());
+        for number in need.packs.values().flatten().collect::<BTreeSet<_>>() {
+            if shard.takes(catalog.pack(*number)?.id.as_bytes()) {
+                let list = if self.may_move(need, *number)? { &mut whole } else { &mut partly };
+                list.push(*number);
+            }
+        }
+        for whole in whole.chunks(PUBLISH_PACKS) {
+            self.move_whole(whole, &mut sections, &mut partly, carried)?;
+            copier.finish(std::mem::take(&mut sections))?;
+        }
+        self.take_parts(need, &partly, &mut copier)?;
+        copier.finish(sections)?;
         carried.packs_written += copier.packs_written;
         carried.bytes_written += copier.bytes_written;
         Ok(())

@@ -21,6 +21,7 @@ use self::need::Need;
 use self::reads::Reads;
 use super::forget;
 use super::gc::{self, GcOptions, GcReport, MAX_DELETE_PERCENT_DEFAULT};
+use super::shard::Shard;
 use super::snapshots::{self, SnapshotInfo};
 use crate::collect::due::{Past, is_due};
 use crate::collect::lease::HeldLease;
@@ -40,6 +41,7 @@ mod decide;
 mod join;
 mod need;
 mod reads;
+mod share;
 
 /// How long expired data may stay on a replica unless told otherwise, milliseconds.
 pub const ERASE_WITHIN_MS_DEFAULT: u64 = 72 * 60 * 60 * 1000;
@@ -122,6 +124,8 @@ pub struct Done {
     pub wanted: u64,
     /// Snapshots it got; with a dry run, is to get.
     pub copied: Vec<SnapshotId>,
+    /// Snapshots of which others have yet to bring something: only when a share was brought.
+    pub waiting: Vec<SnapshotId>,
     /// Snapshots it could not get because of damage at home.
     pub damaged: Vec<Remark>,
     /// Snapshots that were forgotten there; with a dry run, are to be.
@@ -174,6 +178,22 @@ pub struct ReplicateReport {
 /// [`Error::Role`] for keys of other roles than owner and maintainer; failures of the home copy
 /// before it begins. What goes wrong with one replica is in its [`Outcome`].
 pub fn run(home: &Repository, targets: &[Target], dry_run: bool) -> Result<ReplicateReport, Error> {
+    run_shard(home, targets, dry_run, Shard::ALL)
+}
+
+/// The same for a share: packs of home whose names fall to it are brought to the replicas. A snapshot
+/// is made visible there by whoever finds that nothing of it is lacking any more, so by the last of
+/// the hosts that bring something, or by more than one of them; what lacks something waits
+/// ([`Done::waiting`]). Nothing is collected on a replica while something waits.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_shard(
+    home: &Repository,
+    targets: &[Target],
+    dry_run: bool,
+    shard: Shard,
+) -> Result<ReplicateReport, Error> {
     home.require_collect("replicate")?;
     home.monitor().stage("replicate", None);
     home.current_catalog()?.require_sound_tombs()?;
@@ -184,7 +204,7 @@ pub fn run(home: &Repository, targets: &[Target], dry_run: bool) -> Result<Repli
         let threads = targets.iter().enumerate().map(|(number, target)| {
             let work = move || {
                 let undecided = Undecided { reads, number, open: true };
-                One { home, target, number, replicas, reads, dry_run }.run(undecided)
+                One { home, target, number, replicas, reads, dry_run, shard }.run(undecided)
             };
             scope.spawn(work)
         });
@@ -230,6 +250,7 @@ struct One<'a> {
     replicas: u64,
     reads: &'a Reads<'a>,
     dry_run: bool,
+    shard: Shard,
 }
 
 impl One<'_> {
@@ -300,7 +321,10 @@ impl One<'_> {
         if self.dry_run {
             return self.imagine(&replica, decision, done);
         }
-        self.copy(&replica, &decision, undecided, &mut done)?;
+        match self.shard.is_all() {
+            true => self.copy(&replica, &decision, undecided, &mut done)?,
+            false => self.copy_share(&replica, &decision, undecided, &mut done)?,
+        }
         let last_ms = state.done_ms;
         if let Some(plan) = &decision.forget {
             done.forgotten = forget::run(&replica, plan)?.removed;
@@ -311,11 +335,14 @@ impl One<'_> {
             let since_ms = last_ms.unwrap_or(state.tried_ms);
             state.dead_since_ms = Some(state.dead_since_ms.unwrap_or(since_ms).min(since_ms));
         }
-        if self.target.only.is_none() {
+        let waiting = done.waiting.len() as u64;
+        if self.target.only.is_none() && waiting == 0 {
             state.done_ms = Some(state.tried_ms);
         }
-        state.snapshots = decision.wanted;
-        state.newest_ms = state.newest_ms.max(decision.newest_ms);
+        state.snapshots = decision.wanted.saturating_sub(waiting);
+        if waiting == 0 {
+            state.newest_ms = state.newest_ms.max(decision.newest_ms);
+        }
         state.bytes_last = done.bytes_written;
         state.bytes_total = state.bytes_total.saturating_add(done.bytes_written);
         self.collect(&replica, last_ms, state, &mut done)?;
@@ -504,7 +531,8 @@ impl One<'_> {
         done: &mut Done,
     ) -> Result<(), Error> {
         let now_ms = state.tried_ms;
-        if self.target.only.is_some() {
+        // What others have brought for snapshots that are not visible yet is needed by nobody.
+        if self.target.only.is_some() || !done.waiting.is_empty() {
             return Ok(());
         }
         let (Some(since_ms), Some(within_ms)) = (state.dead_since_ms, self.target.erase_within_ms)

@@ -5,14 +5,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use cairn_format::ids::PackId;
-use cairn_format::limits::PACK_BYTES_MAX;
-use cairn_format::names::{ObjectName, PackKind};
+use cairn_format::names::PackKind;
 use parking_lot::{Condvar, Mutex};
 
 use crate::context::Counter;
 use crate::error::Error;
+use crate::parity::read_pack;
 use crate::repo::Repository;
-use crate::repo::vault::read_object;
 use crate::store::StoreError;
 
 /// Packs that are kept for replicas that have not asked for them yet, bytes.
@@ -76,7 +75,8 @@ impl<'a> Reads<'a> {
         (state.packs_read, state.bytes_read)
     }
 
-    /// A whole pack, whose bytes are those its name stands for.
+    /// A whole pack, whose bytes are those its name stands for, also where these are only to be had out
+    /// of its parity.
     ///
     /// # Errors
     /// [`Error::PackMissing`]; [`Error::Hash`]; failures of the store.
@@ -114,8 +114,8 @@ impl<'a> Reads<'a> {
     }
 
     fn read(&self, kind: PackKind, id: PackId) -> Result<Bytes, Error> {
-        match read_object(self.home.store(), &ObjectName::Pack(kind, id), PACK_BYTES_MAX) {
-            Ok(bytes) => {
+        match read_pack(self.home.store(), kind, id) {
+            Ok((bytes, _)) => {
                 self.home.monitor().count(Counter::BytesFetched, bytes.len() as u64);
                 Ok(bytes)
             }

@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 
 use self::trees::{AFFECTED_MAX, FINDINGS_MAX, InTree, TreeCheck};
 use super::rollback;
+use super::shard::Shard;
 use super::snapshots::{self, SnapshotInfo};
 use crate::context::{Counter, Remark};
 use crate::error::{Error, Explain};
@@ -79,12 +80,15 @@ pub struct VerifyReport {
     pub snapshots: u64,
     /// Of these, not acknowledged: interrupted, or their writer never reported success.
     pub unacknowledged: u64,
-    /// Packs in the repository.
+    /// Packs in the repository; of a share, those that fall to it.
     pub packs_total: u64,
     /// Packs read and decoded now.
     pub packs_checked: u64,
     /// Bytes of these.
     pub bytes_checked: u64,
+    /// Of the packs that were read, those that are damaged and that `repair` makes whole again out of
+    /// their parity. What they hold can be restored meanwhile.
+    pub packs_healable: u64,
     /// Packs never proven sound on this host, or found damaged when last read.
     pub never_verified: u64,
     /// When the pack verified longest ago was, milliseconds since 1970; `None` when some never were.
@@ -104,18 +108,36 @@ pub struct VerifyReport {
 /// # Errors
 /// Failures of the store that are not damage; a key that cannot read. Damage is in the report.
 pub fn run(repository: &Repository, options: &VerifyOptions) -> Result<VerifyReport, Error> {
+    run_shard(repository, options, Shard::ALL)
+}
+
+/// Verifies a share: packs, small objects and snapshots whose names fall to it. All shares together
+/// find what [`run`] finds. Paths that a damaged pack touches are found by the share that reads the
+/// pack, in all snapshots; paths that miss a pack, by the share of their snapshot.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_shard(
+    repository: &Repository,
+    options: &VerifyOptions,
+    shard: Shard,
+) -> Result<VerifyReport, Error> {
     repository.require_read("verify")?;
     for _ in 1..ROUNDS_MAX {
-        match look(repository, options) {
+        match look(repository, options, shard) {
             // A collection took packs out of the index under it.
             Err(error) if error.has_vanished() => repository.refresh_catalog()?,
             outcome => return outcome,
         }
     }
-    look(repository, options)
+    look(repository, options, shard)
 }
 
-fn look(repository: &Repository, options: &VerifyOptions) -> Result<VerifyReport, Error> {
+fn look(
+    repository: &Repository,
+    options: &VerifyOptions,
+    shard: Shard,
+) -> Result<VerifyReport, Error> {
     let started_ms = repository.context.clock.now_ms();
     let mut report = VerifyReport::default();
     repository.monitor().stage("verify: index", None);
@@ -125,13 +147,17 @@ fn look(repository: &Repository, options: &VerifyOptions) -> Result<VerifyReport
     for remark in catalog.damaged_segments() {
         report.findings.push(finding(remark));
     }
-    check_small_objects(repository, &mut report)?;
-    check_acknowledged(repository, &listed, &mut report)?;
-    let mut bad = check_presence(repository, catalog, &mut report)?;
-    check_contents(repository, catalog, options.level, &mut bad, &mut report)?;
+    check_small_objects(repository, shard, &mut report)?;
+    check_acknowledged(repository, &listed, shard, &mut report)?;
+    let mut bad = check_presence(repository, catalog, shard, &mut report)?;
+    let read = check_contents(repository, catalog, (options.level, shard), &mut bad, &mut report)?;
     report.findings.extend(remarks.into_iter().map(finding));
+    bad.known |= !report.findings.is_empty();
+    // What was found in packs is looked for in all snapshots: nobody else knows of it.
+    let falls_here = |one: &&SnapshotInfo| !read.is_sound || shard.takes(one.id.as_bytes());
+    let listed = listed.iter().filter(falls_here).collect::<Vec<_>>();
     check_trees(repository, catalog, &listed, bad, &mut report)?;
-    age_of_ledger(catalog, &mut report)?;
+    age_of_ledger(catalog, shard, &mut report)?;
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     repository.monitor().count(Counter::Findings, report.findings.len() as u64);
     Ok(report)
@@ -150,15 +176,23 @@ struct Bad {
     frames: HashSet<(PackNumber, u32)>,
     /// Chunks whose bytes in a pack are not those of their id.
     chunks: HashSet<(PackNumber, ChunkId)>,
+    /// Something is damaged or missing, whoever reports it.
+    known: bool,
 }
 
 /// Key slots, configs, acks and segments: each is hashed; acks are opened too. Segments because the
 /// local index does not read again what it has loaded.
-fn check_small_objects(repository: &Repository, report: &mut VerifyReport) -> Result<(), Error> {
+fn check_small_objects(
+    repository: &Repository,
+    shard: Shard,
+    report: &mut VerifyReport,
+) -> Result<(), Error> {
     let mut names = Vec::new();
     for folder in [Folder::Keys, Folder::Config, Folder::Acks, Folder::Index] {
         repository.store().list(folder, &mut |name, _| {
-            names.push(name);
+            if name.content_hash().is_none_or(|hash| shard.takes(&hash)) {
+                names.push(name);
+            }
             Ok(())
         })?;
     }
@@ -206,12 +240,15 @@ fn check_small_object(repository: &Repository, name: &ObjectName) -> Result<(), 
 fn check_acknowledged(
     repository: &Repository,
     readable: &[SnapshotInfo],
+    shard: Shard,
     report: &mut VerifyReport,
 ) -> Result<(), Error> {
     let store = repository.store();
     let mut acks = Vec::new();
     store.list(Folder::Acks, &mut |name, _| {
-        if let ObjectName::Ack { snapshot, .. } = name {
+        if let ObjectName::Ack { snapshot, .. } = name
+            && shard.takes(snapshot.as_bytes())
+        {
             acks.push((snapshot, name));
         }
         Ok(())
@@ -246,6 +283,7 @@ fn check_acknowledged(
 fn check_presence(
     repository: &Repository,
     catalog: &Catalog,
+    shard: Shard,
     report: &mut VerifyReport,
 ) -> Result<Bad, Error> {
     let mut bad = Bad::default();
@@ -266,7 +304,8 @@ fn check_presence(
             bad.packs.insert(number);
             return ControlFlow::Continue(());
         }
-        report.packs_total += 1;
+        let falls_here = shard.takes(pack.id.as_bytes());
+        report.packs_total += u64::from(falls_here);
         let name = ObjectName::Pack(pack.kind, pack.id).to_string();
         let problem = match sizes.get(&(pack.kind, pack.id)) {
             None => Some(("pack.missing", "it is missing from the store".to_owned())),
@@ -277,7 +316,10 @@ fn check_presence(
             Some(_) => None,
         };
         if let Some((code, message)) = problem {
-            report.findings.push(Finding { code, object: name, message });
+            bad.known = true;
+            if falls_here {
+                report.findings.push(Finding { code, object: name, message });
+            }
             ledger.push((pack.id, ledger_entry(repository, false)));
             // One that is only cut short still gives the frames before the cut.
             if code == "pack.missing" {
@@ -291,14 +333,21 @@ fn check_presence(
     Ok(bad)
 }
 
+/// What reading packs came to.
+struct Contents {
+    /// Nothing was found.
+    is_sound: bool,
+}
+
 /// Reads and decodes packs as the level asks for, and writes the ledger.
 fn check_contents(
     repository: &Repository,
     catalog: &Catalog,
-    level: Level,
+    (level, shard): (Level, Shard),
     bad: &mut Bad,
     report: &mut VerifyReport,
-) -> Result<(), Error> {
+) -> Result<Contents, Error> {
+    let mut contents = Contents { is_sound: true };
     let total = usize::try_from(report.packs_total).unwrap_or(usize::MAX);
     let wanted = match level {
         Level::Structure => 0,
@@ -310,9 +359,12 @@ fn check_contents(
         }
     };
     if wanted == 0 {
-        return Ok(());
+        return Ok(contents);
     }
-    let chosen = catalog.index().least_verified(wanted)?;
+    let limit = if shard.is_all() { wanted } else { usize::MAX };
+    let mut chosen = catalog.index().least_verified(limit)?;
+    chosen.retain(|pack| shard.takes(pack.record.id.as_bytes()));
+    chosen.truncate(wanted);
     let bytes = chosen.iter().map(|pack| u64::from(pack.record.bytes)).sum();
     repository.monitor().stage("verify: packs", Some((Counter::BytesVerified, bytes)));
     let checker = packs::PackCheck::new(repository, catalog)?;
@@ -334,8 +386,10 @@ fn check_contents(
             }
             report.packs_checked += 1;
             report.bytes_checked += u64::from(pack.record.bytes);
+            report.packs_healable += u64::from(found.healable);
             let ok = found.findings.is_empty();
             ledger.push((pack.record.id, ledger_entry(repository, ok)));
+            contents.is_sound &= ok;
             report.findings.extend(found.findings);
             bad.frames.extend(found.frames.into_iter().map(|frame| (pack.number, frame)));
             bad.chunks.extend(found.chunks.into_iter().map(|chunk| (pack.number, chunk)));
@@ -347,7 +401,7 @@ fn check_contents(
         note_verified(catalog, &ledger)?;
         chunks = 0;
     }
-    Ok(())
+    Ok(contents)
 }
 
 /// Tells the catalog which packs a backup may rely on.
@@ -383,12 +437,12 @@ fn ledger_entry(repository: &Repository, ok: bool) -> LedgerEntry {
 fn check_trees(
     repository: &Repository,
     catalog: &Catalog,
-    listed: &[SnapshotInfo],
+    listed: &[&SnapshotInfo],
     bad: Bad,
     report: &mut VerifyReport,
 ) -> Result<(), Error> {
     repository.monitor().stage("verify: snapshots", None);
-    let damaged = !report.findings.is_empty();
+    let damaged = bad.known;
     let mut check = TreeCheck::new(catalog, bad);
     for snapshot in listed {
         repository.check_cancelled()?;
@@ -411,7 +465,7 @@ fn check_trees(
             report.add(found);
         }
     }
-    if report.affected_count > 0 && report.findings.is_empty() {
+    if report.affected_count > 0 && !damaged {
         report.findings.extend(report.affected.first().map(|place| Finding {
             code: "chunk.missing",
             object: format!("snapshot {}", place.snapshot.short()),
@@ -436,9 +490,12 @@ impl VerifyReport {
     }
 }
 
-fn age_of_ledger(catalog: &Catalog, report: &mut VerifyReport) -> Result<(), Error> {
+fn age_of_ledger(catalog: &Catalog, shard: Shard, report: &mut VerifyReport) -> Result<(), Error> {
     let (mut never, mut oldest) = (0, None::<u64>);
-    catalog.index().for_each_pack(&mut |_, _, ledger| {
+    catalog.index().for_each_pack(&mut |_, pack, ledger| {
+        if !shard.takes(pack.id.as_bytes()) {
+            return ControlFlow::Continue(());
+        }
         match ledger {
             // What was found damaged is not proven.
             Some(entry) if entry.ok => {

@@ -7,6 +7,7 @@ use cairn_format::ids::ChunkId;
 use cairn_format::names::ObjectName;
 use cairn_format::pack::FrameDescription;
 use cairn_format::segment::NAMESPACE_TRUSTED;
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::{Finding, pack_name};
@@ -14,7 +15,8 @@ use crate::context::Counter;
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackAge, PackNumber, PackRecord};
-use crate::pack::reader::available;
+use crate::pack::reader::{PackReader, available};
+use crate::parity::{self, Rescue, rescue};
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
 use crate::repo::sweep::FrameTask;
@@ -38,6 +40,8 @@ pub struct PackFindings {
     pub chunks: Vec<ChunkId>,
     /// Nothing of it can be read.
     pub unreadable: bool,
+    /// It is damaged, and its parity gives back all of it.
+    pub healable: bool,
 }
 
 impl PackFindings {
@@ -52,6 +56,7 @@ impl PackFindings {
 pub struct PackCheck<'a> {
     repository: &'a Repository,
     catalog: &'a Catalog,
+    weighing: Mutex<()>,
 }
 
 /// Position in a pack while it is read.
@@ -72,7 +77,7 @@ impl<'a> PackCheck<'a> {
     /// When the key cannot read.
     pub fn new(repository: &'a Repository, catalog: &'a Catalog) -> Result<Self, Error> {
         repository.require_read("verify packs")?;
-        Ok(Self { repository, catalog })
+        Ok(Self { repository, catalog, weighing: Mutex::default() })
     }
 
     /// Checks packs.
@@ -115,9 +120,56 @@ impl<'a> PackCheck<'a> {
                 self.repository.monitor().count(Counter::PacksVerified, 1);
                 return Ok(found);
             }
-            self.check(pack.number, &pack.record)
+            let found = self.check(pack.number, &pack.record)?;
+            self.weigh(&pack.record, found)
         })
         .collect()
+    }
+
+    /// Says what the parity of a damaged pack makes good, and whether that of a sound one is right.
+    fn weigh(&self, pack: &PackRecord, mut found: PackFindings) -> Result<PackFindings, Error> {
+        if self.repository.vault().config.parity.is_none() {
+            return Ok(found);
+        }
+        // One after another: each is held in memory.
+        let _weighing = self.weighing.lock();
+        let damage = match rescue(self.repository.store(), pack.kind, pack.id)? {
+            Rescue::Healed(_, damage) => damage,
+            Rescue::Lost(damage) => {
+                found.add(pack, "parity.exceeded", damage.to_string());
+                return Ok(found);
+            }
+            Rescue::Sound(bytes) => {
+                let vault = self.repository.vault();
+                let reader = PackReader::new(self.repository.store(), &vault.keys);
+                let flagged = match reader.has_parity(pack.kind, pack.id) {
+                    Err(error) if error.is_damage() => false,
+                    flagged => flagged?,
+                };
+                if found.findings.is_empty() && flagged && !parity::is_true(&bytes)? {
+                    let message = "its parity is not that of its data, and will not heal it";
+                    found.add(pack, "pack.parity", message.to_owned());
+                }
+                return Ok(found);
+            }
+            Rescue::None => {
+                let message = "nothing is left that says where its parity is".to_owned();
+                found.add(pack, "parity.exceeded", message);
+                return Ok(found);
+            }
+        };
+        if damage.data == 0 {
+            found.findings.retain(|finding| finding.code != "pack.hash");
+            let message = match damage.recovery {
+                0 => "what says where its parity is, is damaged; its data is sound".to_owned(),
+                lost => format!("{lost} shards of its parity are damaged; its data is sound"),
+            };
+            found.add(pack, "pack.parity", message);
+        } else {
+            found.add(pack, "pack.healable", damage.to_string());
+        }
+        let findings = found.findings;
+        Ok(PackFindings { findings, healable: true, ..PackFindings::default() })
     }
 
     /// Checks one pack by itself.

@@ -60,7 +60,7 @@ impl ChunkReader<'_> {
     }
 
     /// A base from whichever of its places is sound, also from where a collection copied it to
-    /// meanwhile; `None` when there is none.
+    /// meanwhile, or out of the parity of its packs; `None` when none of that gives it.
     fn base_elsewhere(
         &self,
         pack: &PackRecord,
@@ -87,7 +87,8 @@ impl ChunkReader<'_> {
                 self.catalog.look_again(self.repository.vault(), pack)?;
             }
         }
-        Ok(None)
+        let copies = self.catalog.base_copies(base, pack.kind, namespace)?;
+        self.rescued_chunk(base.id, &copies)
     }
 
     /// The plaintext of a base from one of its places, if that may serve as one (SPEC §6.3).

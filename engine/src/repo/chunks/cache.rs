@@ -26,11 +26,11 @@ impl FrameCache {
         Self { frames: HashMap::new(), order: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    fn get(&self, key: FrameKey) -> Option<Bytes> {
+    pub(super) fn get(&self, key: FrameKey) -> Option<Bytes> {
         self.frames.get(&key).cloned()
     }
 
-    fn put(&mut self, key: FrameKey, frame: Bytes) {
+    pub(super) fn put(&mut self, key: FrameKey, frame: Bytes) {
         self.bytes += frame.len();
         if let Some(old) = self.frames.insert(key, frame) {
             self.bytes -= old.len();

@@ -87,13 +87,14 @@ impl ChunkReader<'_> {
     fn any_copy(&self, id: &ChunkId) -> Result<Option<Bytes>, Error> {
         // Brings the index up to date when the chunk is not known.
         self.locate(std::slice::from_ref(id))?;
-        for place in self.catalog.copies(*id, self.namespace)? {
-            match self.chunk_at(*id, &place) {
+        let copies = self.catalog.copies(*id, self.namespace)?;
+        for place in &copies {
+            match self.chunk_at(*id, place) {
                 Ok(chunk) => return Ok(Some(chunk)),
                 Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        self.rescued_chunk(*id, &copies)
     }
 }

@@ -5,6 +5,7 @@ mod bases;
 mod cache;
 mod elsewhere;
 mod fetch;
+mod rescued;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use self::cache::FrameCache;
 use self::elsewhere::Elsewhere;
 pub use self::elsewhere::Fallback;
 pub use self::fetch::{Deliver, Wanted, single};
+pub(super) use self::rescued::Rescued;
 use super::Repository;
 use crate::context::Counter;
 use crate::error::Error;
@@ -143,23 +145,24 @@ impl ChunkReader<'_> {
         self.catalog.places(ids, self.namespace)
     }
 
-    /// A chunk from another place than the one where it is damaged, or from another copy of the
-    /// repository, if there is a sound one.
+    /// A chunk from another place than the one where it is damaged, out of the parity of its packs,
+    /// or from another copy of the repository, if one of them gives it.
     fn copy_of(&self, id: ChunkId, damaged: &ChunkPlace) -> Result<Option<Bytes>, Error> {
-        for place in self.catalog.copies(id, self.namespace)? {
-            if place == *damaged {
-                continue;
-            }
-            match self.chunk_at(id, &place) {
+        let copies = self.catalog.copies(id, self.namespace)?;
+        for place in copies.iter().filter(|place| *place != damaged) {
+            match self.chunk_at(id, place) {
                 Ok(chunk) => return Ok(Some(chunk)),
                 Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(self.elsewhere(&id))
+        match self.rescued_chunk(id, std::iter::once(damaged).chain(&copies))? {
+            Some(chunk) => Ok(Some(chunk)),
+            None => Ok(self.elsewhere(&id)),
+        }
     }
 
-    /// Reads a chunk from this very place.
+    /// Reads a chunk from this very place, without the help of parity.
     ///
     /// # Errors
     /// Damage there; failures of the store or the cache.
@@ -267,8 +270,9 @@ impl ChunkReader<'_> {
         self.packs.directory(pack.kind, pack.id, u64::from(pack.bytes), trust)
     }
 
-    /// Decodes a frame out of part of its pack (`range`: its offset, its bytes), and checks every
-    /// chunk of it. `stored` is then what was sealed, `plain` the plaintext of its chunks.
+    /// Decodes a frame out of part of its pack (`range`: its offset, its bytes), or out of what the
+    /// pack's parity gives, and checks every chunk of it. `stored` is then what was sealed, `plain`
+    /// the plaintext of its chunks.
     ///
     /// # Errors
     /// When the frame does not open or decode, or a chunk is not what its id says.
@@ -281,8 +285,16 @@ impl ChunkReader<'_> {
         stored: &mut Vec<u8>,
         plain: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let opener = self.packs.opener(pack.kind, pack.id)?;
-        self.decode_frame(pack, place, &opener, range.0, range.1, stored, plain)?;
+        let opened = self.packs.opener(pack.kind, pack.id).and_then(|opener| {
+            self.decode_frame(pack, place, &opener, range.0, range.1, stored, plain)
+        });
+        match opened {
+            Err(error) if error.is_damage() && !error.has_vanished() => {
+                let Some(whole) = self.rescued_pack(place.pack, pack)? else { return Err(error) };
+                self.decode_frame(pack, place, &whole.opener, 0, &whole.bytes, stored, plain)?;
+            }
+            other => other?,
+        }
         stored.truncate((place.frame_bytes.saturating_sub(TAG_BYTES)) as usize);
         let mut offset = 0;
         for chunk in &frame.chunks {
@@ -303,6 +315,22 @@ impl ChunkReader<'_> {
         span.bytes(read.1.len() as u64);
         self.repository.monitor().count(Counter::BytesFetched, read.1.len() as u64);
         Ok(read)
+    }
+
+    /// The same; nothing where the pack was cut short before that.
+    ///
+    /// # Errors
+    /// As [`Self::range`], other damage than this.
+    pub fn range_left(
+        &self,
+        pack: &PackRecord,
+        start: u64,
+        end: u64,
+    ) -> Result<(u64, Bytes), Error> {
+        match self.range(pack, start, end) {
+            Err(error) if error.is_damage() && !error.has_vanished() => Ok((start, Bytes::new())),
+            other => other,
+        }
     }
 
     /// Decodes a frame out of part of its pack (`range`: its offset, its bytes) and returns the

@@ -135,7 +135,7 @@ impl ChunkReader<'_> {
     }
 
     /// The same; reads certain packs as a whole besides, and says of each whether its bytes are
-    /// those its name stands for.
+    /// those its name stands for, and its parity is what follows from them.
     ///
     /// # Errors
     /// As [`Self::sweep`].
@@ -151,7 +151,10 @@ impl ChunkReader<'_> {
             done: tasks.iter().map(|_| AtomicBool::new(false)).collect(),
             tasks: &tasks,
             plan: &plan,
-            hashes: whole.iter().map(|pack| (*pack, Mutex::default())).collect(),
+            hashes: whole
+                .iter()
+                .map(|pack| (*pack, Mutex::new(self.hash_of(&plan, pack))))
+                .collect(),
             receive,
             kept: Mutex::default(),
             next: AtomicUsize::new(0),
@@ -166,6 +169,17 @@ impl ChunkReader<'_> {
         let done = sweep.done;
         let left = tasks.into_iter().zip(done).filter(|(_, done)| !done.load(Ordering::Acquire));
         Ok((left.map(|(task, _)| task.job).collect(), sound))
+    }
+}
+
+impl ChunkReader<'_> {
+    /// What a pack that is read as a whole is compared with: its name, and its parity.
+    fn hash_of(&self, plan: &Plan, number: &PackNumber) -> PackHash {
+        let parity = self.repository().vault().config.parity;
+        match parity.zip(plan.packs.get(number)) {
+            Some((parity, pack)) => PackHash::with_parity(pack, parity),
+            None => PackHash::default(),
+        }
     }
 }
 

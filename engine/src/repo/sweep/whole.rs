@@ -1,10 +1,13 @@
-//! The hash of a pack of which parts are read by several threads.
+//! The hash of a pack of which parts are read by several threads, and the proof of its parity.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use cairn_format::parity::ParityLayout;
+use cairn_format::record::Parity;
 
 use crate::index::local::PackRecord;
+use crate::parity::ParityProof;
 
 /// The hash of a pack so far.
 #[derive(Default)]
@@ -13,9 +16,17 @@ pub(super) struct PackHash {
     bytes: u64,
     /// Parts that were read before what comes before them; at most one for each reading thread.
     waiting: BTreeMap<u64, Bytes>,
+    /// Of a pack that has the length of one with parity.
+    parity: Option<ParityProof>,
 }
 
 impl PackHash {
+    /// Of a pack of a repository that has parity.
+    pub(super) fn with_parity(pack: &PackRecord, parity: Parity) -> Self {
+        let layout = ParityLayout::of_object(u64::from(pack.bytes), parity);
+        Self { parity: layout.map(|layout| ParityProof::new(layout, pack.id)), ..Self::default() }
+    }
+
     /// Adds a part that begins at an offset; parts may overlap. Returns how many of its bytes, or
     /// of bytes that waited for it, are new.
     pub(super) fn add(&mut self, offset: u64, part: &Bytes) -> u64 {
@@ -28,15 +39,19 @@ impl PackHash {
             let known = usize::try_from(self.bytes - offset).unwrap_or(usize::MAX);
             let new = part.get(known..).unwrap_or_default();
             self.hasher.update(new);
+            if let Some(parity) = &mut self.parity {
+                parity.update(new);
+            }
             self.bytes += new.len() as u64;
         }
         self.bytes - before
     }
 
-    /// Whether these are all bytes of the pack, and the right ones.
+    /// Whether these are all bytes of the pack, and the right ones, with the parity they should have.
     pub(super) fn is(&self, pack: &PackRecord) -> bool {
         self.bytes == u64::from(pack.bytes)
             && self.hasher.finalize().as_bytes() == pack.id.as_bytes()
+            && self.parity.as_ref().is_none_or(ParityProof::holds)
     }
 }
 
