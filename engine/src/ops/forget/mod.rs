@@ -440,7 +440,9 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
     let mut report = ForgetReport::default();
     let planned = plan.series.iter().flat_map(|series| &series.snapshots);
     let going = planned.filter(|one| !one.verdict.keeps()).map(|one| one.snapshot.id);
-    let going = going.chain(plan.bare.iter().copied()).collect::<Vec<_>>();
+    let late = acknowledged_since(repository, plan)?;
+    let going = going.filter(|id| !late.contains(id)).chain(plan.bare.iter().copied());
+    let going = going.collect::<Vec<_>>();
     let mut unacknowledged = HashSet::new();
     for id in &going {
         repository.check_cancelled()?;
@@ -458,6 +460,23 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
         seen.without(&going).save(repository.catalog()?)?;
     }
     Ok(report)
+}
+
+/// Snapshots that go because they were not acknowledged, and are by now: their backups have taken
+/// long, and reported success.
+fn acknowledged_since(
+    repository: &Repository,
+    plan: &ForgetPlan,
+) -> Result<HashSet<SnapshotId>, Error> {
+    let planned = plan.series.iter().flat_map(|series| &series.snapshots);
+    let orphans = planned.filter(|one| one.verdict == Verdict::Go(Cause::Unacknowledged));
+    let orphans = orphans.map(|one| one.snapshot.id);
+    let orphans = orphans.filter(|id| !plan.objects.acks.contains_key(id)).collect::<HashSet<_>>();
+    if orphans.is_empty() {
+        return Ok(orphans);
+    }
+    let acknowledged = snapshots::list_acknowledged(repository)?;
+    Ok(orphans.intersection(&acknowledged).copied().collect())
 }
 
 /// Removes one snapshot; true if it had acknowledgements.
