@@ -43,6 +43,8 @@ pub enum Choice {
     /// These: first digits of ids, `latest~1`, `job:NAME`, `@TIME`. One whose record is missing
     /// or damaged is named by at least 8 digits.
     Named(Vec<String>),
+    /// Exactly these. What is not there any more is passed over, and what stands for it stays.
+    These(HashSet<SnapshotId>),
 }
 
 /// What to forget, and how careful to be.
@@ -209,6 +211,7 @@ pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPl
     let known = evidence::gather(repository)?;
     match &options.choice {
         Choice::Named(names) => by_name(repository, options, known, names),
+        Choice::These(ids) => of_ids(repository, options, known, ids, Vec::new()),
         Choice::Rules(policy) => {
             let now_ms = repository.context.clock.now_ms();
             let seen = Seen::load(catalog)?;
@@ -358,6 +361,17 @@ fn by_name(
             Err(error) => return Err(error),
         }
     }
+    of_ids(repository, options, known, &named, bare)
+}
+
+/// What goes when these snapshots do, and those of which there is no record that can be read.
+fn of_ids(
+    repository: &Repository,
+    options: &ForgetOptions,
+    known: Known,
+    named: &HashSet<SnapshotId>,
+    bare: Vec<SnapshotId>,
+) -> Result<ForgetPlan, Error> {
     let mut series = Vec::new();
     for ((job, namespace), members) in group(known.listed.clone(), options.join_writers) {
         let counts = |snapshot: &SnapshotInfo| known.acknowledged.contains(&snapshot.id);
