@@ -40,6 +40,8 @@ mod month;
 mod progress;
 #[path = "engine/protocol.rs"]
 mod protocol;
+#[path = "engine/races.rs"]
+mod races;
 #[path = "engine/reader.rs"]
 mod reader;
 #[path = "engine/replicate.rs"]
