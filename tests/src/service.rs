@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_engine::repo::read_format;
 use cairn_engine::store::Store;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::names::{Folder, ObjectName};
@@ -118,6 +119,7 @@ struct State {
 /// The service. Clones are the same one.
 #[derive(Clone)]
 pub struct Service {
+    place: &'static str,
     profile: Profile,
     /// How objects are reached.
     way: Arc<dyn Store>,
@@ -136,12 +138,12 @@ impl fmt::Debug for Service {
 pub type Change = (ObjectName, Option<Bytes>);
 
 impl Service {
-    /// A service that holds these objects.
+    /// A service in a place of this name that holds these objects.
     ///
     /// # Panics
     /// When opendal refuses to keep objects in memory.
     #[must_use]
-    pub fn new(objects: &MemoryStore, profile: Profile, seed: u64) -> Self {
+    pub fn new(place: &'static str, objects: &MemoryStore, profile: Profile, seed: u64) -> Self {
         let (way, truth): (Arc<dyn Store>, Arc<dyn Store>) = match profile.condition() {
             None => {
                 let memory = Arc::new(crate::lab::copy_of(objects));
@@ -163,7 +165,7 @@ impl Service {
             past: Vec::new(),
             toll: Toll::default(),
         };
-        Self { profile, way, truth, state: Arc::new(Mutex::new(state)) }
+        Self { place, profile, way, truth, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Its profile.
@@ -248,8 +250,10 @@ impl Service {
     pub fn remove_torn(&self) {
         for name in &self.state.lock().toll.torn {
             let object = self.truth.get(name, u64::MAX).unwrap_or_default();
-            let whole =
-                name.content_hash().is_none_or(|hash| *blake3::hash(&object).as_bytes() == hash);
+            let whole = match name.content_hash() {
+                Some(hash) => *blake3::hash(&object).as_bytes() == hash,
+                None => read_format(self.truth.as_ref()).is_ok(),
+            };
             if !whole {
                 self.truth.delete(name).expect("it is deleted");
             }
@@ -275,12 +279,13 @@ impl Service {
         seen
     }
 
-    /// Brings back what was lost.
+    /// Brings back what was lost, for good.
     ///
     /// # Panics
     /// When it cannot be put.
     pub fn bring_back(&self) {
-        for (name, (_, data)) in self.toll().lost {
+        let lost = std::mem::take(&mut self.state.lock().toll.lost);
+        for (name, (_, data)) in lost {
             self.truth.put(&name, &data).expect("it is put");
         }
     }

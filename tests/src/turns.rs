@@ -186,7 +186,16 @@ impl State {
 }
 
 /// Is told of every call that changed what is there, while nobody else has the turn.
-pub type Watch = dyn Fn(&ObjectName, &Change) + Send + Sync;
+pub type Watch = dyn Fn(&ObjectName, &Change, Whose) + Send + Sync;
+
+/// Whose call it was that changed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Of the actor whose turn it is.
+    Own,
+    /// A call of some actor that is carried out only now.
+    Late,
+}
 
 /// How a call changed what is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,6 +238,15 @@ impl fmt::Debug for TurnStore {
 type Changing<'a> = Option<(&'a ObjectName, Change)>;
 
 impl TurnStore {
+    /// Does something while nobody else has the turn. False when the actor is dead.
+    pub fn between(&self, what: &str, act: impl FnOnce()) -> bool {
+        let done = self.turn(format_args!("{what}"), None, || {
+            act();
+            Ok(())
+        });
+        done.is_ok()
+    }
+
     fn turn<T>(
         &self,
         what: fmt::Arguments<'_>,
@@ -239,7 +257,7 @@ impl TurnStore {
         for (name, put) in self.line.service().catch_up() {
             let change = put.map_or(Change::Delete, Change::Put);
             self.turns.note(&format!("late: {change} of {name}"));
-            (self.watch)(&name, &change);
+            (self.watch)(&name, &change, Whose::Late);
         }
         let outcome = match order {
             Order::Dead(number) => Err(crashed(number)),
@@ -253,7 +271,7 @@ impl TurnStore {
                 let outcome = call();
                 // Also of one that failed: it may have been carried out.
                 if let Some((name, change)) = &changing {
-                    (self.watch)(name, change);
+                    (self.watch)(name, change, Whose::Own);
                 }
                 match order {
                     Order::GoAndDie(number) => Err(crashed(number)),
@@ -262,7 +280,8 @@ impl TurnStore {
             }
         };
         let failed = outcome.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
-        self.turns.note(&format!("actor {} {order:?}: {what}{failed}", self.actor));
+        let place = self.line.location();
+        self.turns.note(&format!("actor {} {order:?} {place}: {what}{failed}", self.actor));
         self.turns.leave();
         outcome
     }

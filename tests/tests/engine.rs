@@ -42,6 +42,8 @@ mod parity;
 mod progress;
 #[path = "engine/protocol.rs"]
 mod protocol;
+#[path = "engine/races.rs"]
+mod races;
 #[path = "engine/reader.rs"]
 mod reader;
 #[path = "engine/replicate.rs"]

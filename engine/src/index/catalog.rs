@@ -134,7 +134,13 @@ impl Catalog {
     /// Failures of the store or of the cache folder. Damaged segments and tombs are warned about.
     pub fn sync(&self, vault: &Vault) -> Result<(), Error> {
         self.sync_keeping(vault)?;
-        self.forget_deleted(vault)
+        if self.forget_deleted(vault)? {
+            // What was needed of them was copied and named before they went, but maybe after segments
+            // were listed.
+            self.sync_all_segments(vault)?;
+            self.find_condemned()?;
+        }
+        Ok(())
     }
 
     /// As [`Self::sync`], but remembers packs that are condemned and gone: for whoever relies on

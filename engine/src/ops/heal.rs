@@ -246,6 +246,8 @@ impl Heal<'_> {
         let session = SessionId::from_bytes(random::array(self.home.context.random.as_ref())?);
         let lease = HeldLease::take(self.home.vault(), session, "repair");
         let mut copier = Copier::new(self.home, self.catalog, session)?;
+        // What an interrupted run of this host has stored and no segment names is relied on.
+        let mut leftovers = self.catalog.leftover_sections(self.home.vault())?;
         // First what others may be stored against: then those can be read where they are.
         for plain in [true, false] {
             lease.renew();
@@ -257,7 +259,7 @@ impl Heal<'_> {
                 }
             }
             self.store(&now, &mut copier, report)?;
-            copier.finish(Vec::new())?;
+            copier.finish(std::mem::take(&mut leftovers))?;
             self.catalog.find_condemned()?;
             wanted.retain(|key, _| !now.contains_key(key));
             for key in wanted.keys().copied().collect::<Vec<_>>() {

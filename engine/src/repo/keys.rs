@@ -40,6 +40,14 @@ pub struct SlotInfo {
 /// [`Error::NoRepository`]; failures of the store.
 pub fn list(store: &dyn Store) -> Result<Vec<SlotInfo>, Error> {
     read_format(store)?;
+    list_before_format(store)
+}
+
+/// As [`list`], also of a copy that is being made.
+///
+/// # Errors
+/// Failures of the store.
+pub(crate) fn list_before_format(store: &dyn Store) -> Result<Vec<SlotInfo>, Error> {
     let mut slots = Vec::new();
     for (id, bytes) in read_slots(store)? {
         let head = bytes.as_deref().ok().and_then(|slot| {

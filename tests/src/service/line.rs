@@ -105,7 +105,7 @@ impl Line {
 
 impl Store for Line {
     fn location(&self) -> String {
-        "memory".to_owned()
+        self.service.place.to_owned()
     }
 
     fn is_near(&self) -> bool {

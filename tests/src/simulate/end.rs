@@ -7,46 +7,133 @@ use bytes::Bytes;
 use cairn_engine::collect::reach::{Reach, reach};
 use cairn_engine::error::Error;
 use cairn_engine::index::catalog::list_packs;
+use cairn_engine::ops::erase::{self, EraseError, EraseOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::ops::verify::{self, Level, VerifyOptions};
 use cairn_engine::pack::reader::PackReader;
 use cairn_engine::repo::Repository;
-use cairn_format::ids::ChunkId;
+use cairn_format::ids::{ChunkId, SnapshotId};
 use cairn_format::names::{Folder, ObjectName};
 use cairn_format::receipt::Receipt;
 
 use super::Scene;
 use super::mutant::{Mutant, Tamper};
 use super::needed::{Needed, content_of};
+use super::site::{Place, Site};
+use crate::contents::contents;
 use crate::lab::OWNER;
 use crate::service::Profile;
 use crate::turns::Change;
 
 impl Scene {
-    /// After everything: one more collection leaves exactly what is needed, and an index that says
-    /// what the packs say.
+    /// After everything: erasures are completed, damage is healed, and one more collection leaves
+    /// exactly what is needed, and an index that says what the packs say; then the same of the
+    /// replica, after one more replication.
     pub(super) fn judge(&self) -> Result<(), String> {
-        for (name, put) in self.service.get_well() {
-            self.note(&name, &put.map_or(Change::Delete, Change::Put));
+        for site in [&self.home, &self.replica] {
+            for (name, put) in site.service.get_well() {
+                self.note(site.place, None, &name, &put.map_or(Change::Delete, Change::Put));
+            }
         }
-        self.look("at the end");
+        self.look(Place::Home, "at the end");
+        self.look(Place::Replica, "at the end");
         if !self.violations.lock().is_empty() {
             return Ok(());
         }
+        self.mend_services();
+        self.heal_at_last()?;
+        self.erase_at_last()?;
         let packs = self.packs();
-        self.collect_at_last()?;
-        self.look("after the last collection");
+        self.collect_at_last(&self.home)?;
+        self.look(Place::Home, "after the last collection");
         let left = self.packs();
         let deleted = packs.into_iter().filter(|(name, _)| !left.contains_key(name));
         self.tamper(&deleted.collect::<Vec<_>>());
         if self.is(Mutant::Tamper(Tamper::Reported)) {
-            self.look("after the end");
+            self.look(Place::Home, "after the end");
         }
-        let text = |error: Error| format!("at the end: {error}");
-        let fresh = self.world.open(self.service.truth(), OWNER, 7);
+        self.judge_site(&self.home)?;
+        self.judge_replica()
+    }
+
+    /// What was damaged is healed through services of which nothing is torn or lost: what those cost
+    /// is seen to with the last collection, where nothing was damaged.
+    fn mend_services(&self) {
+        if self.is_harmed() {
+            for site in [&self.home, &self.replica] {
+                site.service.remove_torn();
+                site.service.bring_back();
+                self.forget_again(site);
+            }
+        }
+    }
+
+    /// What erasures were to take out is nowhere in the end, whatever became of them.
+    fn erase_at_last(&self) -> Result<(), String> {
+        const ATTEMPTS_MAX: u64 = 40;
+        let erasing = self.erasing.lock().clone();
+        if self.is(Mutant::ErasesNothing) || erasing.is_empty() {
+            return Ok(());
+        }
+        if self.strikes() > 0 {
+            self.home.service.remove_torn();
+            self.home.service.bring_back();
+            self.forget_again(&self.home);
+        }
+        for (number, name) in erasing.iter().enumerate() {
+            for attempt in 0..ATTEMPTS_MAX {
+                let salt = 100 + 100 * number as u64 + attempt;
+                match self.erase_late(name, salt) {
+                    Ok(waiting) if waiting.is_empty() => break,
+                    Err(Error::Erase(EraseError::NothingMatches { .. })) => break,
+                    // Of a backup that died anything may be missing: it has to be forgotten first.
+                    Err(Error::Erase(EraseError::Unreadable { object, .. }))
+                        if attempt + 1 < ATTEMPTS_MAX =>
+                    {
+                        let acknowledged = self.home.acknowledged();
+                        let damaged =
+                            self.home.snapshots().into_iter().find(|id| {
+                                object.contains(&id.to_hex()) && !acknowledged.contains(id)
+                            });
+                        let damaged = damaged.ok_or(format!("{object} cannot be erased from"))?;
+                        self.home.forget(damaged);
+                    }
+                    outcome => return Err(format!("{name} cannot be erased: {outcome:?}")),
+                }
+            }
+        }
+        let fresh = self.world.open(self.home.truth(), OWNER, 31);
+        let listed = snapshots::list(&fresh).map_err(|error| error.to_string())?;
+        for snapshot in listed.iter().filter(|snapshot| snapshot.acknowledged) {
+            let held = contents(&fresh, snapshot)?;
+            if let Some(name) = held.keys().find(|name| erasing.contains(*name)) {
+                return Err(format!("{name} was erased, and snapshot {} has it", snapshot.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Erases, long after everything. Returns what has to be waited for.
+    fn erase_late(&self, name: &str, salt: u64) -> Result<Vec<SnapshotId>, Error> {
+        let owner = self.world.open_late(self.home.truth(), salt)?;
+        let options = EraseOptions {
+            paths: vec![format!("**/{name}").into_bytes()],
+            collect: false,
+            max_delete_percent: 100.0,
+            ..EraseOptions::default()
+        };
+        let plan = erase::plan(&owner, &options, None)?;
+        Ok(erase::run(&owner, &options, plan)?.waiting)
+    }
+
+    /// What must hold of a copy when nothing works on it any more.
+    fn judge_site(&self, site: &Site) -> Result<(), String> {
+        let place = site.place.name();
+        let text = |error: Error| format!("{place}, at the end: {error}");
+        let fresh = self.world.open(site.truth(), OWNER, 7);
         let listed = snapshots::list(&fresh).map_err(text)?;
-        self.course.lock().snapshots = listed.iter().filter(|s| s.acknowledged).count();
+        self.course.lock().snapshots += listed.iter().filter(|s| s.acknowledged).count();
         let report =
             verify::run(&fresh, &VerifyOptions { level: Level::Structure }).map_err(text)?;
         let sound = report.findings.is_empty() || listed.iter().any(|s| !s.acknowledged);
@@ -58,15 +145,64 @@ impl Scene {
             if sound { Ok(()) } else { Err(format!("verify finds {:?}", report.findings)) },
         ];
         let wrong = wrong.into_iter().filter_map(Result::err).collect::<Vec<_>>();
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+        if wrong.is_empty() { Ok(()) } else { Err(format!("{place}: {}", wrong.join("; "))) }
+    }
+
+    /// After one more replication and a collection the replica has what home has, or what its rules
+    /// keep, and nothing besides.
+    fn judge_replica(&self) -> Result<(), String> {
+        if !self.replica.is_there() || self.trial.mutant.is_some() {
+            return Ok(());
+        }
+        self.replicate_at_last()?;
+        let follows = self.plan.keep.is_none();
+        let here = self.home.standing();
+        // What it gave up now was not noted.
+        self.replica.reported.lock().retain(|id, _| follows && here.contains(id));
+        self.collect_at_last(&self.replica)?;
+        self.look(Place::Replica, "after the last collection");
+        let there = self.replica.standing();
+        if follows && here != there {
+            return Err(format!("home has {here:?}, and the replica {there:?}"));
+        }
+        let firsts = here.iter().filter(|id| self.first(**id) != **id).map(|id| self.first(*id));
+        if let Some(first) = firsts.into_iter().find(|first| there.contains(first)) {
+            return Err(format!("the replica has {first}, which was erased from"));
+        }
+        self.judge_site(&self.replica)
+    }
+
+    /// Replicates. Where the services did things that stop that until a person has seen to them, it is
+    /// done then.
+    fn replicate_at_last(&self) -> Result<(), String> {
+        let replicate = |salt| -> Result<(), Error> {
+            let home = self.world.open_late(self.home.truth(), salt)?;
+            match self.replicate(&home, self.replica.truth()) {
+                // Everything that there was has been given up.
+                Err(Error::ReplicateRefused { .. }) if self.home.standing().is_empty() => {
+                    self.replica.standing().into_iter().for_each(|id| self.replica.forget(id));
+                    Ok(())
+                }
+                outcome => outcome,
+            }
+        };
+        let outcome = replicate(41);
+        if self.strikes() == 0 {
+            return outcome.map_err(|error| format!("the last replication: {error}"));
+        }
+        self.replica.service.remove_torn();
+        self.replica.service.bring_back();
+        self.forget_again(&self.replica);
+        replicate(42).map_err(|error| format!("the last replication of all: {error}"))
     }
 
     /// Collects. Where the service did things that stop a collection until a person has seen to them,
     /// that is done then.
-    fn collect_at_last(&self) -> Result<(), String> {
-        let (toll, outcome) = (self.service.toll(), self.last_collection());
+    fn collect_at_last(&self, site: &Site) -> Result<(), String> {
+        let (toll, outcome) = (site.service.toll(), self.last_collection(site, 6));
+        let place = site.place.name();
         if toll.strikes() == 0 {
-            return outcome.map_err(|error| format!("the last collection: {error}"));
+            return outcome.map_err(|error| format!("{place}, the last collection: {error}"));
         }
         if let Err(error) = outcome {
             self.course.lock().stopped += 1;
@@ -76,55 +212,42 @@ impl Scene {
                 return Err(format!("the last collection names nothing that is torn: {told}"));
             }
             let stops = !toll.torn.is_empty() || !toll.lost.is_empty();
-            if !stops && self.service.profile() != Profile::Late {
-                return Err(format!("the last collection: {told}"));
+            if !stops && site.service.profile() != Profile::Late {
+                return Err(format!("{place}, the last collection: {told}"));
             }
         }
-        self.service.remove_torn();
-        self.service.bring_back();
-        self.forget_again();
-        self.last_collection().map_err(|error| format!("the last collection of all: {error}"))
+        site.service.remove_torn();
+        site.service.bring_back();
+        if site.place == Place::Home {
+            self.forget_again(site);
+        }
+        self.last_collection(site, 8)
+            .map_err(|error| format!("{place}, the last collection of all: {error}"))
     }
 
-    fn last_collection(&self) -> Result<(), Error> {
-        let owner = self.world.open(self.service.truth(), OWNER, 6);
+    fn last_collection(&self, site: &Site, salt: u64) -> Result<(), Error> {
+        let owner = self.world.open(site.truth(), OWNER, salt);
         let options =
             GcOptions { max_delete_percent: 100.0, honour_leases: false, ..GcOptions::default() };
         gc::run(&owner, &options).map(|_| ())
     }
 
     /// What was forgotten and came back is forgotten once more.
-    fn forget_again(&self) {
-        let (truth, forgotten) = (self.service.truth(), self.forgotten.lock());
-        let mut names = Vec::new();
-        for folder in [Folder::Acks, Folder::Snapshots] {
-            let listed = truth.list(folder, &mut |name, _| {
-                if let ObjectName::Ack { snapshot: id, .. } | ObjectName::Snapshot { id, .. } = name
-                    && forgotten.contains(&id)
-                {
-                    names.push(name);
-                }
-                Ok(())
-            });
-            listed.expect("a list");
-        }
-        for name in names {
-            truth.delete(&name).expect("it is deleted");
+    fn forget_again(&self, site: &Site) {
+        let forgotten = site.forgotten.lock().clone();
+        for name in site.names(&[Folder::Acks, Folder::Snapshots]) {
+            if let ObjectName::Ack { snapshot: id, .. } | ObjectName::Snapshot { id, .. } = name
+                && forgotten.contains(&id)
+            {
+                site.set(&name, None);
+            }
         }
     }
 
     fn packs(&self) -> BTreeMap<ObjectName, Bytes> {
-        let truth = self.service.truth();
-        let mut names = Vec::new();
-        for folder in [Folder::DataPacks, Folder::TreePacks] {
-            let listed = truth.list(folder, &mut |name, _| {
-                names.push(name);
-                Ok(())
-            });
-            listed.expect("a list");
-        }
-        let read = |name| (name, truth.get(&name, u64::MAX).expect("it is there"));
-        names.into_iter().map(read).collect()
+        let truth = self.home.truth();
+        let names = self.home.names(&[Folder::DataPacks, Folder::TreePacks]).into_iter();
+        names.map(|name| (name, truth.get(&name, u64::MAX).expect("it is there"))).collect()
     }
 
     fn nothing_dead(
@@ -157,8 +280,18 @@ impl Scene {
                         None => needed.insert(Needed::read(repository, listed)?),
                     };
                     let held = content_of(repository, listed, chunk.id);
-                    if !held.is_ok_and(|held| content.explains(&held)) {
-                        let what = format!("pack {id} still holds the dead chunk {}", chunk.id);
+                    let why = match held {
+                        Ok(held) if content.explains(&held) => None,
+                        Ok(held) => Some(format!("{} bytes that nothing needs", held.len())),
+                        Err(error) => Some(error.to_string()),
+                    };
+                    if let Some(why) = why {
+                        let base = if bases.contains(&chunk.id) { "a base" } else { "no base" };
+                        let what = format!(
+                            "pack {id} still holds the dead chunk {}, {base}: {why} ({} needed \
+                             chunks cannot be read)",
+                            chunk.id, content.unread
+                        );
                         return Ok(Err(what));
                     }
                 }

@@ -8,10 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_engine::collect::Weakness;
+use cairn_engine::collect::sweep::condemn;
+use cairn_engine::error::Error;
+use cairn_engine::ops::erase::EraseReport;
+use cairn_engine::repo::Repository;
 use cairn_engine::store::retry::{Guarded, Pacer, Policy};
 use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
 use cairn_format::envelope::HEADER_BYTES;
+use cairn_format::ids::SessionId;
 use cairn_format::names::{Folder, ObjectName};
+use cairn_format::record::TombReason;
 use parking_lot::Mutex;
 
 use super::Scene;
@@ -32,6 +38,20 @@ pub enum Mutant {
     RepeatedRandom,
     /// The oracle takes lost objects for lost, whoever was told that they are there.
     CountsLosses,
+    /// An erasure does not list tombs after its snapshots are visible.
+    HastyErasure,
+    /// A replication does not list the replica's tombs after its snapshots are visible.
+    HastyReplication,
+    /// An erasure reports done without having done anything.
+    ErasesNothing,
+    /// A replication forgets what home has.
+    ForgetsOnReplica,
+    /// What heals condemns damaged packs without having stored elsewhere what is needed of them.
+    HealsNothing,
+    /// What heals takes any bytes for those of a damaged pack.
+    HealsWrongly,
+    /// A reader does not ask the replica for what is damaged.
+    ReadsNotAround,
 }
 
 /// What an engine might not listen to.
@@ -54,6 +74,10 @@ pub enum Tamper {
     NeededPack,
     /// A bit of such a pack is not what it was.
     FlippedBit,
+    /// Such a pack is deleted on the replica.
+    ReplicaPack,
+    /// What an erasure has made of a snapshot is gone.
+    Remade,
     /// After the last collection a pack that it deleted is there again.
     DeadPack,
     /// After the last collection the segments are gone.
@@ -95,10 +119,16 @@ impl Scene {
     /// Deletes or damages a pack that nobody has condemned, before something is forgotten.
     pub(super) fn tamper_with_a_pack(&self) {
         let tamper = match self.trial.mutant {
-            Some(Mutant::Tamper(tamper @ (Tamper::NeededPack | Tamper::FlippedBit))) => tamper,
+            Some(Mutant::Tamper(
+                tamper @ (Tamper::NeededPack | Tamper::FlippedBit | Tamper::ReplicaPack),
+            )) => tamper,
             _ => return,
         };
-        let truth = self.service.truth();
+        let site = if tamper == Tamper::ReplicaPack { &self.replica } else { &self.home };
+        let truth = site.truth();
+        if !site.is_there() {
+            return;
+        }
         let owner = self.world.open(Arc::clone(&truth), OWNER, 8);
         let catalog = owner.catalog().expect("an index");
         let mut found = None;
@@ -124,7 +154,7 @@ impl Scene {
     /// What happens after the last collection.
     pub(super) fn tamper(&self, deleted: &[(ObjectName, Bytes)]) {
         let Some(Mutant::Tamper(tamper)) = self.trial.mutant else { return };
-        let truth = self.service.truth();
+        let truth = self.home.truth();
         let all = |folder| {
             let mut names = Vec::new();
             let listed = truth.list(folder, &mut |name, _| {
@@ -135,7 +165,9 @@ impl Scene {
             names
         };
         let gone = match tamper {
-            Tamper::NeededPack | Tamper::FlippedBit => Vec::new(),
+            Tamper::NeededPack | Tamper::FlippedBit | Tamper::ReplicaPack | Tamper::Remade => {
+                Vec::new()
+            }
             Tamper::DeadPack => {
                 if let Some((name, data)) = deleted.first() {
                     truth.put(name, data).expect("it is put");
@@ -149,6 +181,51 @@ impl Scene {
         for name in gone {
             truth.delete(&name).expect("it is deleted");
         }
+    }
+}
+
+impl Scene {
+    /// Removes what an erasure has made of a snapshot.
+    pub(super) fn tamper_with_erased(&self, report: &EraseReport) {
+        if !self.is(Mutant::Tamper(Tamper::Remade)) {
+            return;
+        }
+        for id in report.snapshots.iter().filter_map(|erased| erased.becomes) {
+            self.home.forget(id);
+        }
+    }
+
+    /// Forgets the newest snapshot of the replica.
+    pub(super) fn forget_on_replica(&self, replica: &dyn Store) -> Result<(), StoreError> {
+        let newest = self.replica.acknowledged().into_iter().next_back();
+        for name in self.replica.names(&[Folder::Acks, Folder::Snapshots]) {
+            if let ObjectName::Ack { snapshot: id, .. } | ObjectName::Snapshot { id, .. } = name
+                && Some(id) == newest
+            {
+                replica.delete(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Condemns what is damaged, and does nothing for what is needed of it.
+    pub(super) fn condemn_damaged(&self, home: &Repository) -> Result<(), Error> {
+        let harmed = self.home.harmed.lock().keys().copied().collect::<Vec<_>>();
+        let packs = harmed.into_iter().filter_map(|name| match name {
+            ObjectName::Pack(kind, id) => Some((kind, id)),
+            _ => None,
+        });
+        let session = SessionId::from_bytes([7; 16]);
+        condemn(home.vault(), session, TombReason::Damaged, &packs.collect(), &[])
+    }
+
+    /// Puts something in place of what is damaged.
+    pub(super) fn put_wrong_bytes(&self, home: &Repository) -> Result<(), Error> {
+        let harmed = self.home.harmed.lock().keys().copied().collect::<Vec<_>>();
+        for name in harmed {
+            home.store().put(&name, b"something else")?;
+        }
+        Ok(())
     }
 }
 

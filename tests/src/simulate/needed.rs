@@ -15,21 +15,26 @@ const WINDOW_BYTES: usize = 16;
 /// The content of everything that snapshots need.
 pub(super) struct Needed {
     windows: HashSet<[u8; WINDOW_BYTES]>,
+    /// Chunks that are needed and cannot be read: of snapshots that were never acknowledged.
+    pub(super) unread: u64,
 }
 
 impl Needed {
     pub(super) fn read(repository: &Repository, snapshots: &[SnapshotInfo]) -> Result<Self, Error> {
-        let mut windows = HashSet::new();
+        let (mut windows, mut unread) = (HashSet::new(), 0);
         for snapshot in snapshots {
             let mut data = Data::default();
             reach(&repository.nodes(snapshot)?, snapshot.record.root, &mut data)?;
             for chunk in data.ids {
-                let Ok(chunks) = repository.data_chunks(snapshot, &[chunk]) else { continue };
+                let Ok(chunks) = repository.data_chunks(snapshot, &[chunk]) else {
+                    unread += 1;
+                    continue;
+                };
                 let chunks = chunks.iter().flat_map(|chunk| chunk.windows(WINDOW_BYTES));
                 windows.extend(chunks.filter_map(<[u8]>::first_chunk));
             }
         }
-        Ok(Self { windows })
+        Ok(Self { windows, unread })
     }
 
     /// Whether each byte of `content` stands somewhere, with others around it.
@@ -91,7 +96,7 @@ mod tests {
             .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
             .collect::<Vec<_>>();
         let windows = content.windows(WINDOW_BYTES).filter_map(<[u8]>::first_chunk).copied();
-        let needed = Needed { windows: windows.collect() };
+        let needed = Needed { windows: windows.collect(), unread: 0 };
         let pieces = [&content[100..116], &content[5_000..5_333], &content[7..60]].concat();
         assert!(needed.explains(&pieces) && needed.explains(&[]));
         let mut other = pieces.clone();

@@ -1,39 +1,93 @@
 //! The oracle: what must hold of the store at any time.
 
+use std::collections::BTreeSet;
+
 use cairn_engine::error::Error;
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::Repository;
 use cairn_engine::seal::envelope::data_key_fingerprint;
 use cairn_engine::store::StoreError;
 use cairn_format::envelope::HEADER_BYTES;
+use cairn_format::ids::SnapshotId;
 use cairn_format::names::ObjectName;
 use cairn_format::receipt::Receipt;
 
 use super::Scene;
 use super::mutant::Mutant;
+use super::plan::{ActorPlan, Task};
+use super::site::{Place, Site};
 use crate::contents::contents;
 use crate::lab::OWNER;
 use crate::service::Profile;
 use crate::turns::Change;
 
 impl Scene {
-    /// Takes note of a change while nobody else has the turn.
-    pub(super) fn note(&self, name: &ObjectName, change: &Change) {
+    /// Takes note of a change while nobody else has the turn. `actor` is who made it just now.
+    pub(super) fn note(
+        &self,
+        place: Place,
+        actor: Option<usize>,
+        name: &ObjectName,
+        change: &Change,
+    ) {
+        let site = self.site(place);
         match (name, change) {
-            (ObjectName::Ack { snapshot, .. }, Change::Delete) => {
+            (_, Change::Delete) => {
                 // The deletion may have failed, or been for show.
-                let absent =
-                    matches!(self.service.truth().size(name), Err(StoreError::NotFound { .. }));
-                if absent {
-                    self.forgotten.lock().insert(*snapshot);
+                if !matches!(site.truth().size(name), Err(StoreError::NotFound { .. })) {
+                    return;
+                }
+                if let ObjectName::Ack { snapshot, .. } = name {
+                    if let (Place::Replica, Some(actor)) = (place, actor) {
+                        self.judge_forgetting(actor, *snapshot);
+                    }
+                    site.forgotten.lock().insert(*snapshot);
+                }
+                if actor.is_some() {
+                    // From now on what it held has to be elsewhere.
+                    site.harmed.lock().remove(name);
                 }
             }
             (ObjectName::Receipt { .. }, Change::Put(data)) => {
-                self.believe_receipt(name, data);
+                self.believe_receipt(site, name, data);
+                self.note_data_key(name, data);
+            }
+            (ObjectName::Ack { snapshot, .. }, Change::Put(data)) => {
+                self.acknowledged.lock().insert(*snapshot);
                 self.note_data_key(name, data);
             }
             (_, Change::Put(data)) => self.note_data_key(name, data),
-            (_, Change::Delete) => {}
+        }
+        if let (Change::Put(data), Some(hash)) = (change, name.content_hash())
+            && *blake3::hash(data).as_bytes() != hash
+        {
+            self.violation(format!("{name} is put with bytes of another name"));
+        }
+    }
+
+    /// A replica gives up only what home has given up, or what its own rules do not keep.
+    fn judge_forgetting(&self, actor: usize, snapshot: SnapshotId) {
+        let replicates = matches!(self.doing.lock().get(&actor), Some(Task::Replicate));
+        if replicates && self.home.forgotten.lock().contains(&snapshot) {
+            return;
+        }
+        // Its record was lost: it is no snapshot without.
+        let lost =
+            |name: &ObjectName| matches!(name, ObjectName::Snapshot { id, .. } if *id == snapshot);
+        if self.replica.service.toll().lost.keys().any(lost) {
+            return;
+        }
+        let known = self.known.lock();
+        let Some(own) = known.get(&snapshot) else { return };
+        let acknowledged = self.acknowledged.lock();
+        let others = known.iter().filter(|(id, other)| {
+            **id != snapshot && other.job == own.job && acknowledged.contains(*id)
+        });
+        let made_anew = others.clone().any(|(_, other)| other.first == own.first);
+        let kept = self.plan.keep.is_some_and(|keep| others.count() >= keep as usize);
+        let ruled = self.plan.keep.is_some() && (made_anew || kept);
+        if !(replicates && ruled) {
+            self.violation(format!("the replica gave up snapshot {snapshot}, which home has"));
         }
     }
 
@@ -67,15 +121,15 @@ impl Scene {
     }
 
     /// What a receipt says is gone is not there when it is put.
-    fn believe_receipt(&self, name: &ObjectName, data: &[u8]) {
+    fn believe_receipt(&self, site: &Site, name: &ObjectName, data: &[u8]) {
         // What comes back by itself may do so between the look and the receipt.
-        if self.service.profile() == Profile::Late {
+        if site.service.profile() == Profile::Late {
             return;
         }
         let receipt: Result<(_, Receipt), _> = self.owner.trust.verify_receipt(data);
         match receipt {
             Ok((_, receipt)) => {
-                let truth = self.service.truth();
+                let truth = site.truth();
                 let there = receipt.record.deleted.iter().find(|name| truth.size(name).is_ok());
                 if let Some(there) = there {
                     self.violation(format!("{name} says that {there} is gone, and it is there"));
@@ -85,62 +139,96 @@ impl Scene {
         }
     }
 
-    /// Every acknowledged snapshot that is there can be read by whoever knows nothing, and holds
-    /// what was backed up; every snapshot that was reported done is there, unless it was forgotten.
-    pub(super) fn look(&self, when: &str) {
+    /// Every acknowledged snapshot that a copy has can be read there by whoever knows nothing, and
+    /// holds what was backed up, but for what was erased; every snapshot that was reported done is
+    /// there, unless it was given up.
+    pub(super) fn look(&self, place: Place, when: &str) {
+        let site = self.site(place);
         // What a service loses of what a backup stored cannot be had back; what it loses of what a
         // collection stored must not cost anything.
         let counts = |actor: usize| {
             self.is(Mutant::CountsLosses)
-                || self.actors.get(actor).is_some_and(super::ActorPlan::collects)
+                || self.plan.actors.get(actor).is_some_and(ActorPlan::collects)
         };
-        self.service.without_loss(counts, || self.look_now(when));
+        let when = format!("{}, {when}", place.name());
+        site.service
+            .without_loss(counts, || Self::as_before_harm(site, || self.look_now(site, &when)));
     }
 
-    fn look_now(&self, when: &str) {
-        let repository = self.world.open(self.service.truth(), OWNER, 5);
-        let (listed, _) = match snapshots::list_all(&repository) {
+    fn look_now(&self, site: &Site, when: &str) {
+        if !site.is_there() {
+            return;
+        }
+        let opened = self.world.try_open(site.truth(), OWNER, 5);
+        let listed = opened.and_then(|repository| {
+            let (listed, _) = snapshots::list_all(&repository)?;
+            Ok((repository, listed))
+        });
+        let (repository, listed) = match listed {
             Ok(listed) => listed,
             Err(error) => {
                 return self.violation(format!("{when}: snapshots cannot be listed: {error}"));
             }
         };
-        let forgotten = self.forgotten.lock().clone();
-        let mut reported = self.reported.lock().clone();
-        reported.retain(|id, _| !forgotten.contains(id));
+        let forgotten = site.forgotten.lock().clone();
+        let mut there = BTreeSet::new();
+        for snapshot in &listed {
+            self.know(snapshot);
+        }
         for snapshot in listed.iter().filter(|snapshot| snapshot.acknowledged) {
-            reported.remove(&snapshot.id);
+            there.insert(self.first(snapshot.id));
+            there.insert(snapshot.id);
             if forgotten.contains(&snapshot.id) {
                 // It came back after it was forgotten.
                 continue;
             }
-            if let Err(what) = self.compare(&repository, snapshot) {
-                let job = &snapshot.record.job;
+            if let Err(what) = self.compare(&repository, snapshot, site.place == Place::Home) {
+                let tag = snapshot.record.tags.join(" ");
                 self.violation(format!(
-                    "{when}: the acknowledged snapshot of {job} is lost: {what}"
+                    "{when}: the acknowledged snapshot of {tag} is lost: {what}"
                 ));
             }
         }
-        if let Some(job) = reported.values().next() {
-            self.violation(format!("{when}: the snapshot of {job} is lost: it was reported done"));
+        let reported = site.reported.lock().clone();
+        let lost = reported.iter().find(|(id, tag)| match site.place {
+            Place::Home => {
+                let first = self.first(**id);
+                !there.contains(&first)
+                    && !self.given_up.lock().contains(&first)
+                    && !self.is_erased(tag)
+            }
+            Place::Replica => !there.contains(*id) && !forgotten.contains(*id),
+        });
+        if let Some((_, tag)) = lost {
+            self.violation(format!("{when}: the snapshot of {tag} is lost: it was reported done"));
         }
     }
 
-    /// Reads every acknowledged snapshot on the way of an actor. One that cannot be read, and that
-    /// nobody has forgotten meanwhile, is a violation.
-    pub(super) fn read_all(&self, repository: &Repository) -> Result<(), Error> {
+    /// Whether of a snapshot nothing need be left but empty folders.
+    fn is_erased(&self, tag: &str) -> bool {
+        let erasing = self.erasing.lock();
+        let expected = self.expected.lock();
+        expected.get(tag).is_some_and(|files| files.keys().all(|name| erasing.contains(name)))
+    }
+
+    /// Reads every acknowledged snapshot on the way of an actor; `around` what is damaged. One that
+    /// cannot be read, and that nobody has forgotten meanwhile, is a violation.
+    pub(super) fn read_all(&self, repository: &Repository, around: bool) -> Result<(), Error> {
+        let covered = |id| around && self.is_covered(id);
         let listed = snapshots::list(repository)?;
-        for snapshot in listed.iter().filter(|snapshot| snapshot.acknowledged) {
-            let Err(what) = self.compare(repository, snapshot) else { continue };
+        let before = listed.iter().map(|one| covered(one.id)).collect::<Vec<_>>();
+        for (snapshot, before) in listed.iter().zip(before).filter(|(one, _)| one.acknowledged) {
+            let Err(what) = self.compare(repository, snapshot, false) else { continue };
             let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+            let excused = self.is_harmed() && !(before && covered(snapshot.id));
             match repository.store().size(&name) {
-                Ok(_) if self.service.toll().strikes() > 0 => {
+                Ok(_) if excused || self.strikes() > 0 => {
                     // What the oracle finds lost it says itself.
                     return Err(Error::ChunkMissing { chunk: snapshot.record.root });
                 }
                 Ok(_) => {
-                    let job = &snapshot.record.job;
-                    self.violation(format!("a reader cannot read the snapshot of {job}: {what}"));
+                    let tag = snapshot.record.tags.join(" ");
+                    self.violation(format!("a reader cannot read the snapshot of {tag}: {what}"));
                 }
                 Err(StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -149,11 +237,37 @@ impl Scene {
         Ok(())
     }
 
-    fn compare(&self, repository: &Repository, snapshot: &SnapshotInfo) -> Result<(), String> {
+    fn compare(
+        &self,
+        repository: &Repository,
+        snapshot: &SnapshotInfo,
+        erased: bool,
+    ) -> Result<(), String> {
         let found = contents(repository, snapshot)?;
-        match self.expected.lock().get(&snapshot.record.job) {
-            Some(expected) if *expected != found => Err("its files differ".to_owned()),
-            _ => Ok(()),
+        let tag = snapshot.record.tags.first().cloned().unwrap_or_default();
+        let Some(expected) = self.expected.lock().get(&tag).cloned() else { return Ok(()) };
+        if let Some((name, _)) = found.iter().find(|(name, held)| expected.get(*name) != Some(held))
+        {
+            return Err(format!("its file {name} differs"));
         }
+        let remade = !snapshot.former().is_empty();
+        let erasing = self.erasing.lock().clone();
+        let missing = expected.keys().filter(|name| !found.contains_key(*name));
+        if let Some(name) = missing.into_iter().find(|name| !(remade && erasing.contains(*name))) {
+            return Err(format!("its file {name} is missing"));
+        }
+        if erased {
+            let was_there = |before: &BTreeSet<SnapshotId>| {
+                before.contains(&snapshot.id)
+                    || snapshot.former().iter().any(|id| before.contains(id))
+            };
+            let all = self.erased.lock();
+            let left =
+                all.iter().find(|(name, before)| found.contains_key(name) && was_there(before));
+            if let Some((name, _)) = left {
+                return Err(format!("it still holds {name}, which was erased"));
+            }
+        }
+        Ok(())
     }
 }

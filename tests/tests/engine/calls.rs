@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_engine::error::{Error, Explain as _};
-use cairn_engine::ops::gc;
+use cairn_engine::ops::erase::{self, EraseError, EraseOptions};
+use cairn_engine::ops::replicate::{self, Target};
 use cairn_engine::ops::verify::{self, Level, VerifyOptions};
-use cairn_engine::ops::{repair_index, snapshots};
+use cairn_engine::ops::{gc, heal, repair_index, snapshots};
 use cairn_engine::repo::{Repository, keys};
 use cairn_engine::store::Store;
-use cairn_engine::store::fault::{Fault, FaultStore, Plan};
+use cairn_engine::store::fault::{Call, Fault, FaultStore, Plan};
 use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
 use cairn_format::certificate::Role;
@@ -25,6 +26,7 @@ use cairn_tests::garbage::{Scene, everything, packs};
 use cairn_tests::ground::{Ground, WRITER, back_up, files};
 use cairn_tests::lab::{OWNER, copy_of, new_key, object};
 use cairn_tests::odd::Odd;
+use parking_lot::Mutex;
 
 /// What is run, what must be there throughout, and what when it is complete.
 struct Scenario<'a> {
@@ -376,6 +378,173 @@ fn a_verification_that_finds_damage_and_the_backup_that_heals_it() {
         }
     };
     Scenario { ground: &ground, there: &[], run: &run, done: &done }.at_every_call(20);
+}
+
+/// Takes a file out of a snapshot, or the whole of it.
+fn erase_one(owner: &Repository, paths: Vec<Vec<u8>>) -> Result<(), Error> {
+    let options = EraseOptions {
+        job: Some("one".to_owned()),
+        paths,
+        max_delete_percent: 100.0,
+        ..EraseOptions::default()
+    };
+    let done =
+        erase::plan(owner, &options, None).and_then(|plan| erase::run(owner, &options, plan));
+    match done {
+        // It had been carried out.
+        Err(Error::Erase(EraseError::NothingMatches { .. }) | Error::NoSnapshot { .. }) => {
+            // Only the collection may be left to do.
+            gc::run(owner, &everything()).map(|_| ())
+        }
+        done => done?.uncollected.map_or(Ok(()), Err),
+    }
+}
+
+#[test]
+fn an_erasure_of_a_path() {
+    let ground = Ground::with(316, &["one", "two"]);
+    let run = |store| erase_one(&as_key(&ground, store, OWNER)?, vec![b"/own".to_vec()]);
+    let done = |store: &MemoryStore, what: &str| {
+        let owner = ground.owner_of(store);
+        let listed = snapshots::list(&owner).expect("a list");
+        let ones = listed.iter().filter(|one| one.record.job == "one").collect::<Vec<_>>();
+        assert!(ones.len() == 1 && ones[0].acknowledged, "{what}: {}", ones.len());
+        let mut left = files("one");
+        left.remove("own");
+        assert_eq!(contents(&owner, ones[0]), Ok(left), "{what}");
+        ground.assert_there(store, &["two"], what);
+        // What a session that died has stored is spared for a day.
+        collect(&ground, Arc::new(store.clone())).expect("it collects");
+        assert_collected(&ground, store, what);
+    };
+    Scenario { ground: &ground, there: &["two"], run: &run, done: &done }.at_every_call(40);
+}
+
+#[test]
+fn an_erasure_of_a_whole_snapshot() {
+    let ground = Ground::with(317, &["one", "two"]);
+    let run = |store| erase_one(&as_key(&ground, store, OWNER)?, Vec::new());
+    let done = |store: &MemoryStore, what: &str| {
+        let listed = snapshots::list(&ground.owner_of(store)).expect("a list");
+        assert!(listed.iter().all(|one| one.record.job == "two"), "{what}");
+        assert_collected(&ground, store, what);
+    };
+    Scenario { ground: &ground, there: &["two"], run: &run, done: &done }.at_every_call(20);
+}
+
+fn replicate_to(home: &Repository, replica: Arc<dyn Store>) -> Result<(), Error> {
+    let report = replicate::run(home, &[Target::new("replica", replica)], false)?;
+    report.replicas.into_iter().try_for_each(|outcome| {
+        let done = outcome.done?;
+        assert!(done.damaged.is_empty(), "{:?}", done.damaged);
+        Ok(())
+    })
+}
+
+/// The calls are those to home.
+#[test]
+fn a_replication_to_a_new_replica() {
+    let ground = Ground::with(318, &["one", "two"]);
+    let replica = Mutex::new(MemoryStore::new());
+    let run = |store| {
+        let replica = Arc::new(replica.lock().clone());
+        replicate_to(&as_key(&ground, store, OWNER)?, replica)
+    };
+    let done = |_: &MemoryStore, what: &str| {
+        let there = std::mem::take(&mut *replica.lock());
+        ground.assert_there(&there, &["one", "two"], what);
+        ground.assert_sound(&there, what);
+    };
+    let there = ["one", "two"];
+    Scenario { ground: &ground, there: &there, run: &run, done: &done }.at_every_call(12);
+}
+
+/// The calls are those to the replica, which gets one snapshot and gives up another.
+#[test]
+fn a_replication_that_brings_a_replica_up_to_date() {
+    let home = Ground::with(319, &["one", "two"]);
+    let replica = MemoryStore::new();
+    replicate_to(&home.owner(), Arc::new(replica.clone())).expect("a replication");
+    home.forget("one");
+    back_up(&home.owner(), "three").expect("a backup");
+    let there = Ground { store: replica, ..Ground::with(319, &[]) };
+    let run = |store| replicate_to(&home.owner(), store);
+    let done = |store: &MemoryStore, what: &str| {
+        there.assert_there(store, &["two", "three"], what);
+        there.assert_sound(store, what);
+        let listed = snapshots::list(&there.owner_of(store)).expect("a list");
+        // One that has lost its acknowledgement is an orphan, and goes when it is a day old.
+        let mut left = listed.iter().filter(|one| one.acknowledged);
+        assert!(left.all(|one| one.record.job != "one"), "{what}");
+    };
+    Scenario { ground: &there, there: &["two"], run: &run, done: &done }.at_every_call(20);
+}
+
+/// What is damaged is healed from a copy that has the same packs, and from one that has the same chunks
+/// in others.
+#[test]
+fn healing_from_another_copy() {
+    for differently_packed in [false, true] {
+        let ground = Ground::with(320, &["zero", "one", "two"]);
+        ground.forget("zero");
+        let other = MemoryStore::new();
+        replicate_to(&ground.owner(), Arc::new(other.clone())).expect("a replication");
+        if differently_packed {
+            collect(&ground, Arc::new(ground.store.clone())).expect("it collects");
+        }
+        for name in ground.names(|name| matches!(name, ObjectName::Pack(..))) {
+            let mut bytes = object(&ground.store, &name).to_vec();
+            bytes[192..].iter_mut().step_by(500).for_each(|byte| *byte ^= 1);
+            ground.store.overwrite(name, bytes.into());
+        }
+        let run = |store| {
+            let mut host = as_key(&ground, store, OWNER)?;
+            let copy = host.open_copy(Arc::new(other.clone()), &host.context.clone())?;
+            host.add_fallback(copy);
+            verify::run(&host, &VerifyOptions { level: Level::Full })?;
+            let lost = heal::run(&host, false)?.lost;
+            assert!(lost.is_empty(), "{lost:?}");
+            Ok(())
+        };
+        let done = |store: &MemoryStore, what: &str| {
+            ground.assert_there(store, &["one", "two"], what);
+            let store = copy_of(store);
+            collect(&ground, Arc::new(store.clone())).expect("it collects");
+            ground.assert_there(&store, &["one", "two"], what);
+            ground.assert_sound(&store, what);
+        };
+        Scenario { ground: &ground, there: &[], run: &run, done: &done }.at_every_call(15);
+    }
+}
+
+/// What was stored and not named is known to the host that failed, and to nobody else.
+#[test]
+fn what_interrupted_healing_has_stored_is_named_by_the_next() {
+    let ground = Ground::with(321, &["zero", "one", "two"]);
+    ground.forget("zero");
+    let other = Arc::new(copy_of(&ground.store));
+    collect(&ground, Arc::<MemoryStore>::clone(&other)).expect("it collects");
+    let wanted = |name: &ObjectName| matches!(name, ObjectName::Pack(PackKind::Data, _));
+    for name in ground.names(wanted) {
+        ground.store.delete(&name).expect("deleted");
+    }
+    let open = |store: FaultStore<MemoryStore>| {
+        let mut host = as_key(&ground, Arc::new(store), OWNER).expect("it opens");
+        let other = Arc::<MemoryStore>::clone(&other);
+        let copy = host.open_copy(other, &host.context.clone()).expect("a copy");
+        host.add_fallback(copy);
+        host
+    };
+    let recorded = FaultStore::new(copy_of(&ground.store), Plan::new());
+    heal::run(&open(recorded.clone()), false).expect("it heals");
+    let is_segment =
+        |call: &Call| call.kind == CallKind::Put && matches!(call.name, Some(ObjectName::Index(_)));
+    let number = recorded.calls().iter().position(is_segment).expect("a segment is put");
+    let plan = Plan::new().at(number as u64, Fault::FailBefore);
+    let host = open(FaultStore::new(ground.store.clone(), plan));
+    heal::run(&host, false).expect_err("the segment is not put");
+    assert!(heal::run(&host, false).expect("it heals").lost.is_empty());
+    ground.assert_there(&ground.store, &["one", "two"], "healed");
 }
 
 /// The loop itself must be able to fail: an operation that forgets to look at an answer is found out.

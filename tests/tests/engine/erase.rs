@@ -8,8 +8,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use cairn_engine::error::{Class, Error, Explain as _};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
 use cairn_engine::ops::erase::{self, EraseError, EraseOptions, EraseReport, Fate};
@@ -18,23 +18,24 @@ use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::{Repository, keys};
 use cairn_engine::retention::{Cause, Policy, Rule, Verdict, zone};
-use cairn_engine::store::fault::{Fault, FaultStore, Plan};
+use cairn_engine::store::Store as _;
+use cairn_engine::store::fault::{Call, Fault, FaultStore, Plan};
 use cairn_engine::store::local::LocalStore;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
-use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
 use cairn_engine::tree::reader::{extents, lookup_path};
 use cairn_format::certificate::Role;
 use cairn_format::envelope::Cipher;
 use cairn_format::names::{Folder, ObjectName};
 use cairn_format::tree::{Extent, Node};
 use cairn_tests::compare::{Tree, assert_same_tree, look};
+use cairn_tests::garbage::everything;
 use cairn_tests::lab::{
-    Lab, OWNER, TestClock, back_up, copy_of, inside, new_key, select, verify_full,
+    Lab, OWNER, TestClock, alone, back_up, copy_of, inside, new_key, select, verify_full,
 };
+use cairn_tests::odd::Odd;
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
-use parking_lot::Mutex;
 
 /// Erases these paths below a folder, whatever share of the repository that is.
 fn below(source: &Path, names: &[&[u8]]) -> EraseOptions {
@@ -534,61 +535,24 @@ fn neither_cache_nor_repository_names_what_was_erased() {
     assert!(verify_full(&repository).findings.is_empty());
 }
 
-/// Something to be done once.
-type Act = Box<dyn FnOnce() + Send>;
-
-/// A store that lets something else happen before the change of a number.
-#[derive(Clone)]
-struct Between {
-    inner: MemoryStore,
-    act: Arc<Mutex<(u64, Option<Act>)>>,
-}
-
-impl Between {
-    fn change(&self) {
-        let act = {
-            let (left, act) = &mut *self.act.lock();
-            let due = *left == 0;
-            *left = left.saturating_sub(1);
-            due.then(|| act.take()).flatten()
-        };
-        if let Some(act) = act {
-            // In a thread of its own: a worker that waits takes up other work meanwhile.
-            std::thread::spawn(act).join().expect("it acts");
-        }
-    }
-}
-
-impl std::fmt::Debug for Between {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Between")
-    }
-}
-
-impl Store for Between {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
-        self.inner.get(name, bytes_max)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        self.inner.get_range(name, offset, len)
-    }
-    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.change();
-        self.inner.put(name, data)
-    }
-    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.inner.size(name)
-    }
-    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        self.inner.list(folder, each)
-    }
-    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.change();
-        self.inner.delete(name)
-    }
+/// What was stored and not named is known to the host that died, and to nobody else.
+#[test]
+fn what_an_interrupted_erasure_has_stored_is_named_by_the_next() {
+    let scene = Scene::new(312, |root, seed| tree::small(root, 8, seed));
+    let options = below(&scene.source, &[b"text"]);
+    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
+    run(&scene.lab.open(&recorded, "recorded"), &options).expect("it erases");
+    let names =
+        |call: &Call| call.kind == CallKind::Put && matches!(call.name, Some(ObjectName::Index(_)));
+    let number = recorded.calls().iter().position(names).expect("a segment is put") as u64;
+    let store = copy_of(&scene.store);
+    let faulty = FaultStore::new(store.clone(), Plan::new().at(number, Fault::FailBefore));
+    let repository = scene.lab.open(&faulty, "eraser");
+    run(&repository, &options).expect_err("the segment is not put");
+    let options = EraseOptions { collect: false, ..options };
+    run(&repository, &options).expect("it erases");
+    drop(repository);
+    scene.assert_left(&store, &[b"text"]);
 }
 
 /// What another host does in between.
@@ -618,15 +582,8 @@ fn whatever_others_do_between_two_changes_nothing_is_lost_and_nothing_comes_back
             let store = copy_of(&scene.store);
             let other = scene.lab.open(&store, "other");
             let (source, own) = (scene.source.clone(), options.clone());
-            let act: Act = Box::new(move || match meanwhile {
-                Collects => {
-                    let all = GcOptions {
-                        max_delete_percent: 100.0,
-                        honour_leases: false,
-                        ..GcOptions::default()
-                    };
-                    gc::run(&other, &all).map(drop).expect("it collects");
-                }
+            let act = move || match meanwhile {
+                Collects => gc::run(&other, &everything()).map(drop).expect("it collects"),
                 BacksUp => back_up(&other, &source).map(drop).expect("a backup"),
                 Forgets => {
                     let plan = keep_last(&other, 2);
@@ -634,11 +591,15 @@ fn whatever_others_do_between_two_changes_nothing_is_lost_and_nothing_comes_back
                 }
                 // What the one has begun, the other may find half done.
                 Erases => drop(run(&other, &own)),
-            });
-            let between =
-                Between { inner: store.clone(), act: Arc::new(Mutex::new((number, Some(act)))) };
+            };
+            let count = AtomicU64::new(0);
+            let changes = |kind| matches!(kind, CallKind::Put | CallKind::Delete);
+            let between = Odd::new(store.clone()).before(
+                move |kind, _| changes(kind) && count.fetch_add(1, Ordering::SeqCst) == number,
+                act,
+            );
             let repository = scene.lab.open(&between, "eraser");
-            let outcome = run(&repository, &options);
+            let outcome = alone(|| run(&repository, &options));
             drop(repository);
             let what = format!("{meanwhile:?} before change {number}");
             // It may have to be run again, and then there may be nothing left to do.

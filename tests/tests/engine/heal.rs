@@ -3,10 +3,11 @@
 //! Method: packs and records of a home copy are damaged and deleted, with replicas that hold the same
 //! packs and replicas that hold the same chunks in others.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_engine::ops::heal;
+use cairn_engine::ops::{dump, heal};
 use cairn_engine::repo::Repository;
 use cairn_engine::store::Store as _;
 use cairn_engine::store::memory::MemoryStore;
@@ -139,4 +140,13 @@ fn a_restore_reads_from_a_replica_what_home_cannot_give() {
     let copy = blank.open_copy(Arc::new(replica.clone()), &blank.context.clone());
     blank.add_fallback(copy.expect("it is a copy"));
     assert_eq!(restores(&home, &blank), Some(()));
+    // Nor does it for one who wants a single file.
+    let path = home.source.join("text");
+    let dumped = |repository: &Repository| {
+        let mut out = Vec::new();
+        dump::run(repository, &snapshot, path.as_os_str().as_bytes(), &mut out).map(|_| out)
+    };
+    let expected = dumped(&repository).expect("it is read");
+    assert!(dumped(&home.lab.open(&home.store, "other blank")).is_err());
+    assert!(!expected.is_empty() && dumped(&blank).expect("it is read") == expected);
 }

@@ -10,8 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cairn_engine::collect::Weakness;
 use cairn_engine::error::{Error, Explain as _};
+use cairn_engine::ops::erase::{self, EraseError, EraseOptions};
 use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
+use cairn_engine::ops::heal;
+use cairn_engine::ops::replicate::{self, Target};
 use cairn_engine::ops::verify::{self, Level, VerifyOptions};
 use cairn_engine::ops::{repair_index, snapshots};
 use cairn_engine::repo::{Repository, keys};
@@ -19,15 +22,18 @@ use cairn_engine::retention::{Policy, Rule, zone};
 use cairn_engine::store::Store;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::certificate::Role;
-use cairn_format::names::ObjectName;
+use cairn_format::names::{ObjectName, PackKind};
 use cairn_tests::contents::contents;
 use cairn_tests::garbage::{everything, packs};
 use cairn_tests::ground::{Ground, back_up, files};
-use cairn_tests::lab::{Lab, OWNER, alone, copy_of, new_key};
+use cairn_tests::lab::{Lab, OWNER, alone, copy_of, new_key, object};
 use cairn_tests::odd::Odd;
+use parking_lot::Mutex;
 
 /// Moments of one operation at which the other runs, at most.
 const MOMENTS_MAX: usize = 14;
+/// As many for operations that make many calls.
+const MOMENTS_OF_LONG_MAX: usize = 9;
 /// What is there before: two snapshots of one job, of which rules keep the newer, one of another, and
 /// what only a forgotten one needed.
 const BEFORE: [&str; 3] = ["one.1", "one.2", "two"];
@@ -35,6 +41,12 @@ const BEFORE: [&str; 3] = ["one.1", "one.2", "two"];
 const STAYS: [&str; 2] = ["one.2", "two"];
 /// What was forgotten, and is backed up again: such a backup relies on what collections delete.
 const GONE: &str = "zero";
+/// What erasures take a file out of.
+const SPARE: &str = "spare";
+/// That file.
+const UNWANTED: &str = "own";
+/// What only the other copy has, and replications to this one bring.
+const EXTRA: &str = "extra";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
@@ -45,12 +57,19 @@ enum Operation {
     Keys,
     Forget,
     Gc,
+    Erase,
+    /// To a new replica.
+    ReplicateFromHere,
+    /// What only the other copy has.
+    ReplicateToHere,
+    /// From the other copy, which has what is damaged here.
+    Heal,
     /// A collection that does not list snapshots again: for the test of this test.
     WeakGc,
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::Backup,
         Self::Read,
         Self::Verify,
@@ -58,16 +77,38 @@ impl Operation {
         Self::Keys,
         Self::Forget,
         Self::Gc,
+        Self::Erase,
+        Self::ReplicateFromHere,
+        Self::ReplicateToHere,
+        Self::Heal,
     ];
 
+    /// Whether it makes many calls.
+    fn is_long(self) -> bool {
+        let long = [Self::Erase, Self::ReplicateFromHere, Self::ReplicateToHere, Self::Heal];
+        long.contains(&self)
+    }
+
+    /// Errors that are right beside others: it says so, and running it again completes it.
+    fn may_fail_with(self, error: &Error) -> bool {
+        match self {
+            Self::Backup | Self::ReplicateFromHere | Self::ReplicateToHere => {
+                matches!(error, Error::Condemned { .. })
+            }
+            Self::Erase => matches!(error, Error::Erase(EraseError::Incomplete { .. })),
+            _ => false,
+        }
+    }
+
     /// Does it; `number` tells two of a kind apart.
-    fn run(self, repository: &Repository, number: usize) -> Result<(), Error> {
+    fn run(self, field: &Field, repository: &mut Repository, number: usize) -> Result<(), Error> {
         match self {
             Self::Backup => back_up(repository, GONE).map(|_| ()),
-            Self::Read => read(repository),
+            Self::Read => read(field, repository),
             Self::Verify => {
                 let report = verify::run(repository, &VerifyOptions { level: Level::Full })?;
-                assert!(report.findings.is_empty(), "verify finds {:?}", report.findings);
+                let findings = report.findings;
+                assert!(field.is_damaged || findings.is_empty(), "verify finds {findings:?}");
                 Ok(())
             }
             Self::RepairIndex => repair_index::run(repository, false).map(|_| ()),
@@ -90,6 +131,33 @@ impl Operation {
                 forget::run(repository, &plan).map(|_| ())
             }
             Self::Gc => gc::run(repository, &everything()).map(|_| ()),
+            Self::Erase => erase(repository),
+            Self::ReplicateFromHere => {
+                let replica = MemoryStore::new();
+                let target = Target::new("new", Arc::new(replica.clone()));
+                replicate(repository, target, field.is_damaged)?;
+                field.ground.assert_there(&replica, &STAYS, "a replica of here");
+                field.ground.assert_sound(&replica, "a replica of here");
+                Ok(())
+            }
+            Self::ReplicateToHere => {
+                let other = field.ground.owner_of(&field.other);
+                let listed = snapshots::list(&other)?;
+                let extra = listed.iter().find(|one| one.record.job == EXTRA).expect("it is there");
+                // By the way that is watched.
+                let here = Arc::clone(&repository.vault().store);
+                let target = Target { only: Some(extra.id), ..Target::new("here", here) };
+                replicate(&other, target, false)
+            }
+            Self::Heal => {
+                let other = Arc::new(copy_of(&field.other));
+                let copy = repository.open_copy(other, &repository.context.clone())?;
+                repository.add_fallback(copy);
+                verify::run(repository, &VerifyOptions { level: Level::Full })?;
+                let report = heal::run(repository, false)?;
+                assert!(report.lost.is_empty(), "{:?}", report.lost);
+                Ok(())
+            }
             Self::WeakGc => {
                 let weakness = Some(Weakness::NoResweep);
                 gc::run(repository, &GcOptions { weakness, ..everything() }).map(|_| ())
@@ -98,35 +166,110 @@ impl Operation {
     }
 }
 
+/// Takes a file out of a snapshot, if that is still to be done.
+fn erase(repository: &Repository) -> Result<(), Error> {
+    let options = EraseOptions {
+        job: Some(SPARE.to_owned()),
+        paths: vec![format!("/{UNWANTED}").into_bytes()],
+        max_delete_percent: 100.0,
+        ..EraseOptions::default()
+    };
+    let done = erase::plan(repository, &options, None)
+        .and_then(|plan| erase::run(repository, &options, plan));
+    match done {
+        Err(Error::Erase(EraseError::NothingMatches { .. })) => Ok(()),
+        Ok(report) => {
+            assert!(report.waiting.is_empty(), "{:?}", report.waiting);
+            report.uncollected.map_or(Ok(()), Err)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn replicate(home: &Repository, target: Target, is_damaged: bool) -> Result<(), Error> {
+    for outcome in replicate::run(home, &[target], false)?.replicas {
+        let damaged = outcome.done?.damaged;
+        assert!(is_damaged || damaged.is_empty(), "{damaged:?}");
+        if !damaged.is_empty() {
+            // It says so, and has to be run again.
+            return Err(Error::Condemned { packs: damaged.len() });
+        }
+    }
+    Ok(())
+}
+
 fn new_name(number: usize) -> String {
     format!("new-{number}")
 }
 
 /// Reads every snapshot that rules keep.
-fn read(repository: &Repository) -> Result<(), Error> {
+fn read(field: &Field, repository: &Repository) -> Result<(), Error> {
     let listed = snapshots::list(repository)?;
     for name in STAYS {
         let tagged = |tags: &[String]| tags.iter().any(|tag| tag == name);
         let snapshot = listed.iter().find(|snapshot| tagged(&snapshot.record.tags));
         let held = contents(repository, snapshot.expect("it stays"));
-        assert!(held == Ok(files(name)), "{name}: {:?}", held.err());
+        let right = held == Ok(files(name)) || (field.is_damaged && held.is_err());
+        assert!(right, "{name}: {:?}", held.err());
     }
     Ok(())
 }
 
-fn ground(seed: u64) -> Ground {
-    let ground = Ground::with(seed, &[GONE, "one.1", "one.2", "two"]);
-    ground.forget(GONE);
-    keys::add(&ground.owner(), &new_key("old", Role::Reader)).expect("a key");
-    // A pack that no segment names, so that there is something to repair.
-    let known = ground.store.names().into_iter().collect::<BTreeSet<_>>();
-    let twin = copy_of(&ground.store);
-    back_up(&ground.owner_of(&twin), "leftover").expect("a backup");
-    for name in packs(&twin).into_iter().filter(|name| !known.contains(name)) {
-        ground.store.overwrite(name, cairn_tests::lab::object(&twin, &name));
+/// Two copies of a repository.
+struct Field {
+    /// This one, on which the operations run.
+    ground: Ground,
+    /// The other, which holds all that this one does, and more.
+    other: MemoryStore,
+    /// Something here is damaged until it is healed.
+    is_damaged: bool,
+}
+
+impl Field {
+    fn new(seed: u64) -> Self {
+        let ground = Ground::with(seed, &[GONE, "one.1", "one.2", "two", SPARE]);
+        let other = MemoryStore::new();
+        let target = Target::new("other", Arc::new(other.clone()));
+        replicate(&ground.owner(), target, false).expect("a copy");
+        back_up(&ground.owner_of(&other), EXTRA).expect("a backup");
+        ground.forget(GONE);
+        keys::add(&ground.owner(), &new_key("old", Role::Reader)).expect("a key");
+        // A pack that no segment names, so that there is something to repair.
+        let known = ground.store.names().into_iter().collect::<BTreeSet<_>>();
+        let twin = copy_of(&ground.store);
+        back_up(&ground.owner_of(&twin), "leftover").expect("a backup");
+        for name in packs(&twin).into_iter().filter(|name| !known.contains(name)) {
+            ground.store.overwrite(name, object(&twin, &name));
+        }
+        ground.assert_there(&ground.store, &BEFORE, "before");
+        Self { ground, other, is_damaged: false }
     }
-    ground.assert_there(&ground.store, &BEFORE, "before");
-    ground
+
+    /// With a pack here that is damaged, and whole in the other copy.
+    fn damaged(seed: u64) -> Self {
+        let field = Self::new(seed);
+        let store = &field.ground.store;
+        let whole = |name: &ObjectName| {
+            let alike = |other: &MemoryStore| other.size(name).is_ok();
+            matches!(name, ObjectName::Pack(PackKind::Data, _)) && alike(&field.other)
+        };
+        let damage = |name: ObjectName| {
+            let copy = copy_of(store);
+            let mut bytes = object(&copy, &name).to_vec();
+            bytes.iter_mut().skip(300).step_by(500).for_each(|byte| *byte ^= 1);
+            copy.overwrite(name, bytes.into());
+            copy
+        };
+        let names = store.names().into_iter().filter(whole);
+        let needed = names.filter(|name| {
+            let fresh = field.ground.owner_of(&damage(*name));
+            let report = verify::run(&fresh, &VerifyOptions { level: Level::Full });
+            report.expect("it runs").findings.len() > 1
+        });
+        let name = needed.last().expect("a pack that is needed");
+        store.overwrite(name, object(&damage(name), &name));
+        Self { is_damaged: true, ..field }
+    }
 }
 
 fn open(lab: &Lab, store: Arc<dyn Store>) -> Repository {
@@ -134,35 +277,72 @@ fn open(lab: &Lab, store: Arc<dyn Store>) -> Repository {
 }
 
 /// One operation runs between two calls of the other.
-fn beside(ground: &Ground, outer: Operation, inner: Operation, call: usize) -> (MemoryStore, bool) {
+fn beside(field: &Field, outer: Operation, inner: Operation, call: usize) -> (MemoryStore, bool) {
     let what = format!("{inner:?} before call {call} of {outer:?}");
-    let store = copy_of(&ground.store);
-    let (other, lab, told) = (store.clone(), Lab::new(7_000 + call as u64), what.clone());
+    let store = copy_of(&field.ground.store);
+    let heals = [outer, inner].contains(&Operation::Heal);
+    // What is damaged stops others until it is healed; then they complete.
+    let may_fail = |operation: Operation, error: &Error| {
+        operation.may_fail_with(error) || (heals && error.is_damage())
+    };
+    let (other, lab) = (store.clone(), Lab::new(7_000 + call as u64));
     let count = AtomicUsize::new(0);
+    let failed = Arc::new(Mutex::new(None));
+    let twin = Field {
+        ground: Ground { lab: Lab::new(8_000 + call as u64), store: other.clone() },
+        other: copy_of(&field.other),
+        is_damaged: field.is_damaged,
+    };
+    let inner_failed = Arc::clone(&failed);
     let way = Odd::new(store.clone()).before(
         move |_, _| count.fetch_add(1, Ordering::SeqCst) == call,
         move || {
-            let done = inner.run(&open(&lab, Arc::new(other)), 1);
-            done.unwrap_or_else(|error| panic!("{told}: the inner one: {error}"));
+            let done = inner.run(&twin, &mut open(&lab, Arc::new(other)), 1);
+            *inner_failed.lock() = done.err();
         },
     );
-    let repository = open(&ground.lab, Arc::new(way.clone()));
-    if let Err(error) = alone(|| outer.run(&repository, 0)) {
-        // The one error that is right: it says so, and running it again completes it.
-        let collected = matches!(error, Error::Condemned { .. });
-        assert!(collected && outer == Operation::Backup, "{what}: {error} ({})", error.code());
-        outer.run(&repository, 0).unwrap_or_else(|error| panic!("{what}, again: {error}"));
+    let mut repository = open(&field.ground.lab, Arc::new(way.clone()));
+    if let Err(error) = alone(|| outer.run(field, &mut repository, 0)) {
+        assert!(may_fail(outer, &error), "{what}: {error} ({})", error.code());
+        if heals {
+            heal_now(field, &store);
+        }
+        let again = outer.run(field, &mut repository, 0);
+        again.unwrap_or_else(|error| panic!("{what}, again: {error}"));
+    }
+    if let Some(error) = failed.lock().take() {
+        assert!(may_fail(inner, &error), "{what}: the inner one: {error} ({})", error.code());
+        if heals {
+            heal_now(field, &store);
+        }
+        let again = inner.run(field, &mut field.ground.owner_of(&store), 1);
+        again.unwrap_or_else(|error| panic!("{what}, the inner one again: {error}"));
+    }
+    if heals {
+        heal_now(field, &store);
     }
     (store, way.has_acted())
 }
 
-fn judge(ground: &Ground, store: &MemoryStore, pair: [Operation; 2], what: &str) {
+/// Whatever came between: nothing is damaged any more.
+fn heal_now(field: &Field, store: &MemoryStore) {
+    Operation::Heal.run(field, &mut field.ground.owner_of(store), 9).expect("it heals");
+}
+
+fn judge(field: &Field, store: &MemoryStore, pair: [Operation; 2], what: &str) {
+    let ground = &field.ground;
     let mut there = STAYS.map(str::to_owned).to_vec();
     if pair.contains(&Operation::Backup) {
         there.push(GONE.to_owned());
     }
     if !pair.contains(&Operation::Forget) {
         there.push(BEFORE[0].to_owned());
+    }
+    if pair.contains(&Operation::ReplicateToHere) {
+        there.push(EXTRA.to_owned());
+    }
+    if !pair.contains(&Operation::Erase) {
+        there.push(SPARE.to_owned());
     }
     let there = there.iter().map(String::as_str).collect::<Vec<_>>();
     ground.assert_there(store, &there, what);
@@ -172,6 +352,15 @@ fn judge(ground: &Ground, store: &MemoryStore, pair: [Operation; 2], what: &str)
         let listed = snapshots::list(&owner).expect("a list");
         let old = listed.iter().filter(|s| s.record.tags.iter().any(|tag| tag == BEFORE[0]));
         assert_eq!(old.count(), 0, "{what}: it was not forgotten");
+    }
+    if pair.contains(&Operation::Erase) {
+        let listed = snapshots::list(&owner).expect("a list");
+        let of_job = listed.iter().filter(|one| one.record.job == SPARE).collect::<Vec<_>>();
+        assert_eq!(of_job.len(), 1, "{what}");
+        let mut left = files(SPARE);
+        left.remove(UNWANTED);
+        assert!(of_job[0].acknowledged, "{what}");
+        assert_eq!(contents(&owner, of_job[0]), Ok(left), "{what}");
     }
     for (number, operation) in pair.into_iter().enumerate() {
         if operation == Operation::Keys {
@@ -193,27 +382,34 @@ fn judge(ground: &Ground, store: &MemoryStore, pair: [Operation; 2], what: &str)
 
 /// All cells of a row.
 fn row(outer: Operation, seed: u64) {
-    let ground = ground(seed);
+    let (sound, damaged) = (Field::new(seed), Field::damaged(seed + 100));
+    let of = |pair: [Operation; 2]| {
+        if pair.contains(&Operation::Heal) { &damaged } else { &sound }
+    };
+    let field = of([outer, outer]);
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let way = Odd::new(copy_of(&ground.store)).before(
+    let way = Odd::new(copy_of(&field.ground.store)).before(
         move |_, _| {
             counted.fetch_add(1, Ordering::SeqCst);
             false
         },
         || {},
     );
-    outer.run(&open(&ground.lab, Arc::new(way)), 0).expect("it runs alone");
+    outer.run(field, &mut open(&field.ground.lab, Arc::new(way)), 0).expect("it runs alone");
     let calls = calls.load(Ordering::SeqCst);
     assert!(calls > 2, "{outer:?} makes {calls} calls");
     for inner in Operation::ALL {
         let mut acted = 0;
-        for call in (0..calls).step_by(calls.div_ceil(MOMENTS_MAX)) {
-            let (store, has_acted) = beside(&ground, outer, inner, call);
+        let field = of([outer, inner]);
+        let long = outer.is_long() || inner.is_long();
+        let moments = if long { MOMENTS_OF_LONG_MAX } else { MOMENTS_MAX };
+        for call in (0..calls).step_by(calls.div_ceil(moments)) {
+            let (store, has_acted) = beside(field, outer, inner, call);
             acted += usize::from(has_acted);
             let what = format!("{inner:?} before call {call} of {outer:?}");
             if has_acted {
-                judge(&ground, &store, [outer, inner], &what);
+                judge(field, &store, [outer, inner], &what);
             }
         }
         assert!(acted > 1, "{inner:?} was never beside {outer:?}");
@@ -255,15 +451,35 @@ fn a_collection_beside_each() {
     row(Operation::Gc, 507);
 }
 
+#[test]
+fn an_erasure_beside_each() {
+    row(Operation::Erase, 509);
+}
+
+#[test]
+fn a_replication_from_here_beside_each() {
+    row(Operation::ReplicateFromHere, 510);
+}
+
+#[test]
+fn a_replication_to_here_beside_each() {
+    row(Operation::ReplicateToHere, 511);
+}
+
+#[test]
+fn healing_beside_each() {
+    row(Operation::Heal, 512);
+}
+
 /// What must never happen is noticed when it does.
 #[test]
 fn a_collection_that_does_not_look_again_beside_a_backup_is_noticed() {
-    let ground = ground(508);
+    let field = Field::new(508);
     let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for call in 0..60 {
-            let (store, has_acted) = beside(&ground, Operation::WeakGc, Operation::Backup, call);
+            let (store, has_acted) = beside(&field, Operation::WeakGc, Operation::Backup, call);
             if has_acted {
-                judge(&ground, &store, [Operation::WeakGc, Operation::Backup], "weakened");
+                judge(&field, &store, [Operation::WeakGc, Operation::Backup], "weakened");
             }
         }
     }));

@@ -658,6 +658,21 @@ fn orphans_go_and_young_ones_stay() {
     assert!(!scene.listed().contains(&old));
 }
 
+/// A backup took longer than a day, and reports success between a plan and its execution.
+#[test]
+fn an_orphan_that_is_acknowledged_after_it_was_planned_stays() {
+    let (scene, _) = Scene::with_days(92, 3);
+    let orphan = scene.put_unacknowledged("owner", NOW_MS - 5 * DAY_MS, |_| {});
+    let repository = scene.as_key("owner");
+    let plan = forget::plan(&repository, &last(3)).expect("a plan");
+    assert_eq!(verdict(&plan, orphan), Verdict::Go(Cause::Unacknowledged));
+    scene.acknowledge("owner", orphan);
+    let removed = forget::run(&repository, &plan).expect("done").removed;
+    assert_eq!(removed, 0);
+    let listed = snapshots::list(&scene.as_key("owner")).expect("a list");
+    assert!(listed.iter().any(|snapshot| snapshot.id == orphan && snapshot.acknowledged));
+}
+
 /// A backup that was paused acknowledges its snapshot in the moment in which it is removed as an
 /// orphan, and dies: no acknowledgement without a snapshot is left.
 #[test]

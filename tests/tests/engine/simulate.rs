@@ -40,6 +40,7 @@ fn simulations_lose_nothing_and_leave_nothing() {
     let all = simulate(Profile::Strong, SEEDS);
     assert!(all.rescued > 0 && all.repaired + all.repeats > 0);
     assert!(all.deltas > 0 && all.rebased > 0);
+    assert!(all.erased > 0 && all.copied > 0 && all.healed > 0);
 }
 
 #[test]
@@ -173,6 +174,41 @@ fn a_weakened_protocol_is_noticed_on_services_that_are_late() {
 }
 
 #[test]
+fn an_erasure_that_does_not_look_again_is_noticed() {
+    is_noticed(Mutant::HastyErasure, Profile::Strong, "is lost");
+}
+
+#[test]
+fn an_erasure_that_leaves_what_it_reports_erased_is_noticed() {
+    is_noticed(Mutant::ErasesNothing, Profile::Strong, "which was erased");
+}
+
+#[test]
+fn a_replication_that_does_not_look_again_is_noticed() {
+    is_noticed(Mutant::HastyReplication, Profile::Strong, "replica, after");
+}
+
+#[test]
+fn a_replication_that_forgets_what_home_has_is_noticed() {
+    is_noticed(Mutant::ForgetsOnReplica, Profile::Strong, "which home has");
+}
+
+#[test]
+fn healing_that_gives_up_what_is_needed_is_noticed() {
+    is_noticed(Mutant::HealsNothing, Profile::Strong, "is lost");
+}
+
+#[test]
+fn healing_that_takes_wrong_bytes_is_noticed() {
+    is_noticed(Mutant::HealsWrongly, Profile::Strong, "with bytes of another name");
+}
+
+#[test]
+fn a_reader_that_does_not_ask_the_replica_is_noticed() {
+    is_noticed(Mutant::ReadsNotAround, Profile::Strong, "a reader cannot read");
+}
+
+#[test]
 fn an_engine_that_ignores_failed_puts_is_noticed() {
     let ignores = Mutant::Careless(Careless::Puts);
     for profile in [
@@ -214,6 +250,8 @@ fn tampering_with_what_is_there_is_noticed() {
     for (tamper, word) in [
         (Tamper::NeededPack, "is lost"),
         (Tamper::FlippedBit, "is lost"),
+        (Tamper::ReplicaPack, "replica, "),
+        (Tamper::Remade, "it was reported done"),
         (Tamper::DeadPack, "still holds the dead chunk"),
         (Tamper::Segments, "no segment names pack"),
         (Tamper::Receipts, "no receipt says"),

@@ -82,33 +82,39 @@ impl Catalog {
         self.find_suspects()
     }
 
-    /// Forgets packs that are condemned and no longer in the store.
-    pub(super) fn forget_deleted(&self, vault: &Vault) -> Result<(), Error> {
+    /// Forgets packs that are condemned and no longer in the store; true when there were any.
+    pub(super) fn forget_deleted(&self, vault: &Vault) -> Result<bool, Error> {
         let here = Arc::clone(&self.condemned_here.read());
         // A collection deletes them one after another: while the first is there it is not done.
-        let Some(first) = here.iter().min() else { return Ok(()) };
+        let Some(first) = here.iter().min() else { return Ok(false) };
         if let Some(pack) = self.index.pack(*first)?
             && vault.store.size(&ObjectName::Pack(pack.kind, pack.id)).is_ok()
         {
-            return Ok(());
+            return Ok(false);
         }
         self.forget_absent(&list_packs(vault)?)
     }
 
-    /// Forgets condemned packs that are not among these.
+    /// Forgets condemned packs that are not among these; true when there were any.
     ///
     /// # Errors
     /// Failures of the cache.
-    pub fn forget_absent(&self, present: &BTreeMap<PackId, (PackKind, u64)>) -> Result<(), Error> {
+    pub fn forget_absent(
+        &self,
+        present: &BTreeMap<PackId, (PackKind, u64)>,
+    ) -> Result<bool, Error> {
         let here = Arc::clone(&self.condemned_here.read());
+        let mut any = false;
         for number in here.iter() {
             if let Some(pack) = self.index.pack(*number)?
                 && !present.contains_key(&pack.id)
             {
                 self.index.remove_pack(&pack.id)?;
+                any = true;
             }
         }
-        self.find_condemned()
+        self.find_condemned()?;
+        Ok(any)
     }
 
     /// Brings the index up to date after a pack was found missing, and forgets the pack if it was

@@ -25,6 +25,7 @@ use super::forget::{Known, Objects, remove, remove_late_acks, select_bare};
 use super::gc::{self, GcOptions, GcReport, MAX_DELETE_PERCENT_DEFAULT};
 use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
+use crate::collect::Weakness;
 use crate::collect::audit;
 use crate::collect::receipt::read_chain;
 use crate::collect::tidy::clean_index;
@@ -57,6 +58,9 @@ pub struct EraseOptions {
     pub collect: bool,
     /// As in [`GcOptions::max_delete_percent`]. With 100, and only then, no snapshot need be left.
     pub max_delete_percent: f64,
+    /// Weakens the protocol, for tests of the simulator.
+    #[doc(hidden)]
+    pub weakness: Option<Weakness>,
 }
 
 impl Default for EraseOptions {
@@ -67,6 +71,7 @@ impl Default for EraseOptions {
             paths: Vec::new(),
             collect: true,
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
+            weakness: None,
         }
     }
 }
@@ -250,7 +255,7 @@ pub fn run(
         if plan.is_done() {
             break;
         }
-        match erase(repository, &plan, &mut paths, &mut noted, &mut report) {
+        match erase(repository, &plan, options, &mut paths, &mut noted, &mut report) {
             // A collection that spares no session took away what was stored for it: once more.
             Err(Error::Erase(EraseError::Incomplete { .. })) if round + 1 < rounds => {}
             outcome => outcome?,
@@ -349,6 +354,8 @@ fn clean_cache(
 struct Family {
     head: SnapshotInfo,
     before: Vec<SnapshotId>,
+    /// Whether one of those is still there, and not only its acknowledgement.
+    is_there_before: bool,
     /// Whether any of them is.
     acknowledged: bool,
     /// Whether the head is.
@@ -367,8 +374,13 @@ fn families(known: &Known) -> Vec<Family> {
             continue;
         }
         let acknowledged = known.acknowledged.contains(&head.id);
-        let before = head.former().iter().copied().filter(|id| listed.contains(id));
-        let before = before.collect::<Vec<_>>();
+        // An acknowledgement that was put while its snapshot was taken for an orphan and went, counts
+        // for what was made of it.
+        let is_late = |id: &SnapshotId| !listed.contains(id) && known.objects.acks.contains_key(id);
+        let counts = |id: &SnapshotId| known.acknowledged.contains(id) || is_late(id);
+        let before = head.former().iter().copied();
+        let before = before.filter(|id| listed.contains(id) || counts(id)).collect::<Vec<_>>();
+        let is_there_before = before.iter().any(|id| listed.contains(id));
         if let Some(first) = head.former().first().filter(|_| acknowledged) {
             match twins.get(&(*first, head.record.root)).and_then(|twin| families.get_mut(twin)) {
                 Some(twin) if !twin.before.contains(&head.id) => {
@@ -381,11 +393,11 @@ fn families(known: &Known) -> Vec<Family> {
                 }
             }
         }
-        let counts = |id: &SnapshotId| known.acknowledged.contains(id);
         let acknowledged_itself = acknowledged;
         let acknowledged = acknowledged || before.iter().any(counts);
         let head = head.clone();
-        families.insert(number, Family { head, before, acknowledged, acknowledged_itself });
+        let family = Family { head, before, is_there_before, acknowledged, acknowledged_itself };
+        families.insert(number, family);
     }
     families.into_values().collect()
 }
@@ -427,6 +439,32 @@ struct Chosen {
     named: Vec<SnapshotId>,
 }
 
+/// What is known of the snapshots. Of one that another erasure replaces meanwhile a listing may show
+/// neither: then it is listed again, so that what is erased is not overlooked in the new one.
+fn gather(repository: &Repository) -> Result<Known, Error> {
+    let mut known = evidence::gather(repository)?;
+    for _ in 1..ROUNDS_MAX {
+        let read = known.listed.iter().map(|one| one.id).collect::<HashSet<_>>();
+        let mut unread = known.objects.records.iter().filter(|(id, _)| !read.contains(*id));
+        let vanished = unread.try_fold(false, |any, (_, names)| -> Result<bool, Error> {
+            for name in names {
+                match repository.store().size(name) {
+                    Err(StoreError::NotFound { .. }) => return Ok(true),
+                    Err(error) => return Err(error.into()),
+                    // It is damaged.
+                    Ok(_) => {}
+                }
+            }
+            Ok(any)
+        })?;
+        if !vanished {
+            break;
+        }
+        known = evidence::gather(repository)?;
+    }
+    Ok(known)
+}
+
 /// Looks at what is there.
 fn look(
     repository: &Repository,
@@ -435,7 +473,7 @@ fn look(
     mut each: Option<&mut EachErased<'_>>,
 ) -> Result<ErasePlan, Error> {
     repository.current_catalog()?;
-    let known = evidence::gather(repository)?;
+    let known = gather(repository)?;
     let Chosen { families, bare, named } = choose(&known, options)?;
     // What cannot be read may hold what is meant; where snapshots are named, only these count.
     if let Some(remark) =
@@ -475,7 +513,7 @@ fn judge(
     family: Family,
     each: Option<&mut EachErased<'_>>,
 ) -> Result<Option<Planned>, Error> {
-    let Family { head, before, acknowledged, acknowledged_itself } = family;
+    let Family { head, before, is_there_before, acknowledged, acknowledged_itself } = family;
     let planned = |fate, tally| {
         let (snapshot, before) = (head.clone(), before.clone());
         Planned { snapshot, fate, tally, before, acknowledged, leftover: false }
@@ -500,7 +538,7 @@ fn judge(
         }
         // Left by an erasure that died before it could find out that this is not complete: it goes,
         // and what it was to stand for is looked at next.
-        Err(error) if error.is_damage() && !acknowledged_itself && !before.is_empty() => {
+        Err(error) if error.is_damage() && !acknowledged_itself && is_there_before => {
             let leftover = planned(Fate::Goes, Tally::default());
             return Ok(Some(Planned { before: Vec::new(), leftover: true, ..leftover }));
         }
@@ -533,16 +571,27 @@ impl NodeSink for NodeIds<'_> {
     }
 }
 
+/// Snapshots that are acknowledged and were not when it was planned.
+fn late_acks(repository: &Repository, plan: &ErasePlan) -> Result<HashSet<SnapshotId>, Error> {
+    if plan.snapshots.iter().all(|planned| planned.acknowledged) {
+        return Ok(HashSet::new());
+    }
+    let mut acknowledged = snapshots::list_acknowledged(repository)?;
+    acknowledged.retain(|id| !plan.objects.acks.contains_key(id));
+    Ok(acknowledged)
+}
+
 /// Does what a plan says.
 fn erase(
     repository: &Repository,
     plan: &ErasePlan,
+    options: &EraseOptions,
     paths: &mut Paths,
     noted: &mut Noted,
     report: &mut EraseReport,
 ) -> Result<(), Error> {
     repository.monitor().stage("erase: making snapshots anew", None);
-    let mut remaker = Remaker::new(repository)?;
+    let mut remaker = Remaker::new(repository, options.weakness)?;
     let mut surgery = Surgery::new(paths, true);
     surgery.chunks = noted.chunks.take();
     let mut namespace = None;
@@ -590,6 +639,7 @@ fn erase(
     }
     let became = remaker.publish(&made)?;
     repository.monitor().stage("erase: removing", None);
+    let late = late_acks(repository, plan)?;
     for planned in plan.snapshots.iter().filter(|planned| planned.fate != Fate::Waits) {
         repository.check_cancelled()?;
         let id = planned.snapshot.id;
@@ -602,6 +652,13 @@ fn erase(
         if must_become && !became.contains_key(&id) {
             continue;
         }
+        // Its backup acknowledged it meanwhile: what stands for it has to be acknowledged first.
+        let stands = matches!(planned.fate, Fate::Remade | Fate::Settled);
+        let unclaimed = stands && !planned.acknowledged;
+        let is_late = |id: &SnapshotId| late.contains(id);
+        if unclaimed && (is_late(&id) || planned.before.iter().any(is_late)) {
+            continue;
+        }
         let old = Some(planned.snapshot.id).filter(|_| planned.fate != Fate::Settled);
         let gone = planned.before.iter().copied().chain(old).collect();
         rollback::removed(repository, &gone)?;
@@ -609,7 +666,10 @@ fn erase(
             remove(repository, &plan.objects, *id)?;
             noted.records.extend(plan.objects.names(*id));
         }
-        remove_late_acks(repository, &gone)?;
+        // One that comes even now counts for what was made of it, when it is looked again.
+        if !unclaimed {
+            remove_late_acks(repository, &gone)?;
+        }
         report.snapshots.push(Erased {
             id: planned.snapshot.id,
             fate: planned.fate,

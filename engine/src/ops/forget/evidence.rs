@@ -38,7 +38,10 @@ pub(in crate::ops) fn gather(repository: &Repository) -> Result<Known, Error> {
     }
     let (mut listed, mut damaged) = snapshots::list_all(repository)?;
     listed.retain(|snapshot| objects.records.contains_key(&snapshot.id));
-    let missing = missing(repository, &objects)?;
+    let mut missing = missing(repository, &objects)?;
+    // An acknowledgement that came late counts for what was made of its snapshot: see `erase`.
+    let former = listed.iter().flat_map(SnapshotInfo::former).collect::<HashSet<_>>();
+    missing.retain(|id| !former.contains(id));
     if objects.records.is_empty() && !missing.is_empty() {
         return Err(RetentionError::Listing {
             location: repository.store().location(),

@@ -44,6 +44,8 @@ pub enum Choice {
     /// These: first digits of ids, `latest~1`, `job:NAME`, `@TIME`. One whose record is missing
     /// or damaged is named by at least 8 digits.
     Named(Vec<String>),
+    /// Exactly these. What is not there any more is passed over, and what stands for it stays.
+    These(HashSet<SnapshotId>),
 }
 
 /// What to forget, and how careful to be.
@@ -212,6 +214,7 @@ pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPl
     let known = evidence::gather(repository)?;
     match &options.choice {
         Choice::Named(names) => by_name(repository, options, known, names),
+        Choice::These(ids) => of_ids(repository, options, known, ids, Vec::new()),
         Choice::Rules(policy) => {
             let now_ms = repository.context.clock.now_ms();
             let seen = Seen::load(catalog)?;
@@ -363,6 +366,17 @@ fn by_name(
             Err(error) => return Err(error),
         }
     }
+    of_ids(repository, options, known, &named, bare)
+}
+
+/// What goes when these snapshots do, and those of which there is no record that can be read.
+fn of_ids(
+    repository: &Repository,
+    options: &ForgetOptions,
+    known: Known,
+    named: &HashSet<SnapshotId>,
+    bare: Vec<SnapshotId>,
+) -> Result<ForgetPlan, Error> {
     let mut series = Vec::new();
     for ((job, namespace), members) in group(known.listed.clone(), options.join_writers) {
         let counts = |snapshot: &SnapshotInfo| known.acknowledged.contains(&snapshot.id);
@@ -448,7 +462,9 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
     let mut report = ForgetReport::default();
     let planned = plan.series.iter().flat_map(|series| &series.snapshots);
     let going = planned.filter(|one| !one.verdict.keeps()).map(|one| one.snapshot.id);
-    let going = going.chain(plan.bare.iter().copied()).collect::<Vec<_>>();
+    let late = acknowledged_since(repository, plan)?;
+    let going = going.filter(|id| !late.contains(id)).chain(plan.bare.iter().copied());
+    let going = going.collect::<Vec<_>>();
     let mut unacknowledged = HashSet::new();
     rollback::removed(repository, &going.iter().copied().collect())?;
     for id in &going {
@@ -467,6 +483,23 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
         seen.without(&going).save(repository.catalog()?)?;
     }
     Ok(report)
+}
+
+/// Snapshots that go because they were not acknowledged, and are by now: their backups have taken
+/// long, and reported success.
+fn acknowledged_since(
+    repository: &Repository,
+    plan: &ForgetPlan,
+) -> Result<HashSet<SnapshotId>, Error> {
+    let planned = plan.series.iter().flat_map(|series| &series.snapshots);
+    let orphans = planned.filter(|one| one.verdict == Verdict::Go(Cause::Unacknowledged));
+    let orphans = orphans.map(|one| one.snapshot.id);
+    let orphans = orphans.filter(|id| !plan.objects.acks.contains_key(id)).collect::<HashSet<_>>();
+    if orphans.is_empty() {
+        return Ok(orphans);
+    }
+    let acknowledged = snapshots::list_acknowledged(repository)?;
+    Ok(orphans.intersection(&acknowledged).copied().collect())
 }
 
 /// Removes one snapshot; true if it had acknowledgements.

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::need::Need;
 use super::reads::Reads;
+use crate::collect::Weakness;
 use crate::collect::copy::Copier;
 use crate::collect::copy::transfer::{Frames, Origin};
 use crate::collect::lease::HeldLease;
@@ -46,6 +47,7 @@ pub(super) struct Carrier<'a> {
     pub(super) number: usize,
     pub(super) session: SessionId,
     pub(super) lease: &'a HeldLease<'a>,
+    pub(super) weakness: Option<Weakness>,
 }
 
 /// What was carried.
@@ -269,7 +271,9 @@ impl Carrier<'_> {
         if visible.is_empty() {
             return Ok(());
         }
-        self.catalog.sync_keeping(vault)?;
+        if self.weakness != Some(Weakness::Precheck) {
+            self.catalog.sync_keeping(vault)?;
+        }
         self.catalog.require_sound_tombs()?;
         let quiet = self.catalog.condemned_count() == condemned_before;
         for (snapshot, name) in visible {

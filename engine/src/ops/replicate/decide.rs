@@ -105,7 +105,10 @@ pub(super) fn decide(
     replica: &Repository,
     target: &Target,
 ) -> Result<Decision, Error> {
-    let (here, there) = (Names::list(home)?, Names::list(replica)?);
+    // The replica first: another replication may copy what home has got meanwhile, and what is then not
+    // at home would look as if it had been forgotten there.
+    let there = Names::list(replica)?;
+    let here = Names::list(home)?;
     if let Some(id) = target.only {
         return one(home, &here, &there, id);
     }
@@ -181,8 +184,14 @@ fn follow(
     }
     copy.sort_by_key(|one| (one.record.started_ms, one.id));
     let oldest_ms = home.context.clock.now_ms().saturating_sub(UNACKNOWLEDGED_GRACE_MS);
-    let (mut gone, mut unread) = (Vec::new(), Vec::new());
+    let (mut gone, mut unread) = (HashSet::new(), Vec::new());
     for id in there.records.keys().filter(|id| !here.records.contains_key(id)) {
+        // Whoever forgets a snapshot removes its acknowledgement first: the record of this one was
+        // lost at home, and can be had from the replica.
+        if here.acks.contains_key(id) {
+            wanted += 1;
+            continue;
+        }
         let Some(snapshot) = there.read(replica, id, &mut unread)?.filter(of_job) else { continue };
         let came_from_home = match acknowledged_by(replica, there.acks(id), &snapshot)? {
             // Whoever backs up acknowledges with the session that the snapshot names.
@@ -190,7 +199,7 @@ fn follow(
             None => snapshot.record.finished_ms < oldest_ms,
         };
         if came_from_home {
-            gone.push(snapshot.id.to_hex());
+            gone.insert(snapshot.id);
         } else {
             wanted += 1;
         }
@@ -208,7 +217,8 @@ fn follow(
     let forget = match gone.is_empty() {
         true => None,
         false => {
-            let mut options = ForgetOptions::new(Choice::Named(gone));
+            // Another replication may have put in their place what erasures made of them.
+            let mut options = ForgetOptions::new(Choice::These(gone));
             options.remove_last = true;
             Some(forget::plan(replica, &options)?)
         }

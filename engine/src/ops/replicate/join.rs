@@ -10,7 +10,7 @@ use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
 
 use crate::context::Remark;
-use crate::error::{Error, Explain};
+use crate::error::Error;
 use crate::repo::vault::read_object;
 use crate::repo::{Repository, identity, keys};
 use crate::store::{Store, StoreError};
@@ -29,8 +29,8 @@ pub(super) struct Joined {
 /// there are removed.
 ///
 /// # Errors
-/// [`Error::OtherRepository`]; [`Error::SameCopy`]; a copy of a newer format; failures of either
-/// store.
+/// [`Error::OtherRepository`]; [`Error::SameCopy`]; a copy of a newer format; damage of home's settings
+/// or slots where a new copy would have no owner's slot; failures of either store.
 pub(super) fn join(
     home: &Repository,
     store: &Arc<dyn Store>,
@@ -46,8 +46,11 @@ pub(super) fn join(
     if look_only && !joined.created {
         return Ok(joined);
     }
-    copy_missing(home, store.as_ref(), Folder::Config)?;
-    let slots = copy_missing(home, store.as_ref(), Folder::Keys)?;
+    let mut damaged = Vec::new();
+    // What is there of a copy that was never completed may be there in part.
+    let anew = joined.created;
+    copy_missing(home, store.as_ref(), Folder::Config, anew, &mut damaged)?;
+    let slots = copy_missing(home, store.as_ref(), Folder::Keys, anew, &mut damaged)?;
     joined.slots = slots
         .iter()
         .filter_map(|name| match name {
@@ -57,6 +60,13 @@ pub(super) fn join(
         .collect();
     identity::ensure(store.as_ref(), home.id(), &home.context)?;
     if joined.created {
+        // One that no owner can open by itself is none; what was damaged may be so on the way only.
+        if let Some(error) = damaged.pop() {
+            let slots = keys::list_before_format(store.as_ref())?;
+            if !slots.iter().any(is_owner) || list(store.as_ref(), Folder::Config)?.is_empty() {
+                return Err(error);
+            }
+        }
         let format = home.store().get(&ObjectName::Format, u64::from(RECORD_BYTES_MAX))?;
         store.put(&ObjectName::Format, &format)?;
     } else {
@@ -94,29 +104,34 @@ fn list(store: &dyn Store, folder: Folder) -> Result<BTreeSet<ObjectName>, Error
     Ok(names)
 }
 
-/// Copies what a folder of home has and the copy lacks; returns what home has. Objects that are
-/// damaged at home are passed over.
+/// Copies what a folder of home has and the copy lacks, or with `anew` all of it; returns what home
+/// has. Objects that are damaged at home are passed over, and noted.
 fn copy_missing(
     home: &Repository,
     store: &dyn Store,
     folder: Folder,
+    anew: bool,
+    damaged: &mut Vec<Error>,
 ) -> Result<BTreeSet<ObjectName>, Error> {
     let (here, there) = (list(home.store(), folder)?, list(store, folder)?);
-    for name in here.difference(&there) {
+    for name in here.iter().filter(|name| anew || !there.contains(*name)) {
         match read_object(home.store(), name, RECORD_BYTES_MAX) {
             Ok(object) => {
                 store.put(name, &object)?;
             }
             Err(Error::Store(StoreError::NotFound { .. })) => {}
-            Err(error) if error.is_damage() => home.monitor().warn(Remark {
-                code: error.code(),
-                subject: name.to_string(),
-                message: error.to_string(),
-            }),
+            Err(error) if error.is_damage() => {
+                home.monitor().warn(Remark::of(name, &error));
+                damaged.push(error);
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(here)
+}
+
+fn is_owner(slot: &keys::SlotInfo) -> bool {
+    slot.head.as_ref().is_some_and(|head| head.role == Role::Owner)
 }
 
 /// Removes slots that came from home and are gone there. Those that somebody added to the copy itself
@@ -132,8 +147,6 @@ fn drop_slots(
     }
     let there = keys::list(store)?;
     let goes = |id: &SlotId| !here.contains(id) && known.contains(&id.to_hex());
-    let is_owner =
-        |slot: &keys::SlotInfo| slot.head.as_ref().is_some_and(|head| head.role == Role::Owner);
     if !there.iter().any(|slot| is_owner(slot) && !goes(&slot.id)) {
         return Ok(());
     }

@@ -23,6 +23,7 @@ use super::forget;
 use super::gc::{self, GcOptions, GcReport, MAX_DELETE_PERCENT_DEFAULT};
 use super::shard::Shard;
 use super::snapshots::{self, SnapshotInfo};
+use crate::collect::Weakness;
 use crate::collect::due::{Past, is_due};
 use crate::collect::lease::HeldLease;
 use crate::context::Remark;
@@ -89,6 +90,9 @@ pub struct Target {
     pub max_delete_percent: f64,
     /// This host's clock is right: see [`forget::ForgetOptions`].
     pub trust_clock: bool,
+    /// Weakens the protocol, for tests of the simulator.
+    #[doc(hidden)]
+    pub weakness: Option<Weakness>,
 }
 
 impl Target {
@@ -111,6 +115,7 @@ impl Target {
             erase_within_ms: Some(ERASE_WITHIN_MS_DEFAULT),
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             trust_clock: false,
+            weakness: None,
         }
     }
 }
@@ -199,18 +204,21 @@ pub fn run_shard(
     home.current_catalog()?.require_sound_tombs()?;
     let reads = Reads::new(home, targets.len());
     let replicas = targets.len() as u64;
-    let outcomes = std::thread::scope(|scope| {
-        let reads = &reads;
-        let threads = targets.iter().enumerate().map(|(number, target)| {
-            let work = move || {
-                let undecided = Undecided { reads, number, open: true };
-                One { home, target, number, replicas, reads, dry_run, shard }.run(undecided)
-            };
-            scope.spawn(work)
-        });
-        let threads = threads.collect::<Vec<_>>();
-        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
-    });
+    let work = |number, target| {
+        let undecided = Undecided { reads: &reads, number, open: true };
+        One { home, target, number, replicas, reads: &reads, dry_run, shard }.run(undecided)
+    };
+    let outcomes = match targets {
+        // By the caller's thread, and by as many workers as it has been given.
+        [target] => vec![Ok(work(0, target))],
+        _ => std::thread::scope(|scope| {
+            let work = &work;
+            let threads = targets.iter().enumerate();
+            let threads = threads.map(|(number, target)| scope.spawn(move || work(number, target)));
+            let threads = threads.collect::<Vec<_>>();
+            threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+        }),
+    };
     let replicas = targets.iter().zip(outcomes).map(|(target, done)| Outcome {
         name: target.name.clone(),
         done: done.unwrap_or(Err(Error::Internal { part: "a replication" })),
@@ -316,6 +324,10 @@ impl One<'_> {
         }
         replica.catalog()?.require_sound_tombs()?;
         let decision = decide(self.home, &replica, self.target)?;
+        if !decision.copy.is_empty() {
+            // The index may be older than the snapshots that were listed now.
+            self.home.refresh_catalog()?;
+        }
         let mut done = Done { created: joined.created, wanted: decision.wanted, ..Done::default() };
         done.damaged.clone_from(&decision.damaged);
         if self.dry_run {
@@ -507,6 +519,7 @@ impl One<'_> {
             number: self.number,
             session,
             lease,
+            weakness: self.target.weakness,
         };
         let mut carried = Carried::default();
         let outcome = carrier.carry(&need, snapshots, &mut carried);

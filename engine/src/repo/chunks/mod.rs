@@ -110,13 +110,17 @@ impl Repository {
     ) -> Result<Vec<Bytes>, Error> {
         let reader = self.chunk_reader(snapshot.namespace)?;
         let places = reader.locate(ids)?;
-        let wanted = ids.iter().zip(places).enumerate().map(|(tag, (id, place))| {
-            place
-                .map(|place| Wanted { id: *id, place, tag })
-                .ok_or(Error::ChunkMissing { chunk: *id })
-        });
-        let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
-        let found = Mutex::new(vec![Bytes::new(); ids.len()]);
+        let mut wanted = Vec::with_capacity(ids.len());
+        let mut elsewhere = vec![Bytes::new(); ids.len()];
+        for (tag, ((id, place), slot)) in ids.iter().zip(places).zip(&mut elsewhere).enumerate() {
+            match place {
+                Some(place) => wanted.push(Wanted { id: *id, place, tag }),
+                None => {
+                    *slot = reader.elsewhere(id).ok_or(Error::ChunkMissing { chunk: *id })?;
+                }
+            }
+        }
+        let found = Mutex::new(elsewhere);
         reader.fetch(wanted, &|run, bytes| {
             for (wanted, chunk) in single(run, bytes?) {
                 let chunk = Bytes::copy_from_slice(chunk);

@@ -1,0 +1,270 @@
+//! Goal: what simulations found stays mended: moments at which two operations met and one of them
+//! overlooked what the other did.
+//! Method: the other runs before a call of the one, at every call of its course or at the one that
+//! matters; then a host that knows nothing looks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cairn_engine::error::Error;
+use cairn_engine::index::catalog::list_packs;
+use cairn_engine::ops::erase::{self, EraseError, EraseOptions};
+use cairn_engine::ops::replicate::{self, Done, Target};
+use cairn_engine::ops::{gc, heal, snapshots};
+use cairn_engine::repo::Repository;
+use cairn_engine::store::Store;
+use cairn_engine::store::fault::{Fault, FaultStore, Plan};
+use cairn_engine::store::memory::MemoryStore;
+use cairn_engine::store::record::CallKind;
+use cairn_format::names::ObjectName;
+use cairn_tests::contents::contents;
+use cairn_tests::garbage::everything;
+use cairn_tests::ground::{Ground, back_up, files};
+use cairn_tests::lab::{OWNER, TestClock, alone, copy_of, object};
+use cairn_tests::odd::Odd;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+fn replicate(home: &Repository, replica: Arc<dyn Store>) -> Result<Done, Error> {
+    let mut report = replicate::run(home, &[Target::new("replica", replica)], false)?;
+    report.replicas.pop().expect("one replica").done
+}
+
+/// A store that lets something happen before its call of this number.
+fn at_call(
+    store: &MemoryStore,
+    number: usize,
+    act: impl FnOnce() + Send + 'static,
+) -> Odd<MemoryStore> {
+    let count = AtomicUsize::new(0);
+    let is_due =
+        move |_: CallKind, _: Option<&ObjectName>| count.fetch_add(1, Ordering::SeqCst) == number;
+    Odd::new(store.clone()).before(is_due, act)
+}
+
+/// How many calls something makes to a store.
+fn calls_of(store: &MemoryStore, run: impl FnOnce(Arc<dyn Store>)) -> usize {
+    let recorded = FaultStore::new(copy_of(store), Plan::new());
+    run(Arc::new(recorded.clone()));
+    recorded.calls().len()
+}
+
+#[test]
+fn a_replication_takes_back_nothing_that_another_brings_meanwhile() {
+    let ground = Ground::with(701, &["one"]);
+    let begun = MemoryStore::new();
+    replicate(&ground.owner(), Arc::new(begun.clone())).expect("a replication");
+    let calls =
+        calls_of(&begun, |replica| drop(replicate(&ground.owner(), replica).expect("again")));
+    assert!(calls > 5);
+    for call in 0..calls {
+        let (home, replica) = (copy_of(&ground.store), copy_of(&begun));
+        let other = ground.owner_of(&home);
+        let brought = replica.clone();
+        let way = at_call(&replica, call, move || {
+            back_up(&other, "two").expect("a backup");
+            replicate(&other, Arc::new(brought)).expect("the other replication");
+        });
+        let slow = ground.owner_of(&home);
+        alone(|| replicate(&slow, Arc::new(way.clone()))).expect("a replication");
+        assert!(way.has_acted());
+        ground.assert_there(&replica, &["one", "two"], &format!("before call {call}"));
+    }
+}
+
+/// What home has erased from goes from the replica by its own id, not by what stands for it there by then.
+#[test]
+fn a_replication_leaves_what_another_puts_in_place_of_a_snapshot() {
+    let ground = Ground::with(706, &["one", "two"]);
+    let begun = MemoryStore::new();
+    replicate(&ground.owner(), Arc::new(begun.clone())).expect("a replication");
+    let options = EraseOptions {
+        job: Some("one".to_owned()),
+        paths: vec![b"/own".to_vec()],
+        max_delete_percent: 100.0,
+        ..EraseOptions::default()
+    };
+    let plan = erase::plan(&ground.owner(), &options, None).expect("a plan");
+    erase::run(&ground.owner(), &options, plan).expect("it erases");
+    let calls =
+        calls_of(&begun, |replica| drop(replicate(&ground.owner(), replica).expect("again")));
+    for call in 0..calls {
+        let replica = copy_of(&begun);
+        let (other, brought) = (ground.owner(), replica.clone());
+        let way = at_call(&replica, call, move || {
+            replicate(&other, Arc::new(brought)).expect("the other replication");
+        });
+        alone(|| replicate(&ground.owner(), Arc::new(way))).expect("a replication");
+        let fresh = ground.owner_of(&replica);
+        let listed = snapshots::list(&fresh).expect("a list");
+        let left = listed.iter().filter(|left| left.acknowledged).collect::<Vec<_>>();
+        assert_eq!(left.len(), 2, "before call {call}");
+        let one = left.iter().find(|left| left.record.job == "one").expect("it is there");
+        let mut expected = files("one");
+        expected.remove("own");
+        assert_eq!(contents(&fresh, one), Ok(expected), "before call {call}");
+    }
+}
+
+#[test]
+fn a_snapshot_whose_record_home_has_lost_stays_on_the_replica_and_is_healed_from_there() {
+    let ground = Ground::with(702, &["one", "two"]);
+    let replica = MemoryStore::new();
+    replicate(&ground.owner(), Arc::new(replica.clone())).expect("a replication");
+    let record = ground.names(|name| matches!(name, ObjectName::Snapshot { .. }))[0];
+    ground.store.delete(&record).expect("deleted");
+    let done = replicate(&ground.owner(), Arc::new(replica.clone())).expect("a replication");
+    assert_eq!((done.forgotten, done.wanted), (0, 2));
+    ground.assert_there(&replica, &["one", "two"], "after the loss");
+    let mut home = ground.owner();
+    let copy = home.open_copy(Arc::new(replica), &home.context.clone()).expect("a copy");
+    home.add_fallback(copy);
+    assert_eq!(heal::run(&home, false).expect("it heals").snapshots.len(), 1);
+    ground.assert_there(&ground.store, &["one", "two"], "healed");
+}
+
+#[test]
+fn a_replica_that_no_owner_could_open_is_not_made() {
+    let ground = Ground::with(703, &["one"]);
+    for wanted in [
+        |name: &ObjectName| matches!(name, ObjectName::Key(_)),
+        |name: &ObjectName| matches!(name, ObjectName::Config(_)),
+    ] {
+        let home = ground.owner();
+        let names = ground.names(wanted);
+        let whole = names.iter().map(|name| object(&ground.store, name)).collect::<Vec<_>>();
+        for name in &names {
+            ground.store.overwrite(*name, whole[0].slice(..20));
+        }
+        let replica = MemoryStore::new();
+        let error = replicate(&home, Arc::new(replica.clone())).expect_err("it is refused");
+        assert!(error.is_damage(), "{error}");
+        assert!(replica.size(&ObjectName::Format).is_err());
+        // It was so on the way only; and of an attempt before half of something is left.
+        for (name, object) in names.iter().zip(whole) {
+            replica.overwrite(*name, object.slice(..object.len() / 2));
+            ground.store.overwrite(*name, object);
+        }
+        replicate(&home, Arc::new(replica.clone())).expect("a replication");
+        ground.assert_there(&replica, &["one"], "made");
+    }
+}
+
+/// A snapshot that is taken for an orphan is acknowledged while an erasure makes it anew. Whoever was
+/// told that it is done finds what is left of it.
+#[test]
+fn a_snapshot_that_is_acknowledged_while_an_erasure_replaces_it_is_not_lost() {
+    let ground = Ground::with(704, &["one", "two"]);
+    let listed = snapshots::list(&ground.owner()).expect("a list");
+    let one = listed.iter().find(|one| one.record.job == "one").expect("it is there").clone();
+    let is_ack =
+        |name: &ObjectName| matches!(name, ObjectName::Ack { snapshot, .. } if *snapshot == one.id);
+    let ack = ground.names(is_ack)[0];
+    let bytes = object(&ground.store, &ack);
+    ground.store.delete(&ack).expect("deleted");
+    ground.lab.clock.set_ms(TestClock::START_MS + 3 * DAY_MS);
+    let record = ObjectName::Snapshot { time_ms: one.name_time_ms, id: one.id };
+    let run = |store: Arc<dyn Store>| -> Result<(), Error> {
+        let options = EraseOptions {
+            job: Some("one".to_owned()),
+            paths: vec![b"/own".to_vec()],
+            max_delete_percent: 100.0,
+            ..EraseOptions::default()
+        };
+        let owner = ground.lab.open_alone(store, OWNER)?;
+        match erase::plan(&owner, &options, None) {
+            Err(Error::Erase(EraseError::NothingMatches { .. })) => Ok(()),
+            plan => erase::run(&owner, &options, plan?).map(drop),
+        }
+    };
+    let calls = calls_of(&ground.store, |store| run(store).expect("it erases"));
+    let mut reported = 0;
+    for call in 0..calls {
+        let store = copy_of(&ground.store);
+        let (writer, bytes) = (store.clone(), bytes.clone());
+        let done = Arc::new(AtomicUsize::new(0));
+        let told = Arc::clone(&done);
+        let way = at_call(&store, call, move || {
+            writer.put(&ack, &bytes).expect("it is put");
+            // As a backup does: it fails when its snapshot is gone.
+            match writer.size(&record) {
+                Ok(_) => drop(told.fetch_add(1, Ordering::SeqCst)),
+                Err(_) => writer.delete(&ack).expect("deleted"),
+            }
+        });
+        alone(|| run(Arc::new(way))).unwrap_or_else(|error| panic!("before {call}: {error}"));
+        run(Arc::new(store.clone())).unwrap_or_else(|error| panic!("after {call}: {error}"));
+        ground.assert_there(&store, &["two"], &format!("before call {call}"));
+        if done.load(Ordering::SeqCst) == 0 {
+            continue;
+        }
+        reported += 1;
+        let fresh = ground.owner_of(&store);
+        let listed = snapshots::list(&fresh).expect("a list");
+        let left = listed.iter().filter(|left| left.record.job == "one" && left.acknowledged);
+        let left = left.collect::<Vec<_>>();
+        assert_eq!(left.len(), 1, "before call {call}: what was acknowledged is gone");
+        let mut expected = files("one");
+        expected.remove("own");
+        assert_eq!(contents(&fresh, left[0]), Ok(expected), "before call {call}");
+    }
+    assert!(reported > 10, "{reported}");
+}
+
+/// What a collection rescues is named after the tombs: a host that lists segments, and then finds packs
+/// gone, has to list them again.
+#[test]
+fn an_index_that_forgets_condemned_packs_learns_where_they_were_copied_to() {
+    let ground = Ground::with(705, &["one", "two"]);
+    // A snapshot that nobody has acknowledged yet, by a host that knows what is being condemned.
+    let late = copy_of(&ground.store);
+    back_up(&ground.owner_of(&late), "one").expect("a backup");
+    let known = ground.store.names().into_iter().collect::<BTreeSet<_>>();
+    let is_new = |name: &ObjectName| {
+        !known.contains(name) && !matches!(name, ObjectName::Ack { .. } | ObjectName::Lease { .. })
+    };
+    let new = late.names().into_iter().filter(is_new).collect::<Vec<_>>();
+    ground.forget("one");
+    // A collection dies when it has condemned, before it looks again.
+    let tombs = |kind, name: Option<&ObjectName>| {
+        kind == CallKind::Put && matches!(name, Some(ObjectName::Tomb { .. }))
+    };
+    let collect = |store: Arc<dyn Store>| {
+        gc::run(&ground.lab.open_alone(store, OWNER).expect("it opens"), &everything())
+    };
+    let recorded = FaultStore::new(copy_of(&ground.store), Plan::new());
+    collect(Arc::new(recorded.clone())).expect("it collects");
+    let calls = recorded.calls();
+    let last = calls.iter().rposition(|call| tombs(call.kind, call.name.as_ref()));
+    let plan = Plan::new().at(last.expect("a tomb") as u64, Fault::CrashAfter);
+    let dying = FaultStore::new(ground.store.clone(), plan);
+    collect(Arc::new(dying)).expect_err("it dies");
+    for name in new {
+        ground.store.overwrite(name, object(&late, &name));
+    }
+    // Another host has its index, and brings it up to date while the next collection goes on.
+    let sizes = |kind, name: Option<&ObjectName>| {
+        kind == CallKind::Size && matches!(name, Some(ObjectName::Pack(..)))
+    };
+    let armed = Arc::new(AtomicUsize::new(0));
+    let (is_armed, store) = (Arc::clone(&armed), ground.store.clone());
+    let collector = ground.owner();
+    let way = Odd::new(store).before(
+        move |kind, name| is_armed.load(Ordering::SeqCst) > 0 && sizes(kind, name),
+        move || {
+            let report = gc::run(&collector, &everything()).expect("it collects");
+            assert!(report.chunks_rescued > 0 && report.packs_deleted > 0, "{report:?}");
+        },
+    );
+    let host = ground.lab.open_alone(Arc::new(way.clone()), OWNER).expect("it opens");
+    host.catalog().expect("an index");
+    armed.store(1, Ordering::SeqCst);
+    alone(|| host.refresh_catalog()).expect("it is brought up to date");
+    assert!(way.has_acted());
+    let index = host.catalog().expect("an index").index();
+    for pack in list_packs(host.vault()).expect("packs").into_keys() {
+        let number = index.pack_number(&pack).expect("a look");
+        assert!(number.is_some(), "the index does not know pack {pack}");
+    }
+}
