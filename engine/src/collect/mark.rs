@@ -35,6 +35,10 @@ pub struct Marked<'a> {
     pub bytes_held: u64,
     /// Frames with bases that no snapshot needs: they are stored anew when bases must go.
     pub orphans: HashSet<(PackNumber, u32)>,
+    /// What is marked only because it is a patch.
+    patches: Marks,
+    /// Frames that were found to be orphans: with a frame that is stored anew its patch goes.
+    unpatched: HashSet<(PackNumber, u32)>,
     /// Packs that were found damaged: they stay while anything in them is needed, and every copy of
     /// that is kept.
     pub doubtful: HashSet<PackNumber>,
@@ -71,6 +75,8 @@ impl<'a> Marked<'a> {
             fresh: false,
             bytes_held: 0,
             orphans: HashSet::new(),
+            patches: Marks::default(),
+            unpatched: HashSet::new(),
             doubtful: doubtful.clone(),
             broken: HashSet::new(),
             assured: None,
@@ -325,6 +331,18 @@ impl Marked<'_> {
         place: &ChunkPlace,
         namespace: WriterId,
     ) -> Result<usize, Error> {
+        let position = self.lean_on(id, place, namespace)?;
+        self.patches.unset(place.pack, position);
+        Ok(position)
+    }
+
+    /// As [`Self::set`], of what is needed no longer when the frames that name it are stored anew.
+    fn lean_on(
+        &mut self,
+        id: ChunkId,
+        place: &ChunkPlace,
+        namespace: WriterId,
+    ) -> Result<usize, Error> {
         let position = self.layouts.position(place)?;
         self.fresh |= self.live.set(place.pack, position);
         if self.doubtful.contains(&place.pack) {
@@ -342,6 +360,7 @@ impl Marked<'_> {
         for copy in self.catalog.copies(id, namespace)? {
             let position = self.layouts.position(&copy)?;
             fresh |= self.live.set(copy.pack, position);
+            self.patches.unset(copy.pack, position);
         }
         self.fresh |= fresh;
         Ok(fresh)
@@ -440,8 +459,9 @@ impl Marked<'_> {
             }
             let frames = bases.of(*number, record)?;
             for frame in frames.iter().filter(|frame| frame.patch > 0) {
+                let stays = !self.unpatched.contains(&(*number, frame.number));
                 let whole = at_work || self.chunks_of(*number, frame).all(|live| live);
-                if whole && !self.stays_as_it_is(frame, standings) {
+                if stays && whole && !self.stays_as_it_is(frame, standings) {
                     self.keep_patch(*number, record, frame)?;
                 }
             }
@@ -456,6 +476,7 @@ impl Marked<'_> {
                 let live = at_work || self.chunks_of(number, &frame).any(|live| live);
                 if live && !self.stays_as_it_is(&frame, standings) {
                     self.follow_frame(number, record, frame.number, keep)?;
+                    self.drop_patch(number, record, &frame)?;
                 }
             }
         }
@@ -480,7 +501,40 @@ impl Marked<'_> {
             let base = ChunkRef { id, bytes };
             let copies = self.catalog.base_copies(&base, record.kind, record.writer)?;
             if let Some(place) = copies.first() {
-                self.set(id, place, record.writer)?;
+                let news = !self.is_live(place)?;
+                let position = self.lean_on(id, place, record.writer)?;
+                if news {
+                    self.patches.set(place.pack, position);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the patch of an orphan go, once: if another frame has the same patch, that marks it again.
+    /// What lies behind, in the order in which packs are followed, then finds that base gone too; for
+    /// what lies before, everything is followed once more.
+    fn drop_patch(
+        &mut self,
+        pack: PackNumber,
+        record: &PackRecord,
+        frame: &BasedFrame,
+    ) -> Result<(), Error> {
+        let key = (pack, frame.number);
+        if frame.patch == 0 || !self.orphans.contains(&key) || !self.unpatched.insert(key) {
+            return Ok(());
+        }
+        let bases = self.catalog.index().frame_bases(pack, frame.number)?;
+        for (id, bytes) in bases.into_iter().rev().take(frame.patch as usize) {
+            let base = ChunkRef { id, bytes };
+            let copies = self.catalog.base_copies(&base, record.kind, record.writer)?;
+            for place in copies {
+                let position = self.layouts.position(&place)?;
+                if self.patches.get(place.pack, position) {
+                    self.patches.unset(place.pack, position);
+                    self.live.unset(place.pack, position);
+                    self.fresh = true;
+                }
             }
         }
         Ok(())
@@ -516,10 +570,39 @@ impl Marked<'_> {
                 if !needed {
                     self.bytes_held += u64::from(bytes);
                 }
-                self.set(id, place, namespace)?;
+                match keep {
+                    true => self.set(id, place, namespace)?,
+                    false => self.lean_on(id, place, namespace)?,
+                };
+                if needed {
+                    self.keep_once(id, place, namespace)?;
+                }
             } else {
                 self.orphans.insert((pack, frame));
             }
+        }
+        Ok(())
+    }
+
+    /// What stays as a base need not be kept where it stands besides: it is read from here.
+    fn keep_once(
+        &mut self,
+        id: ChunkId,
+        kept: &ChunkPlace,
+        namespace: WriterId,
+    ) -> Result<(), Error> {
+        let trusted = self.catalog.pack(kept.pack)?.writer == NAMESPACE_TRUSTED;
+        if !trusted || self.doubtful.contains(&kept.pack) || !self.catalog.lasts(kept) {
+            return Ok(());
+        }
+        for copy in self.catalog.copies(id, namespace)? {
+            if copy == *kept || self.doubtful.contains(&copy.pack) || !self.is_live(&copy)? {
+                continue;
+            }
+            let position = self.layouts.position(&copy)?;
+            self.live.unset(copy.pack, position);
+            // What was stored beside it there may have to be looked at otherwise.
+            self.fresh = true;
         }
         Ok(())
     }
