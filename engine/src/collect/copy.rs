@@ -15,13 +15,14 @@ use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
 use self::anew::{Former, Waiting};
 use super::mark::Marked;
 use super::marks::Marks;
+use super::memo::Memos;
 use super::successors::Successors;
 use crate::context::Counter;
 use crate::delta::patch;
 use crate::error::Error;
 use crate::frame::{COMPRESSION_LEVEL_DEFAULT, FrameCodec};
 use crate::index::catalog::Catalog;
-use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
+use crate::index::local::{ChunkPlace, MemoChange, PackNumber, PackRecord};
 use crate::index::segments;
 use crate::pack::builder::PackBuilder;
 use crate::pipeline::ingest::{BATCH_BYTES, TREE_PACK_BYTES_MAX};
@@ -68,6 +69,8 @@ pub struct Copier<'a> {
     /// What was copied, by where it was.
     copied: Marks,
     successors: Successors,
+    /// What is to be remembered of frames that were tried and stored whole.
+    declined: Vec<MemoChange>,
     reader: ChunkReader<'a>,
     /// Bytes of packs put.
     pub bytes_written: u64,
@@ -98,6 +101,7 @@ impl<'a> Copier<'a> {
             open: HashSet::new(),
             copied: Marks::default(),
             successors: Successors::default(),
+            declined: Vec::new(),
             reader: repository.chunk_reader(NAMESPACE_TRUSTED)?,
             bytes_written: 0,
             packs_written: 0,
@@ -254,6 +258,8 @@ impl<'a> Copier<'a> {
             self.end_frame(kind)?;
             self.put(kind)?;
         }
+        let memos = Memos::new(self.repository.vault(), self.catalog);
+        memos.put(&std::mem::take(&mut self.declined))?;
         let mut sections = std::mem::take(&mut self.sections);
         let packs = sections.iter().map(|section| section.id).collect();
         sections.extend(others);
@@ -299,7 +305,9 @@ impl<'a> Copier<'a> {
                 reader.open_frame(record, &place, frame, range, &mut stored, &mut plain)?;
                 let before = frame_number.checked_sub(1).and_then(|at| frames.get(at as usize));
                 let own_patch = count == live.len() && patch::is_patched(before, &frame.bases);
+                let renewed = positions.clone().any(|at| marked.renewed.get(number, at));
                 if count == live.len()
+                    && !renewed
                     && self.may_move(number, frame_number, record, frame, marked)?
                 {
                     let next = frames.get(frame_number as usize + 1);
@@ -312,14 +320,17 @@ impl<'a> Copier<'a> {
                     let moved = NewFrame { chunks, bases, own_patch };
                     self.add_frame(record.kind, (frame.codec, &stored), moved)?;
                 } else {
-                    let prefix = match place.based {
-                        true => reader.base_prefix(record, &place)?,
-                        false => Vec::new(),
-                    };
-                    let frame = only(frame, &live, &mut plain)?;
+                    let needed = only(frame, &live, &mut plain)?;
                     let key = (number, frame_number);
-                    let former = Former { key, frame: &frame, plain: &plain, prefix: &prefix };
-                    self.store_anew(record.kind, &former, marked)?;
+                    if place.based {
+                        let prefix = reader.base_prefix(record, &place)?;
+                        let former = Former::new(key, &needed, &plain, &prefix);
+                        self.store_anew(record.kind, &former, marked)?;
+                    } else {
+                        let at = positions.clone().zip(&live).filter(|(_, live)| **live);
+                        let at = at.map(|(at, _)| at).collect::<Vec<_>>();
+                        self.store_again(record.kind, key, (&needed, &at, &plain), marked)?;
+                    }
                 }
                 copied += count as u64;
                 for (at, _) in positions.zip(&live).filter(|(_, live)| **live) {
@@ -366,7 +377,7 @@ impl<'a> Copier<'a> {
     ) -> Result<Option<ChunkPlace>, Error> {
         for place in self.catalog.base_copies(base, kind, NAMESPACE_TRUSTED)? {
             let own = self.catalog.pack(place.pack)?.session == self.session;
-            if own || marked.is_live(&place)? {
+            if own || marked.stays_as_base(&place)? {
                 return Ok(Some(place));
             }
         }

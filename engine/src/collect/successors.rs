@@ -7,48 +7,81 @@ use std::ops::Range;
 use cairn_format::ids::ChunkId;
 use cairn_format::pack::ChunkRef;
 
-/// Successors that are remembered, at most: about 150 bytes each. What has none is stored whole.
+/// Successors that are remembered, at most: about 110 bytes each. What has none is stored whole.
 const SUCCESSORS_MAX: usize = 1 << 20;
 /// Successors of one base, at most.
 const OF_ONE_MAX: usize = 1 << 10;
+/// No further successor.
+const NONE: u32 = u32::MAX;
+
+/// Stands for an id. Two that begin alike cost a look at what is of no use.
+fn beginning(id: &ChunkId) -> u64 {
+    id.as_bytes().first_chunk().copied().map_or(0, u64::from_le_bytes)
+}
 
 /// What holds part of a base.
 struct Holder {
-    chunk: ChunkRef,
+    /// Its number among the chunks.
+    chunk: u32,
     /// Which part of the base, bytes; not all of it need be held.
     from: u32,
     to: u32,
+    /// The one that was noted before, of the same base.
+    before: u32,
 }
 
 /// For each base that goes, the chunks that hold what was copied from it.
 #[derive(Default)]
 pub struct Successors {
-    of: HashMap<ChunkId, Vec<Holder>>,
-    count: usize,
+    /// By base, the holder that was noted last.
+    of: HashMap<u64, u32>,
+    holders: Vec<Holder>,
+    chunks: Vec<ChunkRef>,
+    numbers: HashMap<u64, u32>,
 }
 
 impl Successors {
     /// Notes that what was copied from part of a base stands in a chunk now.
     pub fn note(&mut self, base: ChunkId, part: Range<u32>, chunk: ChunkRef) {
-        let full = self.count >= SUCCESSORS_MAX;
-        if full && !self.of.contains_key(&base) {
+        let last = self.of.get(&beginning(&base)).copied().unwrap_or(NONE);
+        let (mut at, mut count) = (last, 0);
+        while let Some(holder) = self.holders.get_mut(at as usize) {
+            if self.chunks.get(holder.chunk as usize) == Some(&chunk) {
+                (holder.from, holder.to) = (holder.from.min(part.start), holder.to.max(part.end));
+                return;
+            }
+            (at, count) = (holder.before, count + 1);
+        }
+        let Ok(new) = u32::try_from(self.holders.len()) else { return };
+        if self.holders.len() >= SUCCESSORS_MAX || count >= OF_ONE_MAX {
             return;
         }
-        let known = self.of.entry(base).or_default();
-        if let Some(known) = known.iter_mut().rev().find(|known| known.chunk == chunk) {
-            (known.from, known.to) = (known.from.min(part.start), known.to.max(part.end));
-        } else if !full && known.len() < OF_ONE_MAX {
-            known.push(Holder { chunk, from: part.start, to: part.end });
-            self.count += 1;
-        }
+        let Some(number) = self.number(chunk) else { return };
+        self.holders.push(Holder { chunk: number, from: part.start, to: part.end, before: last });
+        self.of.insert(beginning(&base), new);
     }
 
-    /// What follows part of a base, and how many bytes of it each may hold; empty when nothing does.
+    fn number(&mut self, chunk: ChunkRef) -> Option<u32> {
+        let key = beginning(&chunk.id);
+        if let Some(number) = self.numbers.get(&key) {
+            let known = self.chunks.get(*number as usize);
+            return known.filter(|known| **known == chunk).map(|_| *number);
+        }
+        let number = u32::try_from(self.chunks.len()).ok()?;
+        self.chunks.push(chunk);
+        self.numbers.insert(key, number);
+        Some(number)
+    }
+
+    /// What follows part of a base, and how many bytes of it each may hold, what was noted last first;
+    /// empty when nothing does.
     pub fn of(&self, base: &ChunkId, part: Range<u32>) -> impl Iterator<Item = (ChunkRef, u32)> {
-        let known = self.of.get(base).map(Vec::as_slice).unwrap_or_default();
-        known.iter().filter_map(move |known| {
-            let bytes = known.to.min(part.end).checked_sub(known.from.max(part.start))?;
-            (bytes > 0).then_some((known.chunk, bytes))
+        let last = self.of.get(&beginning(base)).copied().unwrap_or(NONE);
+        let next = |holder: &&Holder| self.holders.get(holder.before as usize);
+        std::iter::successors(self.holders.get(last as usize), next).filter_map(move |holder| {
+            let bytes = holder.to.min(part.end).checked_sub(holder.from.max(part.start))?;
+            let chunk = self.chunks.get(holder.chunk as usize)?;
+            (bytes > 0).then_some((*chunk, bytes))
         })
     }
 }
@@ -71,13 +104,14 @@ mod tests {
         successors.note(base, 40..60, chunk(12));
         successors.note(base, 70..80, chunk(11));
         let of = |part| successors.of(&base, part).collect::<Vec<_>>();
-        assert_eq!(of(0..100), [(chunk(11), 80), (chunk(12), 20)]);
+        assert_eq!(of(0..100), [(chunk(12), 20), (chunk(11), 80)]);
         assert_eq!(of(75..100), [(chunk(11), 5)]);
         assert!(of(80..100).is_empty() && of(5..5).is_empty());
         assert!(successors.of(&chunk(2).id, 0..100).next().is_none());
         for number in 20..2_000 {
             successors.note(base, 0..1, chunk(number));
         }
+        // One of all holds another part only.
         assert_eq!(successors.of(&base, 0..1).count(), OF_ONE_MAX - 1);
     }
 }

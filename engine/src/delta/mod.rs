@@ -27,10 +27,12 @@ use parking_lot::Mutex;
 pub use self::attempt::{Attempt, EncodedFrame};
 use self::find::Finder;
 use self::sketch::{Sketch, Sketcher};
+use crate::collect::memo::Memos;
+use crate::collect::tried::Tried;
 use crate::context::Remark;
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
-use crate::index::local::{ChunkPlace, PackNumber, SketchEntry, SketchSlot};
+use crate::index::local::{ChunkPlace, MemoChange, PackNumber, SketchEntry, SketchSlot};
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
 
@@ -121,6 +123,8 @@ pub struct Deltas<'a> {
     unreadable: Mutex<HashSet<(PackNumber, u32)>>,
     warned: AtomicBool,
     sketches: Mutex<Vec<(SketchSlot, SketchEntry)>>,
+    /// What is to be remembered of frames that were tried and stored whole.
+    declined: Mutex<Vec<MemoChange>>,
     tries: AtomicU64,
     successes: AtomicU64,
     chunks: AtomicU64,
@@ -167,6 +171,7 @@ impl<'a> Deltas<'a> {
             unreadable: Mutex::default(),
             warned: AtomicBool::new(false),
             sketches: Mutex::default(),
+            declined: Mutex::default(),
             tries: AtomicU64::new(0),
             successes: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
@@ -348,13 +353,27 @@ impl<'a> Deltas<'a> {
     /// Notes how a frame was stored: `bytes_stored`, or `None` without its bases.
     pub fn note(&self, chunks: &[NewChunk<'_>], attempt: &Attempt, bytes_stored: Option<usize>) {
         self.tries.fetch_add(1, Ordering::Relaxed);
-        let Some(bytes_stored) = bytes_stored else { return };
+        let Some(bytes_stored) = bytes_stored else {
+            self.declined.lock().extend(self.tried(chunks, attempt));
+            return;
+        };
         let lengths = attempt.chunks.iter().filter_map(|&index| chunks.get(index));
         let bytes = lengths.map(|chunk| chunk.data.len() as u64).sum();
         self.successes.fetch_add(1, Ordering::Relaxed);
         self.chunks.fetch_add(attempt.chunks.len() as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes_stored.fetch_add(bytes_stored as u64, Ordering::Relaxed);
+    }
+
+    /// What is to be remembered of a frame for which bases did not pay: a collection may try others.
+    fn tried(&self, chunks: &[NewChunk<'_>], attempt: &Attempt) -> Option<MemoChange> {
+        attempt.copies.as_ref()?;
+        let chosen = attempt.chunks.iter().filter_map(|&index| chunks.get(index));
+        let named = chosen.filter_map(|chunk| {
+            Some(ChunkRef { id: chunk.id, bytes: u32::try_from(chunk.data.len()).ok()? })
+        });
+        let tried = Tried { chunks: named.collect(), bases: attempt.bases.clone() };
+        tried.change(&Memos::new(self.repository.vault(), self.catalog))
     }
 
     /// Writes the sketches of a batch that is stored. What was stored as a delta leads to its bases.
@@ -384,6 +403,7 @@ impl<'a> Deltas<'a> {
     pub fn finish(&self) -> Result<DeltaReport, Error> {
         let rest = std::mem::take(&mut *self.sketches.lock());
         self.catalog.index().put_sketches(&rest)?;
+        self.catalog.index().put_memos(&std::mem::take(&mut *self.declined.lock()))?;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Ok(DeltaReport {
             chunks: load(&self.chunks),

@@ -1,12 +1,12 @@
 //! Goal: after snapshots expired and were erased, a repository takes what a fresh one takes that only
-//! ever held the others.
+//! ever held the others, and one collection is enough for that.
 //! Method: days of page files and of dumps with rows that move; most of them forgotten and
-//! collected in one run; the days that stay are also backed up to a new repository.
+//! collected; the days that stay are also backed up to a new repository, and both are weighed.
 
 use std::ops::ControlFlow;
 
-use cairn_engine::delta::patch::is_patched;
-use cairn_engine::ops::gc;
+use cairn_engine::ops::gc::{self, GcOptions};
+use cairn_engine::ops::snapshots::SnapshotInfo;
 use cairn_engine::repo::Repository;
 use cairn_engine::source::profile::Profile;
 use cairn_engine::store::memory::MemoryStore;
@@ -15,158 +15,201 @@ use cairn_tests::garbage::{everything, forget};
 use cairn_tests::lab::{Lab, object, verify_full};
 
 use super::delta::{
-    content_of, folder, of_path, of_stream, page_file, path_in_snapshot, run, snapshot,
-    update_pages, write,
+    PAGE_BYTES, content_of, folder, of_path, of_stream, page_file, path_in_snapshot, random, row,
+    run, snapshot, update_pages, write,
 };
 use super::month::dump_after;
 
-/// What a repository consists of, bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    packs: usize,
-    pack_bytes: usize,
-    index_bytes: usize,
-    other_bytes: usize,
-    whole: (usize, usize, u64),
-    patches: (usize, usize, u64),
-    deltas: (usize, usize, u64),
-    tree_bytes: u64,
-    names: usize,
+/// How many bytes a repository may have for each hundred of a fresh one, filler left out: it hides
+/// the lengths of packs, and is more in one pack and less in the other by chance.
+const PERCENT_MAX: usize = 101;
+/// The same with filler, which is at most a 32nd of a pack.
+const FILLED_PERCENT_MAX: usize = 104;
+/// Bytes of a pack besides frames and their descriptions.
+const PACK_HEADER_BYTES: usize = 192;
+
+/// What is backed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A file of pages in which a row of every third is another each day.
+    Pages,
+    /// The same with twelve rows: soon it does not pay to store changes since the first day.
+    BusyPages,
+    /// A dump in which rows that changed moved to its end.
+    Dump,
 }
 
-fn held(store: &MemoryStore, repository: &Repository) -> Held {
-    let mut held = Held::default();
-    for name in store.names() {
-        let bytes = object(store, &name).len();
-        match name {
-            ObjectName::Pack(..) => {
-                held.packs += 1;
-                held.pack_bytes += bytes;
+/// Which days stay, and when the others go.
+struct Course<'c> {
+    kind: Kind,
+    days: u64,
+    /// Whether a day is forgotten on a later one.
+    is_kept: &'c dyn Fn(u64, u64) -> bool,
+    /// Collections before the last one: on which days, and what they may leave, percent.
+    collect: &'c dyn Fn(u64) -> Option<f64>,
+}
+
+fn update_busy_pages(file: &mut [u8], day: u64) {
+    for (number, page) in (0_u64..).zip(file.chunks_mut(PAGE_BYTES)) {
+        for turn in 0..12 {
+            let chance = random(number ^ (day << 32) ^ (turn << 48));
+            if chance.is_multiple_of(3) {
+                let at = usize::try_from(chance % 8_000).expect("it is small");
+                let new = row(number ^ (turn << 20), day);
+                let length = new.len().min(PAGE_BYTES - at);
+                page[at..at + length].copy_from_slice(&new.as_bytes()[..length]);
             }
-            ObjectName::Index(_) => held.index_bytes += bytes,
-            _ => held.other_bytes += bytes,
         }
     }
+}
+
+/// Bytes of all objects but the records of what was deleted, which a fresh repository cannot have.
+fn bytes_in(store: &MemoryStore) -> usize {
+    let counted =
+        |name: &ObjectName| !matches!(name, ObjectName::Tomb { .. } | ObjectName::Receipt { .. });
+    store.names().into_iter().filter(counted).map(|name| object(store, &name).len()).sum()
+}
+
+/// Bytes of all packs without filler, and of what segments repeat of them.
+fn bytes_without_filler(repository: &Repository) -> usize {
     let catalog = repository.catalog().expect("the index");
     let mut packs = Vec::new();
-    catalog
-        .index()
-        .for_each_pack(&mut |number, record, _| {
-            packs.push((number, *record));
-            ControlFlow::Continue(())
-        })
-        .expect("packs");
-    for (number, record) in packs {
+    let each = catalog.index().for_each_pack(&mut |number, _, _| {
+        packs.push(number);
+        ControlFlow::Continue(())
+    });
+    each.expect("packs");
+    let of_pack = |number| {
         let frames = catalog.frames(number).expect("frames");
-        for (at, frame) in frames.iter().enumerate() {
-            held.names += frame.chunks.len() + frame.bases.len();
-            if record.kind == cairn_format::names::PackKind::Tree {
-                held.tree_bytes += u64::from(frame.sealed_bytes);
-                continue;
-            }
-            let next = frames.get(at + 1);
-            let slot = if !frame.bases.is_empty() {
-                &mut held.deltas
-            } else if next.is_some_and(|next| is_patched(Some(frame), &next.bases)) {
-                &mut held.patches
-            } else {
-                &mut held.whole
-            };
-            slot.0 += 1;
-            slot.1 += frame.chunks.len();
-            slot.2 += u64::from(frame.sealed_bytes);
-        }
-    }
-    held
+        let of_frames =
+            frames.iter().map(|frame| frame.sealed_bytes as usize + 2 * frame.encoded_bytes_max());
+        PACK_HEADER_BYTES + of_frames.sum::<usize>()
+    };
+    packs.into_iter().map(of_pack).sum()
 }
 
-fn compare(seed: u64, days: u64, kept: &dyn Fn(u64) -> bool, dumps: bool) {
-    let lab = Lab::new(seed);
-    let (store, fresh_store) = (lab.memory(), lab.memory());
-    let (repository, fresh) = (lab.open(&store, "old"), lab.open(&fresh_store, "fresh"));
-    let source = folder(&lab);
-    let path = source.join("pages");
-    let mut pages = page_file();
-    let mut live = Vec::new();
-    let mut gone = Vec::new();
-    for day in 0..days {
-        let content = if dumps {
-            dump_after(day)
-        } else {
-            if day > 0 {
-                update_pages(&mut pages, day);
-            }
-            write(&path, &pages);
-            pages.clone()
+fn collect(repository: &Repository, max_dead_percent: f64) -> gc::GcReport {
+    let options = GcOptions { max_dead_percent, ..everything() };
+    gc::run(repository, &options).expect("it collects")
+}
+
+impl Course<'_> {
+    fn assert_as_fresh(&self, seed: u64) {
+        let lab = Lab::new(seed);
+        let store = lab.memory();
+        let repository = lab.open(&store, "old");
+        let source = folder(&lab);
+        let path = source.join("pages");
+        let name = match self.kind {
+            Kind::Dump => b"/dump".to_vec(),
+            Kind::Pages | Kind::BusyPages => path_in_snapshot(&path),
         };
-        let back_up = |repository: &Repository| match dumps {
-            true => run(repository, of_stream(&content), None, true),
-            false => run(repository, of_path(&source), Some(Profile::Aligned), true),
+        let back_up = |repository: &Repository, content: &[u8]| match self.kind {
+            Kind::Dump => run(repository, of_stream(content), None, true),
+            Kind::Pages | Kind::BusyPages => {
+                write(&path, content);
+                run(repository, of_path(&source), Some(Profile::Aligned), true)
+            }
         };
-        let made = snapshot(&back_up(&repository));
-        if kept(day) {
-            back_up(&fresh);
-            live.push((made, content));
-        } else {
-            gone.push(made);
+        let mut pages = page_file();
+        let mut there: Vec<(u64, SnapshotInfo, Vec<u8>)> = Vec::new();
+        for day in 0..self.days {
+            match self.kind {
+                Kind::Pages if day > 0 => update_pages(&mut pages, day),
+                Kind::BusyPages if day > 0 => update_busy_pages(&mut pages, day),
+                _ => {}
+            }
+            let content = if self.kind == Kind::Dump { dump_after(day) } else { pages.clone() };
+            let made = snapshot(&back_up(&repository, &content));
+            there.push((day, made, content));
+            let (kept, gone) = there.into_iter().partition(|(of, ..)| (self.is_kept)(*of, day));
+            there = kept;
+            let gone: Vec<(u64, SnapshotInfo, Vec<u8>)> = gone;
+            gone.iter().for_each(|(_, made, _)| forget(&store, made));
+            if let Some(max_dead_percent) = (self.collect)(day) {
+                collect(&repository, max_dead_percent);
+            }
         }
+        collect(&repository, 0.0);
+        for (day, made, content) in &there {
+            assert!(content_of(&repository, made, &name) == *content, "day {day}");
+        }
+        let found = verify_full(&repository);
+        assert!(found.findings.is_empty(), "{:?}", found.findings);
+        let fresh_store = lab.memory();
+        let fresh = lab.open(&fresh_store, "fresh");
+        for (_, _, content) in &there {
+            back_up(&fresh, content);
+        }
+        let (old, new) = (bytes_in(&store), bytes_in(&fresh_store));
+        let what = format!("{:?}, {} of {} days", self.kind, there.len(), self.days);
+        assert!(old * 100 <= new * FILLED_PERCENT_MAX, "{what}: {old} against {new} bytes");
+        let (old, new) = (bytes_without_filler(&repository), bytes_without_filler(&fresh));
+        assert!(old * 100 <= new * PERCENT_MAX, "{what}: {old} against {new} bytes, no filler");
+        let again = collect(&repository, 0.0);
+        let done = (again.packs_deleted, again.packs_written, again.plan.bytes_freed);
+        assert_eq!(done, (0, 0, 0), "one was not enough: {again:?}");
     }
-    eprintln!("before {:?}", held(&store, &repository));
-    for made in &gone {
-        forget(&store, made);
-    }
-    let report = gc::run(&repository, &everything()).expect("it collects");
-    eprintln!(
-        "rebased {} written {} deleted {} plan {:?}",
-        report.chunks_rebased, report.packs_written, report.packs_deleted, report.plan
-    );
-    let name = if dumps { b"/dump".to_vec() } else { path_in_snapshot(&path) };
-    for (made, content) in &live {
-        assert!(content_of(&repository, made, &name) == *content);
-    }
-    let (old, new) = (held(&store, &repository), held(&fresh_store, &fresh));
-    eprintln!("dumps {dumps} days {days} kept {}", live.len());
-    eprintln!("old   {old:?}");
-    eprintln!("fresh {new:?}");
-    let packed = |held: &Held| held.pack_bytes + held.index_bytes;
-    eprintln!(
-        "ratio {:.4}; of sealed {:.4}",
-        packed(&old) as f64 / packed(&new) as f64,
-        (old.whole.2 + old.patches.2 + old.deltas.2) as f64
-            / (new.whole.2 + new.patches.2 + new.deltas.2) as f64
-    );
-    let found = verify_full(&repository);
-    assert!(found.findings.is_empty(), "{:?}", found.findings);
-    let again = gc::run(&repository, &everything()).expect("it collects");
-    assert_eq!((again.packs_deleted, again.packs_written), (0, 0), "{again:?}");
+}
+
+/// All expire at once: of so many days the last stay.
+fn newest(kind: Kind, days: u64, kept: u64, seed: u64) {
+    let is_kept = |of: u64, day: u64| day + 1 < days || of + kept >= days;
+    Course { kind, days, is_kept: &is_kept, collect: &|_| None }.assert_as_fresh(seed);
+}
+
+/// All expire at once: every fourth day stays.
+fn every_fourth(kind: Kind, days: u64, seed: u64) {
+    let is_kept = |of: u64, day: u64| day + 1 < days || of % 4 == 3;
+    Course { kind, days, is_kept: &is_kept, collect: &|_| None }.assert_as_fresh(seed);
+}
+
+/// Each day the one expires that is so many days old, and is collected; the rest of what it left goes
+/// every third day.
+fn day_by_day(kind: Kind, days: u64, kept: u64, seed: u64) {
+    let is_kept = |of: u64, day: u64| of + kept > day;
+    let collect = |day: u64| Some(if day % 3 == 2 { 0.0 } else { 20.0 });
+    Course { kind, days, is_kept: &is_kept, collect: &collect }.assert_as_fresh(seed);
 }
 
 #[test]
-fn pages_20_5() {
-    compare(140, 20, &|day| day >= 15, false);
+fn pages_of_which_the_newest_stay() {
+    newest(Kind::Pages, 20, 5, 140);
+    newest(Kind::Pages, 40, 10, 141);
 }
 
 #[test]
-fn pages_40_10() {
-    compare(141, 40, &|day| day >= 30, false);
+fn pages_of_which_every_fourth_day_stays() {
+    every_fourth(Kind::Pages, 40, 142);
 }
 
 #[test]
-fn pages_40_10_spread() {
-    compare(141, 40, &|day| day % 4 == 3, false);
+fn pages_that_expire_day_by_day() {
+    day_by_day(Kind::Pages, 24, 6, 143);
 }
 
 #[test]
-fn dumps_20_5() {
-    compare(142, 20, &|day| day >= 15, true);
+fn dumps_of_which_the_newest_stay() {
+    newest(Kind::Dump, 20, 5, 144);
+    newest(Kind::Dump, 40, 10, 145);
 }
 
 #[test]
-fn dumps_40_10() {
-    compare(143, 40, &|day| day >= 30, true);
+fn dumps_of_which_every_fourth_day_stays() {
+    every_fourth(Kind::Dump, 40, 146);
 }
 
 #[test]
-fn dumps_40_10_spread() {
-    compare(143, 40, &|day| day % 4 == 3, true);
+fn dumps_that_expire_day_by_day() {
+    day_by_day(Kind::Dump, 24, 6, 147);
+}
+
+#[test]
+fn busy_pages_of_which_the_newest_stay() {
+    newest(Kind::BusyPages, 40, 10, 148);
+}
+
+#[test]
+fn busy_pages_that_expire_day_by_day() {
+    day_by_day(Kind::BusyPages, 24, 6, 149);
 }

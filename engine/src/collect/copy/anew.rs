@@ -6,6 +6,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use cairn_format::ids::ChunkId;
 use cairn_format::limits::{FRAME_BASES_MAX, FRAME_CHUNKS_MAX};
@@ -15,6 +16,8 @@ use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use super::{Copier, NewFrame};
 use crate::collect::mark::Marked;
+use crate::collect::memo::Memos;
+use crate::collect::tried::Tried;
 use crate::delta::parse::{self, Copied};
 use crate::delta::{
     Attempt, FRAME_BYTES, PREFIX_BYTES_MAX, TREE_FRAME_BYTES, TREE_PREFIX_BYTES_MAX,
@@ -64,13 +67,27 @@ pub(super) struct Waiting {
 /// A frame, and what its content was copied from.
 pub(super) struct Former<'f> {
     /// Which it is.
-    pub(super) key: (PackNumber, u32),
+    key: (PackNumber, u32),
     /// Its needed chunks, and its bases.
-    pub(super) frame: &'f FrameDescription,
+    frame: &'f FrameDescription,
     /// The content of the chunks.
-    pub(super) plain: &'f [u8],
+    plain: &'f [u8],
     /// The content of the bases.
-    pub(super) prefix: &'f [u8],
+    prefix: &'f [u8],
+    /// Its chunks stood whole, and may have been bases: what is stored against them follows.
+    whole: bool,
+}
+
+impl<'f> Former<'f> {
+    /// A frame with bases.
+    pub(super) const fn new(
+        key: (PackNumber, u32),
+        frame: &'f FrameDescription,
+        plain: &'f [u8],
+        prefix: &'f [u8],
+    ) -> Self {
+        Self { key, frame, plain, prefix, whole: false }
+    }
 }
 
 /// A base of a frame.
@@ -88,6 +105,8 @@ struct Part<'p> {
     content: &'p [u8],
     /// What it was copied from: stretches of the chunk, each with the base and where it began there.
     stretches: Vec<(Range<usize>, &'p OldBase, u32)>,
+    /// It stood whole, and may have been a base itself.
+    whole: bool,
 }
 
 impl Part<'_> {
@@ -111,7 +130,9 @@ impl Part<'_> {
             base: base.chunk.id,
             from: *from,
         };
-        goes.map(origin).collect()
+        let itself = Origin { at: 0..self.content.len(), base: self.chunk.id, from: 0 };
+        let itself = self.whole.then_some(itself);
+        itself.into_iter().chain(goes.map(origin)).collect()
     }
 }
 
@@ -140,10 +161,67 @@ impl Copier<'_> {
             let content = former.plain.get(range.clone());
             let content = content.ok_or(Error::Internal { part: "copying chunks" })?;
             let stretches = within(&stretches, &bases, &range);
-            let part = Part { chunk: *chunk, content, stretches };
+            let part = Part { chunk: *chunk, content, stretches, whole: former.whole };
             self.store_part(kind, former.key, &bases, &part)?;
         }
         Ok(())
+    }
+
+    /// Stores the needed chunks of a frame without bases, which stand `at` these positions of their
+    /// pack: whole, but for those that are tried once more.
+    pub(super) fn store_again(
+        &mut self,
+        kind: PackKind,
+        key: (PackNumber, u32),
+        (frame, at, plain): (&FrameDescription, &[usize], &[u8]),
+        marked: &mut Marked<'_>,
+    ) -> Result<(), Error> {
+        let tried_of =
+            |(chunk, at): (&ChunkRef, &usize)| marked.tried(chunk.id, key.0, *at).cloned();
+        let tried = frame.chunks.iter().zip(at).map(tried_of).collect::<Vec<_>>();
+        let mut rest = (frame.chunks.as_slice(), plain);
+        let same = |one: &Option<Arc<Tried>>, other: &Option<Arc<Tried>>| match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        for run in tried.chunk_by(same) {
+            let (chunks, others) = rest.0.split_at(run.len().min(rest.0.len()));
+            let bytes = chunks.iter().map(|chunk| chunk.bytes as usize).sum();
+            let (plain, tail) =
+                rest.1.split_at_checked(bytes).ok_or(Error::Internal { part: "copying chunks" })?;
+            rest = (others, tail);
+            let Some(Some(tried)) = run.first() else {
+                self.add_chunks(kind, chunks, plain)?;
+                continue;
+            };
+            let (bases, prefix) = self.contents(kind, &tried.bases)?;
+            let frame = FrameDescription { chunks: chunks.to_vec(), bases, ..frame.clone() };
+            let former = Former { key, frame: &frame, plain, prefix: &prefix, whole: true };
+            self.store_anew(kind, &former, marked)?;
+        }
+        Ok(())
+    }
+
+    /// Those of some bases that can still be had, with their content.
+    fn contents(
+        &self,
+        kind: PackKind,
+        bases: &[ChunkRef],
+    ) -> Result<(Vec<ChunkRef>, Vec<u8>), Error> {
+        let (mut found, mut prefix) = (Vec::new(), Vec::new());
+        for base in bases {
+            let copies = self.catalog.base_copies(base, kind, NAMESPACE_TRUSTED)?;
+            let Some(place) = copies.first() else { continue };
+            match self.reader.base(base.id, place) {
+                Ok(content) => {
+                    prefix.extend_from_slice(&content);
+                    found.push(*base);
+                }
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((found, prefix))
     }
 
     /// Lets a chunk wait for others of a frame, or stores it whole where nothing explains enough of it.
@@ -253,7 +331,7 @@ impl Copier<'_> {
             }
         }
         for ((base, _), (chunk, bytes, range)) in shared {
-            if bytes >= least && base != chunk.id {
+            if bytes >= least {
                 self.successors.note(base, range, chunk);
             }
         }
@@ -282,6 +360,11 @@ impl Copier<'_> {
             }
         };
         let Some(frames) = encoded else {
+            if attempt.copies.is_some() {
+                let tried = Tried { chunks: chunks.clone(), bases: attempt.bases.clone() };
+                let memos = Memos::new(self.repository.vault(), self.catalog);
+                self.declined.extend(tried.change(&memos));
+            }
             self.succeed(kind, &origins, &one_by_one(&chunks));
             return self.add_chunks(kind, &chunks, &attempt.plain);
         };
