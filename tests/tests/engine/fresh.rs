@@ -12,7 +12,7 @@ use cairn_engine::source::profile::Profile;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::names::ObjectName;
 use cairn_tests::garbage::{everything, forget};
-use cairn_tests::lab::{Lab, object, verify_full};
+use cairn_tests::lab::{Lab, alone, object, verify_full};
 
 use super::delta::{
     PAGE_BYTES, content_of, folder, of_path, of_stream, page_file, path_in_snapshot, random, row,
@@ -44,9 +44,9 @@ struct Course<'c> {
     kind: Kind,
     days: u64,
     /// Whether a day is forgotten on a later one.
-    is_kept: &'c dyn Fn(u64, u64) -> bool,
+    is_kept: &'c (dyn Fn(u64, u64) -> bool + Sync),
     /// Collections before the last one: on which days, and what they may leave, percent.
-    collect: &'c dyn Fn(u64) -> Option<f64>,
+    collect: &'c (dyn Fn(u64) -> Option<f64> + Sync),
 }
 
 fn update_busy_pages(file: &mut [u8], day: u64) {
@@ -94,7 +94,12 @@ fn collect(repository: &Repository, max_dead_percent: f64) -> gc::GcReport {
 }
 
 impl Course<'_> {
+    /// By one thread: which chunks share a frame then is the same every time.
     fn assert_as_fresh(&self, seed: u64) {
+        alone(|| self.compare(seed));
+    }
+
+    fn compare(&self, seed: u64) {
         let lab = Lab::new(seed);
         let store = lab.memory();
         let repository = lab.open(&store, "old");
