@@ -22,6 +22,8 @@ mod erase;
 mod erasure;
 #[path = "engine/faults.rs"]
 mod faults;
+#[path = "engine/fresh.rs"]
+mod fresh;
 #[path = "engine/frozen.rs"]
 mod frozen;
 #[path = "engine/heal.rs"]

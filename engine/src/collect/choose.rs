@@ -80,7 +80,8 @@ pub fn choose(
         }
         ControlFlow::Continue(())
     })?;
-    let orphaned = marked.orphans.iter().map(|(pack, _)| *pack).collect::<HashSet<_>>();
+    let mut orphaned = marked.orphans.iter().map(|(pack, _)| *pack).collect::<HashSet<_>>();
+    orphaned.extend(marked.renewed.packs());
     let mut changes = Vec::new();
     let mut partly = Vec::new();
     for (number, record) in packs {
@@ -187,7 +188,8 @@ fn add_up(
     catalog.index().for_each_chunk_of_pack(number, &mut |_, place| {
         if marked.live.get(number, position) {
             live = true;
-            forced |= place.based && marked.orphans.contains(&(number, place.frame_number));
+            forced |= place.based && marked.orphans.contains(&(number, place.frame_number))
+                || marked.renewed.get(number, position);
         } else {
             let share = f64::from(place.bytes) / f64::from(place.plain_bytes.max(1));
             bytes_dead += share * f64::from(place.frame_bytes);

@@ -4,28 +4,32 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use cairn_format::envelope::HEADER_BYTES;
 use cairn_format::ids::{ChunkId, PackId, SessionId};
-use cairn_format::limits::{FRAME_BASES_MAX, FRAME_CHUNKS_MAX};
+use cairn_format::limits::FRAME_CHUNKS_MAX;
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
 
+use self::anew::{Former, Waiting};
 use super::mark::Marked;
 use super::marks::Marks;
+use super::memo::Memos;
 use super::successors::Successors;
 use crate::context::Counter;
-use crate::delta::{LISTING_BYTES, PREFIX_BYTES_MAX, patch};
+use crate::delta::patch;
 use crate::error::Error;
 use crate::frame::{COMPRESSION_LEVEL_DEFAULT, FrameCodec};
 use crate::index::catalog::Catalog;
-use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
+use crate::index::local::{ChunkPlace, MemoChange, PackNumber, PackRecord};
 use crate::index::segments;
 use crate::pack::builder::PackBuilder;
 use crate::pipeline::ingest::{BATCH_BYTES, TREE_PACK_BYTES_MAX};
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
 
+mod anew;
 pub mod transfer;
 
 /// Bytes of a pack read at once.
@@ -33,14 +37,11 @@ const READ_BYTES: u64 = 4 << 20;
 
 /// A frame to be added to a pack.
 #[derive(Default)]
-struct NewFrame<'f> {
+struct NewFrame {
     chunks: Vec<ChunkRef>,
     bases: Vec<ChunkRef>,
-    /// The frame before it in the pack it comes from is its patch, and may be so again; no other
-    /// frame must look so.
+    /// The frame before it is its patch; no other frame must look so.
     own_patch: bool,
-    /// The frame whose patch this one is: it has to fit in beside it.
-    patches: Option<&'f FrameDescription>,
 }
 
 /// Packs of one kind in the making.
@@ -50,6 +51,8 @@ struct Lane {
     /// Chunks that become a frame of their own.
     plain: Vec<u8>,
     chunks: Vec<ChunkRef>,
+    /// Chunks that become a frame with bases.
+    waiting: Waiting,
 }
 
 /// Writes chunks into new packs, and names these in segments at the end.
@@ -66,6 +69,8 @@ pub struct Copier<'a> {
     /// What was copied, by where it was.
     copied: Marks,
     successors: Successors,
+    /// What is to be remembered of frames that were tried and stored whole.
+    declined: Vec<MemoChange>,
     reader: ChunkReader<'a>,
     /// Bytes of packs put.
     pub bytes_written: u64,
@@ -96,6 +101,7 @@ impl<'a> Copier<'a> {
             open: HashSet::new(),
             copied: Marks::default(),
             successors: Successors::default(),
+            declined: Vec::new(),
             reader: repository.chunk_reader(NAMESPACE_TRUSTED)?,
             bytes_written: 0,
             packs_written: 0,
@@ -129,6 +135,24 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
+    /// Adds chunks whose content is one after another.
+    fn add_chunks(
+        &mut self,
+        kind: PackKind,
+        chunks: &[ChunkRef],
+        plain: &[u8],
+    ) -> Result<(), Error> {
+        let mut rest = plain;
+        for chunk in chunks {
+            let (bytes, tail) = rest
+                .split_at_checked(chunk.bytes as usize)
+                .ok_or(Error::Internal { part: "copying chunks" })?;
+            rest = tail;
+            self.add_chunk(kind, chunk.id, bytes)?;
+        }
+        Ok(())
+    }
+
     fn end_frame(&mut self, kind: PackKind) -> Result<(), Error> {
         let lane = self.lane(kind);
         if lane.chunks.is_empty() {
@@ -145,27 +169,48 @@ impl<'a> Copier<'a> {
         self.add_frame(kind, (codec, &stored), NewFrame { chunks, ..NewFrame::default() })
     }
 
+    /// Puts the pack that is open unless so many frames fit into it: `stored_bytes` before sealing,
+    /// with so many chunks and bases all together.
+    fn make_room(
+        &mut self,
+        kind: PackKind,
+        frames: usize,
+        stored_bytes: usize,
+        names: usize,
+    ) -> Result<(), Error> {
+        let open = self.lane(kind).open.as_ref();
+        if open.is_some_and(|open| !open.fits(frames, stored_bytes, names)) {
+            self.put(kind)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the pack that is open unless a patch and its frame fit into it as they are.
+    fn make_room_for(
+        &mut self,
+        kind: PackKind,
+        frames: [&FrameDescription; 2],
+    ) -> Result<(), Error> {
+        let bytes = frames.iter().map(|frame| frame.sealed_bytes as usize).sum();
+        let names = frames.iter().map(|frame| frame.chunks.len() + frame.bases.len()).sum();
+        self.make_room(kind, frames.len(), bytes, names)
+    }
+
     /// Adds a frame to the pack that is open, or to a new one.
     fn add_frame(
         &mut self,
         kind: PackKind,
         (codec, stored): (Codec, &[u8]),
-        frame: NewFrame<'_>,
+        frame: NewFrame,
     ) -> Result<(), Error> {
         let vault = self.repository.vault();
-        let NewFrame { chunks, bases, own_patch, patches } = frame;
-        let mut names = chunks.len() + bases.len();
-        let (mut frames, mut bytes) = (1, stored.len());
-        if let Some(patched) = patches {
-            names += patched.chunks.len() + patched.bases.len();
-            (frames, bytes) = (2, bytes + patched.sealed_bytes as usize);
-        }
-        let fits = self.lane(kind).open.as_ref().is_some_and(|open| {
-            open.fits(frames, bytes, names)
-                && (own_patch || !patch::is_patched(open.frames().last(), &bases))
-        });
-        if !fits {
+        let NewFrame { chunks, bases, own_patch } = frame;
+        self.make_room(kind, 1, stored.len(), chunks.len() + bases.len())?;
+        let open = self.lane(kind).open.as_ref();
+        if !own_patch && open.is_some_and(|open| patch::is_patched(open.frames().last(), &bases)) {
             self.put(kind)?;
+        }
+        if self.lane(kind).open.is_none() {
             let bytes_max = match kind {
                 PackKind::Data => vault.config.pack_bytes,
                 PackKind::Tree => vault.config.pack_bytes.min(TREE_PACK_BYTES_MAX),
@@ -206,9 +251,12 @@ impl<'a> Copier<'a> {
     /// Failures of the store or the cache.
     pub fn finish(&mut self, others: Vec<PackSection>) -> Result<Vec<PackId>, Error> {
         for kind in [PackKind::Data, PackKind::Tree] {
+            self.end_waiting(kind)?;
             self.end_frame(kind)?;
             self.put(kind)?;
         }
+        let memos = Memos::new(self.repository.vault(), self.catalog);
+        memos.put(&std::mem::take(&mut self.declined))?;
         let mut sections = std::mem::take(&mut self.sections);
         let packs = sections.iter().map(|section| section.id).collect();
         sections.extend(others);
@@ -231,7 +279,7 @@ impl<'a> Copier<'a> {
     ) -> Result<u64, Error> {
         let reader = self.repository.chunk_reader(record.writer)?;
         let frames = self.catalog.frames(number)?;
-        let mut source = Source { reader: &reader, record, start: 0, bytes: bytes::Bytes::new() };
+        let mut source = Source::new(&reader, record, Bytes::new());
         let (mut stored, mut plain) = (Vec::new(), Vec::new());
         let (mut offset, mut position, mut copied) = (HEADER_BYTES as u64, 0, 0);
         for (frame_number, frame) in (0_u32..).zip(&frames) {
@@ -254,17 +302,32 @@ impl<'a> Copier<'a> {
                 reader.open_frame(record, &place, frame, range, &mut stored, &mut plain)?;
                 let before = frame_number.checked_sub(1).and_then(|at| frames.get(at as usize));
                 let own_patch = count == live.len() && patch::is_patched(before, &frame.bases);
+                let renewed = positions.clone().any(|at| marked.renewed.get(number, at));
                 if count == live.len()
+                    && !renewed
                     && self.may_move(number, frame_number, record, frame, marked)?
                 {
                     let next = frames.get(frame_number as usize + 1);
-                    let patches = next.filter(|next| patch::is_patched(Some(frame), &next.bases));
+                    if let Some(next) = next
+                        && patch::is_patched(Some(frame), &next.bases)
+                    {
+                        self.make_room_for(record.kind, [frame, next])?;
+                    }
                     let (chunks, bases) = (frame.chunks.clone(), frame.bases.clone());
-                    let moved = NewFrame { chunks, bases, own_patch, patches };
+                    let moved = NewFrame { chunks, bases, own_patch };
                     self.add_frame(record.kind, (frame.codec, &stored), moved)?;
                 } else {
-                    let frame = only(frame, &live, &mut plain)?;
-                    self.encode_anew(record.kind, &frame, &plain, own_patch, marked)?;
+                    let needed = only(frame, &live, &mut plain)?;
+                    let key = (number, frame_number);
+                    if place.based {
+                        let prefix = reader.base_prefix(record, &place)?;
+                        let former = Former::new(key, &needed, &plain, &prefix);
+                        self.store_anew(record.kind, &former, marked)?;
+                    } else {
+                        let at = positions.clone().zip(&live).filter(|(_, live)| **live);
+                        let at = at.map(|(at, _)| at).collect::<Vec<_>>();
+                        self.store_again(record.kind, key, (&needed, &at, &plain), marked)?;
+                    }
                 }
                 copied += count as u64;
                 for (at, _) in positions.zip(&live).filter(|(_, live)| **live) {
@@ -302,89 +365,6 @@ impl<'a> Copier<'a> {
         Ok(false)
     }
 
-    /// Stores the chunks of a frame: against those of its bases that stay, and what follows the
-    /// others, where that pays, else whole. With `own_patch` the frame before is its patch, which
-    /// stays its last base.
-    fn encode_anew(
-        &mut self,
-        kind: PackKind,
-        frame: &FrameDescription,
-        plain: &[u8],
-        own_patch: bool,
-        marked: &mut Marked<'_>,
-    ) -> Result<(), Error> {
-        if !frame.bases.is_empty() {
-            let (bases, prefix) = self.bases_for(kind, frame, marked)?;
-            let listing_bytes = bases.len() * LISTING_BYTES;
-            let stored = match bases.is_empty() {
-                true => None,
-                false => self.codec.encode_based(plain, &prefix, listing_bytes)?,
-            };
-            if let Some(stored) = stored {
-                let stored = stored.to_vec();
-                self.chunks_rebased += frame.chunks.len() as u64;
-                let chunks = frame.chunks.clone();
-                let frame = NewFrame { chunks, bases, own_patch, patches: None };
-                return self.add_frame(kind, (Codec::Zstd, &stored), frame);
-            }
-            self.successors.note(frame);
-        }
-        let mut rest = plain;
-        for chunk in &frame.chunks {
-            let (bytes, tail) = rest
-                .split_at_checked(chunk.bytes as usize)
-                .ok_or(Error::Internal { part: "copying chunks" })?;
-            rest = tail;
-            self.add_chunk(kind, chunk.id, bytes)?;
-        }
-        Ok(())
-    }
-
-    /// What a frame may be stored against, with its content.
-    fn bases_for(
-        &mut self,
-        kind: PackKind,
-        frame: &FrameDescription,
-        marked: &mut Marked<'_>,
-    ) -> Result<(Vec<ChunkRef>, Vec<u8>), Error> {
-        let mut wanted: Vec<ChunkRef> = Vec::new();
-        for base in &frame.bases {
-            let stays = self.place_of_base(kind, base, marked)?.is_some();
-            let followers =
-                if stays { std::slice::from_ref(base) } else { self.successors.of(&base.id) };
-            for chunk in followers {
-                if !wanted.contains(chunk) && !frame.chunks.contains(chunk) {
-                    wanted.push(*chunk);
-                }
-            }
-        }
-        let (mut bases, mut prefix) = (Vec::new(), Vec::new());
-        for chunk in wanted {
-            if bases.len() >= FRAME_BASES_MAX as usize
-                || prefix.len() + chunk.bytes as usize > PREFIX_BYTES_MAX
-            {
-                break;
-            }
-            let mut place = self.place_of_base(kind, &chunk, marked)?;
-            if place.is_none() {
-                // It is in a pack that is still being filled.
-                self.end_frame(kind)?;
-                self.put(kind)?;
-                place = self.place_of_base(kind, &chunk, marked)?;
-            }
-            let Some(place) = place else { continue };
-            match self.reader.base(chunk.id, &place) {
-                Ok(content) => {
-                    prefix.extend_from_slice(&content);
-                    bases.push(chunk);
-                }
-                Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((bases, prefix))
-    }
-
     /// Where a base stands that stays: because it is needed, or because this copier put it there.
     fn place_of_base(
         &self,
@@ -394,7 +374,7 @@ impl<'a> Copier<'a> {
     ) -> Result<Option<ChunkPlace>, Error> {
         for place in self.catalog.base_copies(base, kind, NAMESPACE_TRUSTED)? {
             let own = self.catalog.pack(place.pack)?.session == self.session;
-            if own || marked.is_live(&place)? {
+            if own || marked.stays_as_base(&place)? {
                 return Ok(Some(place));
             }
         }
@@ -427,15 +407,20 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Part of a pack that is read from front to back.
+/// A pack that is read from front to back, a part at a time.
 struct Source<'s, 'a> {
     reader: &'s ChunkReader<'a>,
     record: &'s PackRecord,
     start: u64,
-    bytes: bytes::Bytes,
+    bytes: Bytes,
 }
 
-impl Source<'_, '_> {
+impl<'s, 'a> Source<'s, 'a> {
+    /// `bytes` are its first ones, as many as are at hand.
+    const fn new(reader: &'s ChunkReader<'a>, record: &'s PackRecord, bytes: Bytes) -> Self {
+        Self { reader, record, start: 0, bytes }
+    }
+
     /// Makes the bytes from `offset` to `end` available.
     fn fill(&mut self, offset: u64, end: u64) -> Result<(), Error> {
         if offset >= self.start && end <= self.start + self.bytes.len() as u64 {

@@ -1,26 +1,26 @@
 //! Marks what snapshots need. Whatever cannot be told stops the collection: what is not known to
 //! be dead is alive.
 
-use std::collections::HashSet;
-use std::ops::ControlFlow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use cairn_format::ids::{ChunkId, SessionId, WriterId};
-use cairn_format::pack::ChunkRef;
+use cairn_format::ids::{ChunkId, WriterId};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
-use super::bases::{BasedFrame, Bases};
 use super::marks::{Layouts, Marks};
-use super::memo::record::Name;
-use super::memo::{Memos, Packs, Standing};
+use super::memo::Memos;
 use super::reach::{Reach, reach};
 use super::tidy::tidy;
+use super::tried::Tried;
 use super::walk::{Halt, walk};
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
-use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
+use crate::index::local::{ChunkPlace, PackNumber};
 use crate::ops::snapshots::{self, SnapshotInfo};
 use crate::repo::Repository;
+
+mod follow;
 
 /// What is needed, as far as it was marked.
 pub struct Marked<'a> {
@@ -35,6 +35,21 @@ pub struct Marked<'a> {
     pub bytes_held: u64,
     /// Frames with bases that no snapshot needs: they are stored anew when bases must go.
     pub orphans: HashSet<(PackNumber, u32)>,
+    /// What is marked only because it is a patch.
+    patches: Marks,
+    /// Frames that were found to be orphans: with a frame that is stored anew its patch goes.
+    unpatched: HashSet<(PackNumber, u32)>,
+    /// Chunks that stand in frames without bases, and are tried once more against others: they do not
+    /// stay as bases where they are.
+    pub renewed: Marks,
+    /// What those were tried against before.
+    tried: HashMap<ChunkId, Arc<Tried>>,
+    /// About how many bytes that takes.
+    tried_bytes: usize,
+    /// Chunks that must stay as they are.
+    settled: HashSet<ChunkId>,
+    /// Bases that go, with the first pack in which a frame is an orphan for it.
+    losses: HashMap<ChunkId, PackNumber>,
     /// Packs that were found damaged: they stay while anything in them is needed, and every copy of
     /// that is kept.
     pub doubtful: HashSet<PackNumber>,
@@ -71,6 +86,13 @@ impl<'a> Marked<'a> {
             fresh: false,
             bytes_held: 0,
             orphans: HashSet::new(),
+            patches: Marks::default(),
+            unpatched: HashSet::new(),
+            renewed: Marks::default(),
+            tried: HashMap::new(),
+            tried_bytes: 0,
+            settled: HashSet::new(),
+            losses: HashMap::new(),
             doubtful: doubtful.clone(),
             broken: HashSet::new(),
             assured: None,
@@ -325,6 +347,18 @@ impl Marked<'_> {
         place: &ChunkPlace,
         namespace: WriterId,
     ) -> Result<usize, Error> {
+        let position = self.lean_on(id, place, namespace)?;
+        self.patches.unset(place.pack, position);
+        Ok(position)
+    }
+
+    /// As [`Self::set`], of what is needed no longer when the frames that name it are stored anew.
+    fn lean_on(
+        &mut self,
+        id: ChunkId,
+        place: &ChunkPlace,
+        namespace: WriterId,
+    ) -> Result<usize, Error> {
         let position = self.layouts.position(place)?;
         self.fresh |= self.live.set(place.pack, position);
         if self.doubtful.contains(&place.pack) {
@@ -342,6 +376,7 @@ impl Marked<'_> {
         for copy in self.catalog.copies(id, namespace)? {
             let position = self.layouts.position(&copy)?;
             fresh |= self.live.set(copy.pack, position);
+            self.patches.unset(copy.pack, position);
         }
         self.fresh |= fresh;
         Ok(fresh)
@@ -384,207 +419,6 @@ impl Marked<'_> {
             let doubtful = self.doubtful.contains(&place.pack)
                 || self.broken.contains(&(place.pack, place.frame_number));
             if !doubtful && self.is_live(&place)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Follows live frames to their bases. Those that snapshots need, and patches of frames that are
-    /// needed whole, are kept where they can be read as bases; of those that none needs, the frame is
-    /// noted as an orphan, or the base is kept too: with `keep`, and for frames in packs that stay
-    /// because they are damaged or were stored by `sessions` at work.
-    ///
-    /// # Errors
-    /// [`Error::LivenessUnknown`] when a base is nowhere; failures of the cache.
-    pub fn follow_bases(&mut self, keep: bool, sessions: &HashSet<SessionId>) -> Result<(), Error> {
-        let mut packs = Vec::new();
-        self.catalog.index().for_each_pack(&mut |number, record, _| {
-            packs.push((number, *record));
-            ControlFlow::Continue(())
-        })?;
-        let vault = self.repository.vault();
-        let memos = Memos::new(vault, self.catalog);
-        // How packs stand now: this may be called again after more were found damaged.
-        let now = self.catalog.avoided();
-        let mut standings = Packs::default();
-        for (number, record) in &packs {
-            standings.note(*number, record, !now.lasts_in(*number));
-        }
-        let mut bases = Bases::new(self.catalog, &memos, &standings);
-        loop {
-            self.fresh = false;
-            self.follow_once(&packs, &standings, &mut bases, keep, sessions)?;
-            // What was marked on the way may stand in frames with bases itself.
-            if !self.fresh {
-                return bases.flush();
-            }
-        }
-    }
-
-    fn follow_once(
-        &mut self,
-        packs: &[(PackNumber, PackRecord)],
-        standings: &Packs,
-        bases: &mut Bases<'_, '_>,
-        keep: bool,
-        sessions: &HashSet<SessionId>,
-    ) -> Result<(), Error> {
-        self.orphans.clear();
-        // Patches are needed by later frames too, whichever of them comes first.
-        let mut leaning = Vec::new();
-        for (number, record) in packs {
-            let at_work = sessions.contains(&record.session);
-            if !self.live.any(*number) && !at_work {
-                continue;
-            }
-            let frames = bases.of(*number, record)?;
-            for frame in frames.iter().filter(|frame| frame.patch > 0) {
-                let whole = at_work || self.chunks_of(*number, frame).all(|live| live);
-                if whole && !self.stays_as_it_is(frame, standings) {
-                    self.keep_patch(*number, record, frame)?;
-                }
-            }
-            if !frames.is_empty() {
-                leaning.push((*number, record));
-            }
-        }
-        for (number, record) in leaning {
-            let at_work = sessions.contains(&record.session);
-            let keep = keep || at_work || self.doubtful.contains(&number);
-            for frame in bases.of(number, record)? {
-                let live = at_work || self.chunks_of(number, &frame).any(|live| live);
-                if live && !self.stays_as_it_is(&frame, standings) {
-                    self.follow_frame(number, record, frame.number, keep)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Which chunks of a frame are live.
-    fn chunks_of(&self, pack: PackNumber, frame: &BasedFrame) -> impl Iterator<Item = bool> + '_ {
-        let positions = frame.first..frame.first.saturating_add(frame.count);
-        positions.map(move |at| self.live.get(pack, at as usize))
-    }
-
-    /// Keeps the patch of a frame that is needed whole: it holds nothing else.
-    fn keep_patch(
-        &mut self,
-        pack: PackNumber,
-        record: &PackRecord,
-        frame: &BasedFrame,
-    ) -> Result<(), Error> {
-        let bases = self.catalog.index().frame_bases(pack, frame.number)?;
-        for (id, bytes) in bases.into_iter().rev().take(frame.patch as usize) {
-            let base = ChunkRef { id, bytes };
-            let copies = self.catalog.base_copies(&base, record.kind, record.writer)?;
-            if let Some(place) = copies.first() {
-                self.set(id, place, record.writer)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether every base of a frame is live in the place that it is read from.
-    fn stays_as_it_is(&self, frame: &BasedFrame, standings: &Packs) -> bool {
-        let stays = |base: &Name| {
-            standings.standing(base.pack) == Standing::Direct
-                && !self.doubtful.contains(&base.pack)
-                && self.live.get(base.pack, base.position as usize)
-        };
-        !frame.bases.is_empty() && frame.bases.iter().all(stays)
-    }
-
-    fn follow_frame(
-        &mut self,
-        pack: PackNumber,
-        record: &PackRecord,
-        frame: u32,
-        keep: bool,
-    ) -> Result<(), Error> {
-        let namespace = record.writer;
-        for (id, bytes) in self.catalog.index().frame_bases(pack, frame)? {
-            let base = ChunkRef { id, bytes };
-            let copies = self.catalog.base_copies(&base, record.kind, namespace)?;
-            let Some(place) = copies.first() else {
-                self.rely_on_copies(pack, record, frame, id)?;
-                continue;
-            };
-            let needed = self.is_needed(id, namespace)?;
-            if needed || keep {
-                if !needed {
-                    self.bytes_held += u64::from(bytes);
-                }
-                self.set(id, place, namespace)?;
-            } else {
-                self.orphans.insert((pack, frame));
-            }
-        }
-        Ok(())
-    }
-
-    /// A frame has lost a base: what is needed of it must stand elsewhere too, and is kept there and
-    /// no longer here.
-    fn rely_on_copies(
-        &mut self,
-        pack: PackNumber,
-        record: &PackRecord,
-        frame: u32,
-        base: ChunkId,
-    ) -> Result<(), Error> {
-        self.broken.insert((pack, frame));
-        let frames = self.catalog.frames(pack)?;
-        let mut position = 0;
-        for (number, description) in (0_u32..).zip(&frames) {
-            for chunk in &description.chunks {
-                let at = position;
-                position += 1;
-                if number != frame || !self.live.get(pack, at) {
-                    continue;
-                }
-                let copies = self.catalog.copies(chunk.id, record.writer)?;
-                if copies.iter().all(|copy| copy.pack == pack) {
-                    if !self.is_assured(&copies)? {
-                        // Its writer has to find out before it acknowledges, if it lives.
-                        continue;
-                    }
-                    return Err(Error::LivenessUnknown {
-                        object: format!("frame {frame} of pack {}", record.id),
-                        message: Error::ChunkMissing { chunk: base }.to_string(),
-                    });
-                }
-                if let Some(copy) = self.sound_copy(&copies, pack)? {
-                    self.set(chunk.id, &copy, record.writer)?;
-                    self.live.unset(pack, at);
-                } else {
-                    self.keep_copies(chunk.id, record.writer)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The best of these copies outside of a pack that can be read and stays as it is.
-    fn sound_copy(
-        &self,
-        copies: &[ChunkPlace],
-        outside: PackNumber,
-    ) -> Result<Option<ChunkPlace>, Error> {
-        for copy in copies.iter().filter(|copy| copy.pack != outside) {
-            let doubtful =
-                self.doubtful.contains(&copy.pack) || self.is_broken(copy.pack, copy.frame_number);
-            if !doubtful && self.catalog.may_be_relied_on(copy)? {
-                return Ok(Some(*copy));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a snapshot needs the chunk, wherever it is read from.
-    fn is_needed(&mut self, id: ChunkId, namespace: WriterId) -> Result<bool, Error> {
-        for place in self.catalog.copies(id, namespace)? {
-            if self.is_live(&place)? {
                 return Ok(true);
             }
         }

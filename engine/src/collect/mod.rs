@@ -28,6 +28,7 @@ pub mod successors;
 pub mod survey;
 pub mod sweep;
 pub mod tidy;
+pub mod tried;
 mod walk;
 
 /// Test kit: ways to weaken the protocol, each of which loses data. Tests of the simulator use them

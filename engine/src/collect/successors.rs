@@ -1,106 +1,117 @@
-//! What takes the place of bases that must go: chunks that were stored against them, and that are
-//! now stored whole. Later versions of the same content are then stored against these.
+//! What takes the place of bases that must go: what holds now the content that was copied from them.
+//! Later versions of the same content are then stored against that.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use cairn_format::ids::ChunkId;
-use cairn_format::pack::{ChunkRef, FrameDescription};
+use cairn_format::pack::ChunkRef;
 
-/// Bases that are remembered, at most: about a hundred bytes each. Frames with other bases are
-/// stored whole.
-const BASES_MAX: usize = 1 << 20;
+/// Successors that are remembered, at most: about 110 bytes each. What has none is stored whole.
+const SUCCESSORS_MAX: usize = 1 << 20;
+/// Successors of one base, at most.
+const OF_ONE_MAX: usize = 1 << 10;
+/// No further successor.
+const NONE: u32 = u32::MAX;
 
-/// Chunks of one frame, by number of the frame, first and last.
-#[derive(Clone, Copy)]
-struct Part {
-    frame: u32,
-    first: u16,
-    last: u16,
+/// Stands for an id. Two that begin alike cost a look at what is of no use.
+fn beginning(id: &ChunkId) -> u64 {
+    id.as_bytes().first_chunk().copied().map_or(0, u64::from_le_bytes)
 }
 
-/// For each base that goes, the chunks that lie where it lay.
+/// What holds part of a base.
+struct Holder {
+    /// Its number among the chunks.
+    chunk: u32,
+    /// Which part of the base, bytes; not all of it need be held.
+    from: u32,
+    to: u32,
+    /// The one that was noted before, of the same base.
+    before: u32,
+}
+
+/// For each base that goes, the chunks that hold what was copied from it.
 #[derive(Default)]
 pub struct Successors {
-    frames: Vec<Vec<ChunkRef>>,
-    parts: HashMap<ChunkId, Part>,
+    /// By base, the holder that was noted last.
+    of: HashMap<u64, u32>,
+    holders: Vec<Holder>,
+    chunks: Vec<ChunkRef>,
+    numbers: HashMap<u64, u32>,
 }
 
 impl Successors {
-    /// Notes that the chunks of `frame` were stored whole. They follow those of its bases that have
-    /// no successors yet, each the chunks that lie in the frame where it lies among the bases.
-    pub fn note(&mut self, frame: &FrameDescription) {
-        let total = frame.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum::<u64>().max(1);
-        let bases = frame.bases.iter().map(|base| u64::from(base.bytes)).sum::<u64>().max(1);
-        let Ok(number) = u32::try_from(self.frames.len()) else { return };
-        let (mut offset, mut noted) = (0, false);
-        for base in &frame.bases {
-            let (from, to) = (offset, offset + u64::from(base.bytes));
-            offset = to;
-            if self.parts.contains_key(&base.id) || self.parts.len() >= BASES_MAX {
-                continue;
+    /// Notes that what was copied from part of a base stands in a chunk now.
+    pub fn note(&mut self, base: ChunkId, part: Range<u32>, chunk: ChunkRef) {
+        let last = self.of.get(&beginning(&base)).copied().unwrap_or(NONE);
+        let (mut at, mut count) = (last, 0);
+        while let Some(holder) = self.holders.get_mut(at as usize) {
+            if self.chunks.get(holder.chunk as usize) == Some(&chunk) {
+                (holder.from, holder.to) = (holder.from.min(part.start), holder.to.max(part.end));
+                return;
             }
-            let first = chunk_at(&frame.chunks, from * total / bases);
-            let last = chunk_at(&frame.chunks, (to * total / bases).saturating_sub(1));
-            if let (Ok(first), Ok(last)) = (u16::try_from(first), u16::try_from(last)) {
-                self.parts.insert(base.id, Part { frame: number, first, last });
-                noted = true;
-            }
+            (at, count) = (holder.before, count + 1);
         }
-        if noted {
-            self.frames.push(frame.chunks.clone());
+        let Ok(new) = u32::try_from(self.holders.len()) else { return };
+        if self.holders.len() >= SUCCESSORS_MAX || count >= OF_ONE_MAX {
+            return;
         }
+        let Some(number) = self.number(chunk) else { return };
+        self.holders.push(Holder { chunk: number, from: part.start, to: part.end, before: last });
+        self.of.insert(beginning(&base), new);
     }
 
-    /// What follows a base; empty when nothing does.
-    #[must_use]
-    pub fn of(&self, base: &ChunkId) -> &[ChunkRef] {
-        let Some(part) = self.parts.get(base) else { return &[] };
-        let frame = self.frames.get(part.frame as usize);
-        frame
-            .and_then(|chunks| chunks.get(usize::from(part.first)..=usize::from(part.last)))
-            .unwrap_or_default()
+    fn number(&mut self, chunk: ChunkRef) -> Option<u32> {
+        let key = beginning(&chunk.id);
+        if let Some(number) = self.numbers.get(&key) {
+            let known = self.chunks.get(*number as usize);
+            return known.filter(|known| **known == chunk).map(|_| *number);
+        }
+        let number = u32::try_from(self.chunks.len()).ok()?;
+        self.chunks.push(chunk);
+        self.numbers.insert(key, number);
+        Some(number)
     }
-}
 
-/// Index of the chunk that holds the byte at `offset` of all of them; the last for what is behind.
-fn chunk_at(chunks: &[ChunkRef], offset: u64) -> usize {
-    let mut end = 0;
-    let within = |chunk: &ChunkRef| {
-        end += u64::from(chunk.bytes);
-        offset < end
-    };
-    chunks.iter().position(within).unwrap_or_else(|| chunks.len().saturating_sub(1))
+    /// What follows part of a base, and how many bytes of it each may hold, what was noted last first;
+    /// empty when nothing does.
+    pub fn of(&self, base: &ChunkId, part: Range<u32>) -> impl Iterator<Item = (ChunkRef, u32)> {
+        let last = self.of.get(&beginning(base)).copied().unwrap_or(NONE);
+        let next = |holder: &&Holder| self.holders.get(holder.before as usize);
+        std::iter::successors(self.holders.get(last as usize), next).filter_map(move |holder| {
+            let bytes = holder.to.min(part.end).checked_sub(holder.from.max(part.start))?;
+            let chunk = self.chunks.get(holder.chunk as usize)?;
+            (bytes > 0).then_some((*chunk, bytes))
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use cairn_format::pack::Codec;
-
     use super::*;
 
-    fn chunk(number: u8, bytes: u32) -> ChunkRef {
-        ChunkRef { id: ChunkId::from_bytes([number; 32]), bytes }
-    }
-
-    fn frame(chunks: Vec<ChunkRef>, bases: Vec<ChunkRef>) -> FrameDescription {
-        FrameDescription { codec: Codec::Zstd, sealed_bytes: 1, chunks, bases }
+    fn chunk(number: u32) -> ChunkRef {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&number.to_le_bytes());
+        ChunkRef { id: ChunkId::from_bytes(id), bytes: 100 }
     }
 
     #[test]
-    fn what_lies_where_a_base_lay_follows_it() {
+    fn what_holds_the_content_of_a_base_follows_it() {
         let mut successors = Successors::default();
-        let chunks = vec![chunk(1, 100), chunk(2, 100), chunk(3, 200)];
-        successors
-            .note(&frame(chunks.clone(), vec![chunk(11, 200), chunk(12, 50), chunk(13, 150)]));
-        assert_eq!(successors.of(&chunk(11, 0).id), &chunks[..2]);
-        assert_eq!(successors.of(&chunk(12, 0).id), &chunks[2..]);
-        assert_eq!(successors.of(&chunk(13, 0).id), &chunks[2..]);
-        assert!(successors.of(&chunk(14, 0).id).is_empty());
-        // The first to follow stays.
-        successors.note(&frame(vec![chunk(4, 10)], vec![chunk(13, 5), chunk(14, 5)]));
-        assert_eq!(successors.of(&chunk(13, 0).id), &chunks[2..]);
-        assert_eq!(successors.of(&chunk(14, 0).id), &[chunk(4, 10)]);
-        successors.note(&frame(Vec::new(), vec![chunk(15, 0)]));
-        assert!(successors.of(&chunk(15, 0).id).is_empty());
+        let base = chunk(1).id;
+        successors.note(base, 0..40, chunk(11));
+        successors.note(base, 40..60, chunk(12));
+        successors.note(base, 70..80, chunk(11));
+        let of = |part| successors.of(&base, part).collect::<Vec<_>>();
+        assert_eq!(of(0..100), [(chunk(12), 20), (chunk(11), 80)]);
+        assert_eq!(of(75..100), [(chunk(11), 5)]);
+        assert!(of(80..100).is_empty() && of(5..5).is_empty());
+        assert!(successors.of(&chunk(2).id, 0..100).next().is_none());
+        for number in 20..2_000 {
+            successors.note(base, 0..1, chunk(number));
+        }
+        // One of all holds another part only.
+        assert_eq!(successors.of(&base, 0..1).count(), OF_ONE_MAX - 1);
     }
 }

@@ -8,6 +8,7 @@ use cairn_format::ids::WriterId;
 use super::memo::record::{Edges, Name, Run, Sheet};
 use super::memo::{Memos, Packs, Standing};
 use super::recall::SheetKey;
+use super::tried;
 use super::walk::Walked;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
@@ -57,7 +58,9 @@ pub(super) fn tidy(
 /// # Errors
 /// Failures of the cache.
 pub fn clean_index(repository: &Repository, catalog: &Catalog) -> Result<bool, Error> {
-    Memos::new(repository.vault(), catalog).forget_directories(catalog)?;
+    let memos = Memos::new(repository.vault(), catalog);
+    memos.forget_directories(catalog)?;
+    tried::forget_gone(&memos, catalog)?;
     Ok(catalog.index().compact()?)
 }
 

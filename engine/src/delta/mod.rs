@@ -15,51 +15,41 @@
 //! All of this is an optimisation: where a base cannot be had cheaply, the chunk is stored as it is.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cairn_format::ids::{ChunkId, WriterId};
-use cairn_format::limits::{
-    CHUNK_BYTES_MAX, FRAME_BASE_BYTES_MAX, FRAME_BASES_MAX, FRAME_PLAIN_BYTES_MAX,
-};
+use cairn_format::limits::{FRAME_BASE_BYTES_MAX, FRAME_BASES_MAX, FRAME_PLAIN_BYTES_MAX};
 use cairn_format::names::PackKind;
 use cairn_format::pack::ChunkRef;
 use parking_lot::Mutex;
 
+pub use self::attempt::{Attempt, EncodedFrame};
 use self::find::Finder;
-use self::parse::Copied;
 use self::sketch::{Sketch, Sketcher};
+use crate::collect::memo::Memos;
+use crate::collect::tried::Tried;
 use crate::context::Remark;
 use crate::error::{Error, Explain};
 use crate::index::catalog::Catalog;
-use crate::index::local::{ChunkPlace, PackNumber, SketchEntry, SketchSlot};
+use crate::index::local::{ChunkPlace, MemoChange, PackNumber, SketchEntry, SketchSlot};
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
 
+mod attempt;
 mod find;
 pub mod parse;
 pub mod patch;
 pub mod sketch;
 
 /// Plaintext of a frame of copies, bytes: naming bases and patches costs less, the longer it is.
-const FRAME_BYTES: usize = FRAME_PLAIN_BYTES_MAX as usize;
+pub const FRAME_BYTES: usize = FRAME_PLAIN_BYTES_MAX as usize;
 /// Plaintext of a frame of tree nodes with bases, bytes.
-const TREE_FRAME_BYTES: usize = 512 << 10;
+pub const TREE_FRAME_BYTES: usize = 512 << 10;
 /// Bases that are looked at for one frame, bytes. Most are left out again.
 pub const PREFIX_BYTES_MAX: usize = 12 << 20;
 /// The same of tree nodes, which are left to zstd's own search, bytes.
-const TREE_PREFIX_BYTES_MAX: usize = 2 << 20;
-/// Plaintext below which a frame is left to zstd's own search, bytes: it finds shorter stretches.
-const COPIED_BYTES_MIN: usize = 48 << 10;
-/// A base that explains less is not worth its name, bytes.
-const EXPLAINED_BYTES_MIN: usize = 256;
-/// Changes with less between them are taken into a patch in one piece, bytes.
-const PATCH_GAP_BYTES: usize = 300;
-/// Shorter changes are left in the frame, bytes.
-const PATCH_STRETCH_BYTES_MIN: usize = 16;
-/// A shorter patch is not worth its name, bytes: what it would hold is left in the frame.
-const PATCH_BYTES_MIN: usize = 256;
+pub const TREE_PREFIX_BYTES_MAX: usize = 2 << 20;
 /// Chunks shorter than this are not worth a look for a base, bytes: naming it costs 70.
 const CHUNK_BYTES_MIN: usize = 2 << 10;
 /// A frame is read for its bases when it is at most so many times as long as the new chunks that
@@ -108,96 +98,6 @@ struct Base {
     place: ChunkPlace,
 }
 
-/// A frame to be tried: which chunks, and what they are compressed against.
-pub struct Attempt {
-    /// Positions of its chunks among those asked about, ascending.
-    pub chunks: Vec<usize>,
-    /// The chunks' content.
-    pub plain: Vec<u8>,
-    /// The bases, in order.
-    pub bases: Vec<ChunkRef>,
-    /// Their content; behind it that of the patch.
-    pub prefix: Vec<u8>,
-    /// How the frame is to be made; `None` leaves it to zstd.
-    pub copies: Option<Vec<Copied>>,
-    /// Length of the patch, the last part of the prefix, bytes; 0 without one.
-    pub patch_bytes: usize,
-    /// The pack of each base, ascending.
-    packs: Vec<PackNumber>,
-}
-
-impl Attempt {
-    fn new() -> Self {
-        Self {
-            chunks: Vec::new(),
-            plain: Vec::new(),
-            bases: Vec::new(),
-            prefix: Vec::new(),
-            copies: None,
-            patch_bytes: 0,
-            packs: Vec::new(),
-        }
-    }
-
-    /// In how many packs the bases lie: about how many backups wrote them.
-    #[must_use]
-    pub fn days(&self) -> usize {
-        self.packs.chunk_by(|one, other| one == other).count().max(1)
-    }
-
-    /// The chunks that the patch is stored as; none without one.
-    pub fn patch(&self) -> impl Iterator<Item = &[u8]> {
-        let patch = self.prefix.len().checked_sub(self.patch_bytes);
-        let patch = patch.and_then(|from| self.prefix.get(from..)).unwrap_or_default();
-        patch.chunks(CHUNK_BYTES_MAX as usize)
-    }
-
-    /// Bytes that naming its bases costs.
-    #[must_use]
-    pub fn listing_bytes(&self) -> usize {
-        (self.bases.len() + self.patch().count()) * LISTING_BYTES
-    }
-}
-
-impl Attempt {
-    /// Finds out what stands in which base, leaves out bases that are of no use, and takes what no
-    /// base explains into a patch.
-    fn parse(&mut self) {
-        let lengths = self.bases.iter().map(|base| base.bytes as usize).collect::<Vec<_>>();
-        let mut copies = parse::copies(&self.plain, &self.prefix);
-        let shares = parse::shares(&copies, &lengths);
-        let useful = shares.iter().map(|share| *share >= EXPLAINED_BYTES_MIN).collect::<Vec<_>>();
-        if useful.contains(&false) {
-            let kept = lengths.into_iter().zip(useful.iter().copied()).collect::<Vec<_>>();
-            copies = parse::keep(&copies, &kept);
-            let mut start = 0;
-            let mut prefix = Vec::with_capacity(self.prefix.len());
-            for (bytes, kept) in kept {
-                let content = self.prefix.get(start..start + bytes).unwrap_or_default();
-                prefix.extend_from_slice(if kept { content } else { &[] });
-                start += bytes;
-            }
-            self.prefix = prefix;
-            let mut kept = useful.iter();
-            self.bases.retain(|_| kept.next() == Some(&true));
-            let mut kept = useful.iter();
-            self.packs.retain(|_| kept.next() == Some(&true));
-        }
-        let least = PATCH_STRETCH_BYTES_MIN;
-        let new = parse::unexplained(&copies, self.plain.len(), PATCH_GAP_BYTES, least);
-        let patch_bytes = new.iter().map(Range::len).sum::<usize>();
-        let names = self.bases.len() + patch_bytes.div_ceil(CHUNK_BYTES_MAX as usize);
-        if patch_bytes >= PATCH_BYTES_MIN && names <= FRAME_BASES_MAX as usize {
-            copies = parse::with_patch(&copies, &new, self.prefix.len());
-            for stretch in new {
-                self.prefix.extend_from_slice(self.plain.get(stretch).unwrap_or_default());
-            }
-            self.patch_bytes = patch_bytes;
-        }
-        self.copies = Some(copies);
-    }
-}
-
 /// What deltas did in one backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeltaReport {
@@ -223,6 +123,8 @@ pub struct Deltas<'a> {
     unreadable: Mutex<HashSet<(PackNumber, u32)>>,
     warned: AtomicBool,
     sketches: Mutex<Vec<(SketchSlot, SketchEntry)>>,
+    /// What is to be remembered of frames that were tried and stored whole.
+    declined: Mutex<Vec<MemoChange>>,
     tries: AtomicU64,
     successes: AtomicU64,
     chunks: AtomicU64,
@@ -269,6 +171,7 @@ impl<'a> Deltas<'a> {
             unreadable: Mutex::default(),
             warned: AtomicBool::new(false),
             sketches: Mutex::default(),
+            declined: Mutex::default(),
             tries: AtomicU64::new(0),
             successes: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
@@ -408,9 +311,7 @@ impl<'a> Deltas<'a> {
             return Ok(None);
         }
         self.fetch(bases_of_all, &mut attempt)?;
-        if kind == PackKind::Data && attempt.plain.len() >= COPIED_BYTES_MIN {
-            attempt.parse();
-        }
+        attempt.prepare(kind);
         Ok(Some(attempt))
     }
 
@@ -427,9 +328,8 @@ impl<'a> Deltas<'a> {
                     continue;
                 }
             };
-            attempt.prefix.extend_from_slice(&content);
-            attempt.bases.push(ChunkRef { id: base.id, bytes: base.place.bytes });
-            attempt.packs.push(base.place.pack);
+            let named = ChunkRef { id: base.id, bytes: base.place.bytes };
+            attempt.add_base(named, &content, base.place.pack);
         }
         Ok(())
     }
@@ -453,13 +353,27 @@ impl<'a> Deltas<'a> {
     /// Notes how a frame was stored: `bytes_stored`, or `None` without its bases.
     pub fn note(&self, chunks: &[NewChunk<'_>], attempt: &Attempt, bytes_stored: Option<usize>) {
         self.tries.fetch_add(1, Ordering::Relaxed);
-        let Some(bytes_stored) = bytes_stored else { return };
+        let Some(bytes_stored) = bytes_stored else {
+            self.declined.lock().extend(self.tried(chunks, attempt));
+            return;
+        };
         let lengths = attempt.chunks.iter().filter_map(|&index| chunks.get(index));
         let bytes = lengths.map(|chunk| chunk.data.len() as u64).sum();
         self.successes.fetch_add(1, Ordering::Relaxed);
         self.chunks.fetch_add(attempt.chunks.len() as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes_stored.fetch_add(bytes_stored as u64, Ordering::Relaxed);
+    }
+
+    /// What is to be remembered of a frame for which bases did not pay: a collection may try others.
+    fn tried(&self, chunks: &[NewChunk<'_>], attempt: &Attempt) -> Option<MemoChange> {
+        attempt.copies.as_ref()?;
+        let chosen = attempt.chunks.iter().filter_map(|&index| chunks.get(index));
+        let named = chosen.filter_map(|chunk| {
+            Some(ChunkRef { id: chunk.id, bytes: u32::try_from(chunk.data.len()).ok()? })
+        });
+        let tried = Tried { chunks: named.collect(), bases: attempt.bases.clone() };
+        tried.change(&Memos::new(self.repository.vault(), self.catalog))
     }
 
     /// Writes the sketches of a batch that is stored. What was stored as a delta leads to its bases.
@@ -489,6 +403,7 @@ impl<'a> Deltas<'a> {
     pub fn finish(&self) -> Result<DeltaReport, Error> {
         let rest = std::mem::take(&mut *self.sketches.lock());
         self.catalog.index().put_sketches(&rest)?;
+        self.catalog.index().put_memos(&std::mem::take(&mut *self.declined.lock()))?;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Ok(DeltaReport {
             chunks: load(&self.chunks),

@@ -186,8 +186,10 @@ pub fn shares(copies: &[Copied], bases: &[usize]) -> Vec<usize> {
     shares
 }
 
-/// Copies cut where one base ends and the next begins, with the number of the base of each.
-fn by_base(copies: &[Copied], bases: impl Iterator<Item = usize>) -> Vec<(Copied, usize)> {
+/// Copies cut where one base ends and the next begins, with the number of the base of each. `bases`
+/// are the lengths of the bases in bytes.
+#[must_use]
+pub fn by_base(copies: &[Copied], bases: impl Iterator<Item = usize>) -> Vec<(Copied, usize)> {
     let ends = bases.scan(0, |end, bytes| {
         *end += bytes;
         Some(*end)

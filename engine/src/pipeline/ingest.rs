@@ -15,7 +15,7 @@ use super::buffer::Buffer;
 use super::inflight::InFlight;
 use super::upload::Uploader;
 use crate::context::Counter;
-use crate::delta::{Attempt, DeltaReport, Deltas, Hint, NewChunk};
+use crate::delta::{Attempt, DeltaReport, Deltas, EncodedFrame, Hint, NewChunk};
 use crate::error::Error;
 use crate::frame::FrameCodec;
 use crate::index::catalog::Catalog;
@@ -242,38 +242,16 @@ impl<'a> Ingest<'a> {
         attempt: &Attempt,
     ) -> Result<Option<usize>, Error> {
         let chosen = attempt.chunks.iter().filter_map(|&index| new.get(index)).copied();
-        let chosen = chosen.collect::<Vec<_>>();
-        let listing = attempt.listing_bytes();
+        let chunks = references(&chosen.collect::<Vec<_>>());
         with_codec(self.level, &self.vault.context.timings, |codec| {
-            let mut frames = Vec::with_capacity(2);
-            let mut bases = attempt.bases.clone();
-            let patch = attempt.patch().collect::<Vec<_>>();
-            if !patch.is_empty() {
-                let chunks = patch.iter().map(|data| NewChunk {
-                    id: self.id_of(kind, data),
-                    data,
-                    hint: Hint::default(),
-                });
-                let chunks = references(&chunks.collect::<Vec<_>>());
-                bases.extend(&chunks);
-                let plain = patch.concat();
-                let (codec, stored) = codec.encode(&plain)?;
-                let (stored, bases) = (stored.to_vec(), Vec::new());
-                frames.push(NewFrame { codec, stored, chunks, bases });
-            }
-            let patch_bytes = frames.iter().map(|frame| frame.stored.len()).sum::<usize>();
-            let stored = match &attempt.copies {
-                Some(copies) => {
-                    let besides = (listing, patch_bytes, attempt.days());
-                    codec.encode_copied(&attempt.plain, &attempt.prefix, copies, besides)?
-                }
-                None => codec.encode_based(&attempt.plain, &attempt.prefix, listing)?,
-            };
-            let Some(stored) = stored.map(<[u8]>::to_vec) else { return Ok(None) };
-            let bytes = stored.len() + patch_bytes;
-            let chunks = references(&chosen);
-            frames.push(NewFrame { codec: Codec::Zstd, stored, chunks, bases });
-            self.add_frames(kind, frames)?;
+            let encoded = attempt.encode(chunks, codec, &|data| self.id_of(kind, data))?;
+            let Some(frames) = encoded else { return Ok(None) };
+            let bytes = frames.iter().map(|frame| frame.stored.len()).sum();
+            let frames = frames.into_iter().map(|frame| {
+                let EncodedFrame { codec, stored, chunks, bases } = frame;
+                NewFrame { codec, stored, chunks, bases }
+            });
+            self.add_frames(kind, frames.collect::<Vec<_>>())?;
             Ok(Some(bytes))
         })
     }

@@ -218,14 +218,15 @@ fn a_collection_of_dead_packs_and_of_packs_that_are_dead_in_part() {
 
 #[test]
 fn a_collection_that_takes_bases_away() {
-    let ground = Ground::with(307, &["one", "two", "three"]);
+    let ground = Ground::with(307, &["one", "two", "three", "four", "five"]);
     ground.forget("one");
     let report = collect(&ground, Arc::new(copy_of(&ground.store))).expect("it collects");
     assert!(report.plan.packs_dead > 0 && report.plan.packs_repacked > 0, "{report:?}");
+    assert!(report.chunks_rebased > 0, "{report:?}");
     let run = |store| collect(&ground, store).map(|_| ());
     let done = |store: &MemoryStore, what: &str| assert_collected(&ground, store, what);
-    Scenario { ground: &ground, there: &["two", "three"], run: &run, done: &done }
-        .at_every_call(30);
+    let there = ["two", "three", "four", "five"];
+    Scenario { ground: &ground, there: &there, run: &run, done: &done }.at_every_call(30);
 }
 
 #[test]

@@ -28,7 +28,7 @@ use cairn_tests::lab::{
 use cairn_tests::seed::{Seed, noise};
 use cairn_tests::{reader, tree};
 
-const PAGE_BYTES: usize = 8 << 10;
+pub(super) const PAGE_BYTES: usize = 8 << 10;
 const PAGES: usize = 768;
 
 /// A number that looks random and always is the same.

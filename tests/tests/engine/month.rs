@@ -28,7 +28,7 @@ const ROWS: u64 = 40_000;
 
 /// A dump after so many days. Of each row the newest version is there; rows that changed stand
 /// behind the others, in the order in which they did.
-fn dump_after(days: u64) -> Vec<u8> {
+pub(super) fn dump_after(days: u64) -> Vec<u8> {
     let mut text = b"COPY customers FROM stdin;\n".to_vec();
     let mut moved = vec![Vec::new(); usize::try_from(days).expect("few") + 1];
     for number in 0..ROWS {

@@ -8,7 +8,7 @@ use cairn_format::pack::{ChunkRef, Codec, FrameDescription};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 use parking_lot::Mutex;
 
-use super::{Copier, NewFrame, READ_BYTES, only, place_of};
+use super::{Copier, NewFrame, Source, only, place_of};
 use crate::collect::marks::Marks;
 use crate::delta::{LISTING_BYTES, patch};
 use crate::error::Error;
@@ -40,22 +40,7 @@ pub enum Frames {
 /// A pack that chunks are taken out of.
 struct Taken<'t, 'o> {
     origin: Origin<'o>,
-    reader: &'t ChunkReader<'o>,
-    record: &'t PackRecord,
-    /// Part of it, or all, from an offset on.
-    start: u64,
-    bytes: Bytes,
-}
-
-impl Taken<'_, '_> {
-    fn fill(&mut self, offset: u64, end: u64) -> Result<(), Error> {
-        if offset >= self.start && end <= self.start + self.bytes.len() as u64 {
-            return Ok(());
-        }
-        let to = end.max(offset + READ_BYTES).min(u64::from(self.record.bytes));
-        (self.start, self.bytes) = self.reader.range_left(self.record, offset, to.max(end))?;
-        Ok(())
-    }
+    source: Source<'t, 'o>,
 }
 
 impl Copier<'_> {
@@ -75,8 +60,8 @@ impl Copier<'_> {
         let record = origin.catalog.pack(number)?;
         let reader = origin.repository.chunk_reader(record.writer)?;
         let described = origin.catalog.frames(number)?;
-        let bytes = whole.unwrap_or_default();
-        let mut taken = Taken { origin, reader: &reader, record: &record, start: 0, bytes };
+        let source = Source::new(&reader, &record, whole.unwrap_or_default());
+        let mut taken = Taken { origin, source };
         let parts = parts_of(origin, number, &described)?;
         let mut copied = 0;
         for (at, part) in parts.iter().enumerate() {
@@ -90,7 +75,7 @@ impl Copier<'_> {
             let patch = at.checked_sub(1).and_then(|before| parts.get(before));
             let patch = patch.filter(|patch| part.patched && patch.count > 0);
             if let Some(patch) = patch {
-                self.make_room(record.kind, [patch.frame, part.frame])?;
+                self.make_room_for(record.kind, [patch.frame, part.frame])?;
                 self.transfer_frame(&mut taken, patch, false)?;
                 copied += patch.count as u64;
             }
@@ -98,17 +83,6 @@ impl Copier<'_> {
             copied += part.count as u64;
         }
         Ok(copied)
-    }
-
-    /// Puts the pack that is open unless both frames fit into it.
-    fn make_room(&mut self, kind: PackKind, frames: [&FrameDescription; 2]) -> Result<(), Error> {
-        let bytes = frames.iter().map(|frame| frame.sealed_bytes as usize).sum();
-        let listed = frames.iter().map(|frame| frame.chunks.len() + frame.bases.len()).sum();
-        let open = self.lane(kind).open.as_ref();
-        if open.is_some_and(|open| !open.fits(frames.len(), bytes, listed)) {
-            self.put(kind)?;
-        }
-        Ok(())
     }
 
     fn transfer_frame(
@@ -120,9 +94,10 @@ impl Copier<'_> {
         let FramePart { place, frame, wanted, .. } = part;
         let (mut stored, mut plain) = (Vec::new(), Vec::new());
         let offset = u64::from(place.frame_offset);
-        let opened = taken.fill(offset, offset + u64::from(place.frame_bytes)).and_then(|()| {
-            let range = (taken.start, taken.bytes.as_ref());
-            taken.reader.open_frame(taken.record, place, frame, range, &mut stored, &mut plain)
+        let source = &mut taken.source;
+        let opened = source.fill(offset, offset + u64::from(place.frame_bytes)).and_then(|()| {
+            let range = (source.start, source.bytes.as_ref());
+            source.reader.open_frame(source.record, place, frame, range, &mut stored, &mut plain)
         });
         match opened {
             Ok(()) => {}
@@ -131,17 +106,18 @@ impl Copier<'_> {
             }
             Err(error) => return Err(error),
         }
-        let kind = taken.record.kind;
+        let Source { reader, record, .. } = taken.source;
+        let kind = record.kind;
         let bases = self.bases_here(kind, frame)?;
         if bases && wanted.iter().all(|wanted| *wanted) {
             let (chunks, bases) = (frame.chunks.clone(), frame.bases.clone());
             self.note_open(&chunks, &bases);
-            let moved = NewFrame { chunks, bases, own_patch, patches: None };
+            let moved = NewFrame { chunks, bases, own_patch };
             return self.add_frame(kind, (frame.codec, &stored), moved);
         }
         let part = only(frame, wanted, &mut plain)?;
         if bases && !part.bases.is_empty() {
-            let prefix = prefix_of(taken.origin, taken.reader, taken.record, &part.bases)?;
+            let prefix = prefix_of(taken.origin, reader, record, &part.bases)?;
             let listing_bytes = part.bases.len() * LISTING_BYTES;
             let stored = match prefix {
                 Some(prefix) => self.codec.encode_based(&plain, &prefix, listing_bytes)?,
@@ -154,16 +130,8 @@ impl Copier<'_> {
                 return self.add_frame(kind, (Codec::Zstd, &stored), new);
             }
         }
-        let mut rest = plain.as_slice();
         self.note_open(&part.chunks, &[]);
-        for chunk in &part.chunks {
-            let (bytes, tail) = rest
-                .split_at_checked(chunk.bytes as usize)
-                .ok_or(Error::Internal { part: "copying chunks" })?;
-            rest = tail;
-            self.add_chunk(kind, chunk.id, bytes)?;
-        }
-        Ok(())
+        self.add_chunks(kind, &part.chunks, &plain)
     }
 
     /// Chunks of a frame that is damaged, out of other packs.
@@ -174,7 +142,7 @@ impl Copier<'_> {
         frame: &FrameDescription,
         wanted: &[bool],
     ) -> Result<(), Error> {
-        let kind = taken.record.kind;
+        let kind = taken.source.record.kind;
         let mut offset = 0;
         let mut chunks = Vec::new();
         for (chunk, is_wanted) in frame.chunks.iter().zip(wanted) {
@@ -185,7 +153,7 @@ impl Copier<'_> {
             offset += chunk.bytes;
         }
         let found = Mutex::new(Vec::new());
-        taken.reader.fetch(chunks, &|run, content| {
+        taken.source.reader.fetch(chunks, &|run, content| {
             let content = content?;
             let copies = single(run, content).map(|(wanted, chunk)| (wanted.id, chunk.to_vec()));
             found.lock().extend(copies);

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use cairn_format::codec::{Reader, Writer};
-use cairn_format::ids::{PackId, SegmentId, WriterId};
+use cairn_format::ids::{ChunkId, PackId, SegmentId, WriterId};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use crate::error::Error;
@@ -36,6 +36,7 @@ const KEY_SHEET: u8 = b's';
 const KEY_BASES: u8 = b'b';
 const KEY_WEIGHT: u8 = b'w';
 const KEY_SEGMENT: u8 = b'i';
+const KEY_TRIED: u8 = b't';
 /// Kept beside each sheet, so that there is a list of them that takes no reading of sheets.
 const KEY_LISTED: u8 = b'l';
 
@@ -165,6 +166,20 @@ impl<'a> Memos<'a> {
         [&[KEY_SEGMENT], segment.as_bytes().as_slice()].concat()
     }
 
+    /// Where it is kept what a frame was tried against that begins with this chunk.
+    #[must_use]
+    pub fn tried_key(first: &ChunkId) -> Vec<u8> {
+        [&[KEY_TRIED], first.as_bytes().as_slice()].concat()
+    }
+
+    /// The frames of which it is remembered what they were tried against.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn tried_keys(&self) -> Result<Vec<Vec<u8>>, Error> {
+        Ok(self.index.memo_keys(&[KEY_TRIED])?)
+    }
+
     /// The segments of which it is remembered which packs they describe.
     ///
     /// # Errors
@@ -278,12 +293,14 @@ impl<'a> Memos<'a> {
         Ok(keys.into_iter().filter_map(parse).collect())
     }
 
-    /// Forgets everything.
+    /// Forgets everything that marking goes by. What frames were tried against stays: nothing that is
+    /// marked follows from it, and it names no packs.
     ///
     /// # Errors
     /// Failures of the cache.
     pub fn clear(&self) -> Result<(), Error> {
-        let keys = self.index.memo_keys(&[])?;
+        let mut keys = self.index.memo_keys(&[])?;
+        keys.retain(|key| key.first() != Some(&KEY_TRIED));
         for keys in keys.chunks(LOOKUPS) {
             let gone = keys.iter().map(|key| (key.clone(), None)).collect::<Vec<_>>();
             self.put(&gone)?;

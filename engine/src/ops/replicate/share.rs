@@ -37,6 +37,7 @@ impl One<'_> {
             number: self.number,
             session,
             lease: &lease,
+            weakness: self.target.weakness,
         };
         match self.bring(&carrier, &decision.copy, decision, Some(&mut undecided), done) {
             // Then only those snapshots fail that need what is damaged.

@@ -13,11 +13,10 @@ use crate::index::local::{ChunkPlace, PackRecord};
 
 impl ChunkReader<'_> {
     /// The concatenated bases of a frame.
-    pub(super) fn base_prefix(
-        &self,
-        pack: &PackRecord,
-        place: &ChunkPlace,
-    ) -> Result<Vec<u8>, Error> {
+    ///
+    /// # Errors
+    /// When one cannot be had; failures of the store or the cache.
+    pub fn base_prefix(&self, pack: &PackRecord, place: &ChunkPlace) -> Result<Vec<u8>, Error> {
         let (bases, namespace) = self.catalog.bases(place)?;
         let ids = bases.iter().map(|base| base.id).collect::<Vec<_>>();
         let places = self.catalog.places(&ids, namespace)?;
