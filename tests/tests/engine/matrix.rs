@@ -261,12 +261,12 @@ impl Field {
             copy
         };
         let names = store.names().into_iter().filter(whole);
-        let needed = names.filter(|name| {
+        let mut needed = names.filter(|name| {
             let fresh = field.ground.owner_of(&damage(*name));
             let report = verify::run(&fresh, &VerifyOptions { level: Level::Full });
             report.expect("it runs").findings.len() > 1
         });
-        let name = needed.last().expect("a pack that is needed");
+        let name = needed.next_back().expect("a pack that is needed");
         store.overwrite(name, object(&damage(name), &name));
         Self { is_damaged: true, ..field }
     }
