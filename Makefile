@@ -9,8 +9,11 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CAIRN := $(TARGET)/release/cairn
 CARGO_DENY_VERSION := 0.20.2
+GARAGE_VERSION := 2.5.0
+# As few of its parts as make a cluster, and little optimised: it compiles for half an hour.
+GARAGE = CARGO_PROFILE_RELEASE_OPT_LEVEL=1 tests/setup/tool.sh garage $(GARAGE_VERSION) garage --no-default-features --features bundled-libs,lmdb
 
-.PHONY: help setup build demo test lint lint-deny test-python simulate torture fuzz bench bench-compare bench-history bench-index bench-gc measure clean
+.PHONY: help setup build demo test lint lint-deny test-python simulate torture fuzz bench bench-compare bench-history bench-index bench-gc bench-remote test-cluster measure clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -41,6 +44,7 @@ lint-deny: setup ## Check licences and sources of all dependencies.
 test-python: setup ## Test what judges the demo and the comparisons.
 	cd tests/demo && /usr/bin/python3 -m unittest --quiet
 	cd benches/compare && /usr/bin/python3 -m unittest --quiet
+	cd benches/remote && /usr/bin/python3 -m unittest --quiet
 
 simulate: setup ## Run SEEDS (10000) simulations from seed FIRST (0) on services of a PROFILE (strong; all: each).
 	cargo run --release --locked --package cairn-tests --example simulate -- $(or $(SEEDS),10000) $(or $(FIRST),0) $(or $(PROFILE),strong)
@@ -65,6 +69,12 @@ bench-index: setup ## Measure an index of 50 million chunks (8 GB of disk; INDEX
 
 bench-gc: setup ## Measure collections after one of 720 snapshots was forgotten (1 GB of disk; GC_OPTIONS).
 	cargo run --release --locked --package cairn-benches --example gc -- $(GC_OPTIONS)
+
+bench-remote: build ## Measure cairn on S3 beside a disk, restic and rustic (1 GB of disk; REMOTE_OPTIONS).
+	garage=$$($(GARAGE)) && /usr/bin/python3 benches/remote/remote.py --cairn "$(CAIRN)" --garage "$$garage" $(REMOTE_OPTIONS)
+
+test-cluster: build ## Back up to three nodes of Garage that are killed and cut off, as root (Garage compiles for half an hour).
+	garage=$$($(GARAGE)) && /usr/bin/python3 tests/cluster/cluster.py --cairn "$(CAIRN)" --garage "$$garage"
 
 measure: build ## Measure memory and time at full size (45 GB of disk).
 	/usr/bin/python3 benches/measure/measure.py --cairn "$(CAIRN)" $(MEASURE_OPTIONS)

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 packages=(
     gcc g++ make pkg-config clang libclang-dev ca-certificates
     postgresql attr acl python3 python3-venv
-    apache2-bin openssh-client openssh-server openssl
+    apache2-bin openssh-client openssh-server openssl iproute2
 )
 # A newer Node than Debian's brings its own npm.
 command -v node >/dev/null || packages+=(nodejs)
