@@ -1,7 +1,5 @@
 //! Parity of packs: honest packs that were damaged, and sections that say anything.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use cairn_engine::parity::{self, Parity, Rescue, rescue};
 use cairn_engine::store::memory::MemoryStore;

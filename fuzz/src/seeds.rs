@@ -103,6 +103,7 @@ fn snapshot() -> Snapshot {
             argv: vec![b"pg_dump".to_vec(), b"-Fc".to_vec()],
         }],
         excludes: vec!["*.tmp".to_owned()],
+        remade: None,
     }
 }
 

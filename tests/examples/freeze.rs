@@ -11,6 +11,7 @@ use cairn_engine::error::Error;
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
 use cairn_engine::ops::erase::{self, EraseOptions};
 use cairn_engine::ops::snapshots;
+use cairn_engine::parity::per_mille;
 use cairn_engine::repo::{InitOptions, NewKey, Repository, init, keys};
 use cairn_engine::seal::{Lock, SecretBytes, SeededRandom, Unlock};
 use cairn_engine::store::local::LocalStore;
@@ -23,7 +24,7 @@ use cairn_format::pack::{ChunkRef, Codec};
 use cairn_format::slot::Argon2Costs;
 use cairn_tests::compare::{listing, look};
 use cairn_tests::craft::{Craft, compress_against, entry, file};
-use cairn_tests::frozen::{CIPHERS, ERASED, LEFT_OUT, PASSPHRASE, REMADE, SOURCE, folder};
+use cairn_tests::frozen::{CIPHERS, ERASED, LEFT_OUT, PARITY, PASSPHRASE, REMADE, SOURCE, folder};
 use cairn_tests::lab::{Lab, new_key, unlock};
 use cairn_tests::seed::noise;
 use cairn_tests::{say, tree};
@@ -33,7 +34,8 @@ fn main() {
     fs::create_dir_all(folder()).expect("a folder");
     make_source(Path::new(SOURCE));
     let ciphers = [Cipher::Aes256Gcm, Cipher::XChaCha20Poly1305];
-    let all = CIPHERS.into_iter().zip(ciphers).chain([(REMADE, Cipher::Aes256Gcm)]);
+    let others = [(REMADE, Cipher::Aes256Gcm), (PARITY, Cipher::Aes256Gcm)];
+    let all = CIPHERS.into_iter().zip(ciphers).chain(others);
     for (name, cipher) in all {
         if folder().join(name).exists() {
             say(&format!("{name} is there already: it is frozen"));
@@ -82,7 +84,9 @@ fn freeze(name: &str, cipher: Cipher) {
     let costs = Argon2Costs { memory_kib: 19 * 1024, passes: 2, lanes: 1 };
     let lock = Lock::Passphrase { passphrase: passphrase(), costs };
     let key = NewKey { label: "owner".to_owned(), role: Role::Owner, lock };
-    let options = InitOptions { cipher, pack_bytes: PACK_BYTES_MIN, ..InitOptions::new(key) };
+    let parity = (name == PARITY).then(|| per_mille(80));
+    let options =
+        InitOptions { cipher, pack_bytes: PACK_BYTES_MIN, parity, ..InitOptions::new(key) };
     let context = context(&lab, cipher, "owner");
     init(store.as_ref(), &options, &context).expect("a repository");
     let open = |unlock: &Unlock, cache: &str| {

@@ -1,7 +1,7 @@
 //! Frozen repositories: small ones that a version of cairn wrote and every later one must read.
 //!
-//! `format-spec/repos/v1` holds one for each cipher and one with snapshots that were made anew by an
-//! erasure, each made once by `cargo run --release -p cairn-tests --example freeze`. Each has
+//! `format-spec/repos/v1` holds one for each cipher, one with snapshots that were made anew by an
+//! erasure, and one with parity, each made once by `cargo run --release -p cairn-tests --example freeze`. Each has
 //! snapshots of an owner, of a writer that cannot read, and one whose frames have bases;
 //! `<name>.txt` says what each restores to.
 
@@ -19,8 +19,10 @@ pub const CIPHERS: [&str; 2] = ["aes", "xchacha"];
 pub const REMADE: &str = "remade";
 /// What was erased there.
 pub const ERASED: &str = "folder/text";
+/// One whose packs have parity.
+pub const PARITY: &str = "parity";
 /// Every frozen repository.
-pub const REPOSITORIES: [&str; 3] = ["aes", "xchacha", REMADE];
+pub const REPOSITORIES: [&str; 4] = ["aes", "xchacha", REMADE, PARITY];
 /// Paths above the source, whose metadata is of the machine and no part of the promise.
 pub const LEFT_OUT: [&str; 2] = ["", "tmp"];
 

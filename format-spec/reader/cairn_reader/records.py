@@ -66,6 +66,13 @@ def _revoked(cursor):
     return earliest
 
 
+def _parity(cursor):
+    data, recovery = cursor.u16(), cursor.u16()
+    if not 1 <= recovery <= data or data + (1 << (recovery - 1).bit_length()) > 1 << 16:
+        cursor.fail("the shards of parity are too many, or too few")
+    return data, recovery
+
+
 def parse_config(record, epoch, what):
     found = Cursor(record, what).fields(CONFIG_FIELDS, CONFIG_REQUIRED)
     get = lambda tag, read, default=None: value(found, tag, what, read, default)
@@ -75,7 +82,7 @@ def parse_config(record, epoch, what):
     get(13, _between(PACK_TARGET_MIN, PACK_MAX))
     get(15, _chunker)
     get(17, _between(ALIGNED_MIN, CHUNK_MAX))
-    get(19, lambda cursor: (cursor.u16(), cursor.u16()))
+    get(19, _parity)
     get(21, raw(32))
     return Config(epoch, get(1, raw(16)), get(3, raw(32)), get(5, Cursor.varint), get(9, raw(32)),
                   get(11, _domains), get(22, _revoked, {}), get(23, raw(24 + 48)))

@@ -465,7 +465,7 @@ fn check_trees(
             report.add(found);
         }
     }
-    if report.affected_count > 0 && !damaged {
+    if report.affected_count > 0 && report.findings.is_empty() && !damaged {
         report.findings.extend(report.affected.first().map(|place| Finding {
             code: "chunk.missing",
             object: format!("snapshot {}", place.snapshot.short()),
