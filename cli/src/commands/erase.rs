@@ -24,6 +24,7 @@ pub(super) fn run(app: &App, arguments: &Erase) -> Result<Finished, Failure> {
         paths: arguments.paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
         collect: !arguments.no_gc,
         max_delete_percent: arguments.max_delete,
+        ..EraseOptions::default()
     };
     let session = session::open(app, Show::Progress)?;
     if arguments.dry_run {
