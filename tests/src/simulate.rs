@@ -187,7 +187,7 @@ pub fn run(world: &Arc<World>, trial: &Trial) -> Result<Course, String> {
     // SplitMix64 of neighbouring seeds is not alike, but its first numbers are spent here anyway.
     let service_seed = seed.next();
     let folder = memory_folder().map_or_else(tempfile::tempdir, Ok).expect("a folder");
-    let mut plan = plan(&mut seed);
+    let mut plan = plan(&mut seed, trial.mutant.and_then(Mutant::cast));
     if !trial.collects {
         plan.actors.retain(ActorPlan::only_adds);
         plan.replicated = false;

@@ -21,7 +21,7 @@ use cairn_format::record::TombReason;
 use parking_lot::Mutex;
 
 use super::Scene;
-use super::plan::ActorPlan;
+use super::plan::{ActorPlan, Cast};
 use crate::lab::OWNER;
 use crate::turns::TurnStore;
 
@@ -38,8 +38,6 @@ pub enum Mutant {
     RepeatedRandom,
     /// The oracle takes lost objects for lost, whoever was told that they are there.
     CountsLosses,
-    /// An erasure does not list tombs after its snapshots are visible.
-    HastyErasure,
     /// A replication does not list the replica's tombs after its snapshots are visible.
     HastyReplication,
     /// An erasure reports done without having done anything.
@@ -52,6 +50,21 @@ pub enum Mutant {
     HealsWrongly,
     /// A reader does not ask the replica for what is damaged.
     ReadsNotAround,
+}
+
+impl Mutant {
+    /// Which operations there have to be for it to make a difference, if it matters.
+    pub(super) fn cast(self) -> Option<Cast> {
+        let (erases, copies, harms) = match self {
+            Self::ErasesNothing | Self::Tamper(Tamper::Remade) => (true, false, false),
+            Self::HastyReplication | Self::ForgetsOnReplica | Self::Tamper(Tamper::ReplicaPack) => {
+                (false, true, false)
+            }
+            Self::HealsNothing | Self::HealsWrongly | Self::ReadsNotAround => (false, true, true),
+            _ => return None,
+        };
+        Some(Cast { erases, copies, harms })
+    }
 }
 
 /// What an engine might not listen to.

@@ -31,6 +31,11 @@ impl Scene {
         change: &Change,
     ) {
         let site = self.site(place);
+        if let (Change::Put(data), Some(hash)) = (change, name.content_hash())
+            && *blake3::hash(data).as_bytes() != hash
+        {
+            self.violation(format!("{name} is put with bytes of another name"));
+        }
         match (name, change) {
             (_, Change::Delete) => {
                 // The deletion may have failed, or been for show.
@@ -57,11 +62,6 @@ impl Scene {
                 self.note_data_key(name, data);
             }
             (_, Change::Put(data)) => self.note_data_key(name, data),
-        }
-        if let (Change::Put(data), Some(hash)) = (change, name.content_hash())
-            && *blake3::hash(data).as_bytes() != hash
-        {
-            self.violation(format!("{name} is put with bytes of another name"));
         }
     }
 

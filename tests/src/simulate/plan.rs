@@ -119,15 +119,33 @@ pub(super) struct Plan {
     pub(super) keep: Option<u32>,
 }
 
-pub(super) fn plan(seed: &mut Seed) -> Plan {
-    let (erases, copies, harms) = match seed.below(8) {
-        0 | 1 => (false, false, false),
-        2 => (true, false, false),
-        3 => (false, true, false),
-        4 | 5 => (true, true, false),
-        6 => (false, true, true),
-        _ => (true, true, true),
-    };
+/// Who else is at work but writers, collections, a forgetter and a reader.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cast {
+    pub(super) erases: bool,
+    pub(super) copies: bool,
+    /// Only with copies to heal from.
+    pub(super) harms: bool,
+}
+
+impl Cast {
+    fn any(seed: &mut Seed) -> Self {
+        let (erases, copies, harms) = match seed.below(8) {
+            0 | 1 => (false, false, false),
+            2 => (true, false, false),
+            3 => (false, true, false),
+            4 | 5 => (true, true, false),
+            6 => (false, true, true),
+            _ => (true, true, true),
+        };
+        Self { erases, copies, harms }
+    }
+}
+
+/// A plan with these, or with any.
+pub(super) fn plan(seed: &mut Seed, cast: Option<Cast>) -> Plan {
+    let any = Cast::any(seed);
+    let Cast { erases, copies, harms } = cast.unwrap_or(any);
     let mut plan = Plan { actors: common(seed, if copies { 2 } else { 3 }), ..Plan::default() };
     if erases {
         plan.actors.extend(erasers(seed));

@@ -174,9 +174,6 @@ impl Scene {
     fn erase(&self, repository: &Repository, what: Unwanted, collect: bool) -> Result<(), Error> {
         let mut options =
             EraseOptions { collect, max_delete_percent: 100.0, ..EraseOptions::default() };
-        if self.is(Mutant::HastyErasure) {
-            options.weakness = Some(Weakness::Precheck);
-        }
         let before = self.home.snapshots();
         match what {
             Unwanted::Latest => options.snapshots = vec!["latest".to_owned()],
@@ -236,7 +233,7 @@ impl Scene {
     }
 
     pub(super) fn replicate(&self, home: &Repository, store: Arc<dyn Store>) -> Result<(), Error> {
-        if self.is(Mutant::ForgetsOnReplica) {
+        if self.is(Mutant::ForgetsOnReplica) && self.replica.is_there() {
             return self.forget_on_replica(store.as_ref()).map_err(Error::from);
         }
         let report = replicate::run(home, &[self.target(store)], false)?;

@@ -66,6 +66,8 @@ enum Operation {
     Heal,
     /// A collection that does not list snapshots again: for the test of this test.
     WeakGc,
+    /// An erasure that does not list tombs again: for the same.
+    WeakErase,
 }
 
 impl Operation {
@@ -131,7 +133,8 @@ impl Operation {
                 forget::run(repository, &plan).map(|_| ())
             }
             Self::Gc => gc::run(repository, &everything()).map(|_| ()),
-            Self::Erase => erase(repository),
+            Self::Erase => erase(repository, None),
+            Self::WeakErase => erase(repository, Some(Weakness::Precheck)),
             Self::ReplicateFromHere => {
                 let replica = MemoryStore::new();
                 let target = Target::new("new", Arc::new(replica.clone()));
@@ -167,11 +170,12 @@ impl Operation {
 }
 
 /// Takes a file out of a snapshot, if that is still to be done.
-fn erase(repository: &Repository) -> Result<(), Error> {
+fn erase(repository: &Repository, weakness: Option<Weakness>) -> Result<(), Error> {
     let options = EraseOptions {
         job: Some(SPARE.to_owned()),
         paths: vec![format!("/{UNWANTED}").into_bytes()],
         max_delete_percent: 100.0,
+        weakness,
         ..EraseOptions::default()
     };
     let done = erase::plan(repository, &options, None)
@@ -341,7 +345,7 @@ fn judge(field: &Field, store: &MemoryStore, pair: [Operation; 2], what: &str) {
     if pair.contains(&Operation::ReplicateToHere) {
         there.push(EXTRA.to_owned());
     }
-    if !pair.contains(&Operation::Erase) {
+    if !pair.iter().any(|one| matches!(one, Operation::Erase | Operation::WeakErase)) {
         there.push(SPARE.to_owned());
     }
     let there = there.iter().map(String::as_str).collect::<Vec<_>>();
@@ -353,7 +357,7 @@ fn judge(field: &Field, store: &MemoryStore, pair: [Operation; 2], what: &str) {
         let old = listed.iter().filter(|s| s.record.tags.iter().any(|tag| tag == BEFORE[0]));
         assert_eq!(old.count(), 0, "{what}: it was not forgotten");
     }
-    if pair.contains(&Operation::Erase) {
+    if pair.iter().any(|one| matches!(one, Operation::Erase | Operation::WeakErase)) {
         let listed = snapshots::list(&owner).expect("a list");
         let of_job = listed.iter().filter(|one| one.record.job == SPARE).collect::<Vec<_>>();
         assert_eq!(of_job.len(), 1, "{what}");
@@ -472,18 +476,28 @@ fn healing_beside_each() {
 }
 
 /// What must never happen is noticed when it does.
-#[test]
-fn a_collection_that_does_not_look_again_beside_a_backup_is_noticed() {
-    let field = Field::new(508);
+fn is_noticed(seed: u64, weak: Operation, inner: Operation) -> String {
+    let field = Field::new(seed);
     let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        for call in 0..60 {
-            let (store, has_acted) = beside(&field, Operation::WeakGc, Operation::Backup, call);
+        for call in 0..90 {
+            let (store, has_acted) = beside(&field, weak, inner, call);
             if has_acted {
-                judge(&field, &store, [Operation::WeakGc, Operation::Backup], "weakened");
+                judge(&field, &store, [weak, inner], "weakened");
             }
         }
     }));
-    let told = noticed.expect_err("a weakened collection lost nothing");
-    let told = told.downcast_ref::<String>().cloned().unwrap_or_default();
+    let told = noticed.expect_err("what is weakened lost nothing");
+    told.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_collection_that_does_not_look_again_beside_a_backup_is_noticed() {
+    let told = is_noticed(508, Operation::WeakGc, Operation::Backup);
     assert!(told.starts_with("weakened") && told.contains(GONE), "{told}");
+}
+
+#[test]
+fn an_erasure_that_does_not_look_again_beside_a_collection_is_noticed() {
+    let told = is_noticed(513, Operation::WeakErase, Operation::Gc);
+    assert!(told.contains("is in no pack") || told.starts_with("weakened"), "{told}");
 }

@@ -174,11 +174,6 @@ fn a_weakened_protocol_is_noticed_on_services_that_are_late() {
 }
 
 #[test]
-fn an_erasure_that_does_not_look_again_is_noticed() {
-    is_noticed(Mutant::HastyErasure, Profile::Strong, "is lost");
-}
-
-#[test]
 fn an_erasure_that_leaves_what_it_reports_erased_is_noticed() {
     is_noticed(Mutant::ErasesNothing, Profile::Strong, "which was erased");
 }
