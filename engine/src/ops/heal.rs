@@ -242,12 +242,13 @@ impl Heal<'_> {
     /// condemns the packs that are then of no use.
     fn chunks(&self, left: &Packs, report: &mut HealReport) -> Result<(), Error> {
         self.home.monitor().stage("repair: looking for chunks", None);
+        // What an interrupted run of this host has stored and no segment names is relied on, if it is
+        // still there.
+        let mut leftovers = self.catalog.leftover_sections(self.home.vault())?;
         let mut wanted = self.wanted(report)?;
         let session = SessionId::from_bytes(random::array(self.home.context.random.as_ref())?);
         let lease = HeldLease::take(self.home.vault(), session, "repair");
         let mut copier = Copier::new(self.home, self.catalog, session)?;
-        // What an interrupted run of this host has stored and no segment names is relied on.
-        let mut leftovers = self.catalog.leftover_sections(self.home.vault())?;
         // First what others may be stored against: then those can be read where they are.
         for plain in [true, false] {
             lease.renew();

@@ -61,9 +61,17 @@ impl Scene {
             {
                 Verdict::Right
             }
+            // An erasure has removed the record, and not yet the acknowledgement that came late.
+            (_, Error::LivenessUnknown { object, .. }) if self.is_given_up(object) => {
+                Verdict::Trouble
+            }
             _ if self.in_trouble(actor) => Verdict::Trouble,
             _ => Verdict::Wrong,
         }
+    }
+
+    fn is_given_up(&self, object: &str) -> bool {
+        self.given_up.lock().iter().any(|id| object.contains(&id.to_hex()))
     }
 
     fn is_acknowledged(&self, object: &str) -> bool {

@@ -78,6 +78,15 @@ fn puts_that_are_lost_cost_what_they_held_and_nothing_else() {
     simulate(Profile::Losing, SEEDS_OF_PROFILES);
 }
 
+/// A pack whose put was acknowledged and lost, found missing when a replication was tried again, after it
+/// had been relied on.
+#[test]
+fn a_replication_relies_on_nothing_that_it_found_missing() {
+    let world = Arc::new(World::new());
+    let course = run(&world, &Trial::new(10_139, Profile::Losing));
+    assert!(course.unwrap_or_else(|violation| panic!("{violation}")).copied > 0);
+}
+
 #[test]
 fn deletions_that_were_not_carried_out_get_no_receipt() {
     simulate(Profile::Keeping, SEEDS_OF_PROFILES);

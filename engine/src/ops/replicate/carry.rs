@@ -69,7 +69,8 @@ pub(super) struct Carried {
 
 impl Carrier<'_> {
     /// Copies what `need` has marked, and publishes the snapshots, which are those it was made from,
-    /// in the same order.
+    /// in the same order. `leftovers` are packs on the replica that `need` relied on and no segment
+    /// names yet.
     ///
     /// # Errors
     /// Damage at home that no other pack makes good; failures of either store or cache. What was
@@ -78,11 +79,11 @@ impl Carrier<'_> {
         &self,
         need: &Need<'_>,
         snapshots: &[SnapshotInfo],
+        mut leftovers: Vec<PackSection>,
         carried: &mut Carried,
     ) -> Result<(), Error> {
         let condemned_before = self.catalog.condemned_count();
         let mut copier = Copier::new(self.replica, self.catalog, self.session)?;
-        let mut leftovers = self.catalog.leftover_sections(self.replica.vault())?;
         let (mut done, mut packs) = (BTreeSet::new(), Vec::new());
         let (mut waiting, mut whole, mut partly) = (Vec::new(), Vec::new(), Vec::new());
         let last = snapshots.len().saturating_sub(1);

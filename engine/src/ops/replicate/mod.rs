@@ -501,6 +501,8 @@ impl One<'_> {
         undecided: &mut Undecided<'_>,
         done: &mut Done,
     ) -> Result<Vec<SnapshotId>, Error> {
+        // First: those of them that the replica has not are forgotten, and not relied on.
+        let leftovers = replica.catalog()?.leftover_sections(replica.vault())?;
         let need = self.need(replica, snapshots, decision, &done.copied)?;
         let mut whole = Vec::new();
         for number in need.packs.values().flatten() {
@@ -522,7 +524,7 @@ impl One<'_> {
             weakness: self.target.weakness,
         };
         let mut carried = Carried::default();
-        let outcome = carrier.carry(&need, snapshots, &mut carried);
+        let outcome = carrier.carry(&need, snapshots, leftovers, &mut carried);
         self.reads.withdraw(self.number);
         done.chunks += need.chunks;
         done.bytes_plain += need.bytes;
