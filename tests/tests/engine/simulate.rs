@@ -87,6 +87,14 @@ fn a_replication_relies_on_nothing_that_it_found_missing() {
     assert!(course.unwrap_or_else(|violation| panic!("{violation}")).copied > 0);
 }
 
+/// Packs of a writer's key that a replication had put when damage at home made it go on one by one.
+#[test]
+fn a_replication_relies_on_nothing_that_it_has_not_named() {
+    let world = Arc::new(World::new());
+    let course = run(&world, &Trial::new(30_004, Profile::Unordered));
+    assert!(course.unwrap_or_else(|violation| panic!("{violation}")).copied > 0);
+}
+
 #[test]
 fn deletions_that_were_not_carried_out_get_no_receipt() {
     simulate(Profile::Keeping, SEEDS_OF_PROFILES);

@@ -501,8 +501,10 @@ impl One<'_> {
         undecided: &mut Undecided<'_>,
         done: &mut Done,
     ) -> Result<Vec<SnapshotId>, Error> {
-        // First: those of them that the replica has not are forgotten, and not relied on.
+        // First: what an attempt before has put and not named is not relied on, unless it is still
+        // there and named now; packs of writers' keys are put once more.
         let leftovers = replica.catalog()?.leftover_sections(replica.vault())?;
+        replica.catalog()?.find_condemned()?;
         let need = self.need(replica, snapshots, decision, &done.copied)?;
         let mut whole = Vec::new();
         for number in need.packs.values().flatten() {
