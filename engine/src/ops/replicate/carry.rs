@@ -114,7 +114,8 @@ impl Carrier<'_> {
         Ok(())
     }
 
-    /// Copies what falls to a share of what `need` has marked, and names it there. Publishes nothing.
+    /// Copies what falls to a share of what `need` has marked, and names it there with `leftovers`.
+    /// Publishes nothing.
     ///
     /// # Errors
     /// As [`Self::carry`].
@@ -122,11 +123,12 @@ impl Carrier<'_> {
         &self,
         need: &Need<'_>,
         shard: Shard,
+        leftovers: Vec<PackSection>,
         carried: &mut Carried,
     ) -> Result<(), Error> {
         let catalog = self.home.catalog()?;
         let mut copier = Copier::new(self.replica, self.catalog, self.session)?;
-        let mut sections = self.catalog.leftover_sections(self.replica.vault())?;
+        let mut sections = leftovers;
         let (mut whole, mut partly) = (Vec::new(), Vec::new());
         for number in need.packs.values().flatten().collect::<BTreeSet<_>>() {
             if shard.takes(catalog.pack(*number)?.id.as_bytes()) {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cairn_format::ids::{SessionId, SnapshotId};
+use cairn_format::segment::PackSection;
 
 use self::carry::{Carried, Carrier};
 use self::decide::{Decision, Likes, decide};
@@ -501,10 +502,7 @@ impl One<'_> {
         undecided: &mut Undecided<'_>,
         done: &mut Done,
     ) -> Result<Vec<SnapshotId>, Error> {
-        // First: what an attempt before has put and not named is not relied on, unless it is still
-        // there and named now; packs of writers' keys are put once more.
-        let leftovers = replica.catalog()?.leftover_sections(replica.vault())?;
-        replica.catalog()?.find_condemned()?;
+        let leftovers = leftovers(replica)?;
         let need = self.need(replica, snapshots, decision, &done.copied)?;
         let mut whole = Vec::new();
         for number in need.packs.values().flatten() {
@@ -584,4 +582,13 @@ impl One<'_> {
             self.warn("index.merge", &error);
         }
     }
+}
+
+/// What runs before put on the replica and did not name, to be named by this one. Looked for before it
+/// is decided what is lacking: what is gone again is not relied on, and packs of writers' keys are
+/// put once more.
+fn leftovers(replica: &Repository) -> Result<Vec<PackSection>, Error> {
+    let leftovers = replica.catalog()?.leftover_sections(replica.vault())?;
+    replica.catalog()?.find_condemned()?;
+    Ok(leftovers)
 }

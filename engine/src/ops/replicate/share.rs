@@ -8,7 +8,7 @@
 use cairn_format::ids::SessionId;
 
 use super::carry::{Carried, Carrier};
-use super::{Decision, Done, One, ROUNDS_MAX, Undecided};
+use super::{Decision, Done, One, ROUNDS_MAX, Undecided, leftovers};
 use crate::collect::lease::HeldLease;
 use crate::context::Remark;
 use crate::error::{Error, Explain};
@@ -78,6 +78,7 @@ impl One<'_> {
         done: &mut Done,
     ) -> Result<(), Error> {
         for attempt in 1.. {
+            let leftovers = leftovers(carrier.replica)?;
             let need = self.need(carrier.replica, snapshots, decision, &[])?;
             let catalog = self.home.catalog()?;
             let mut whole = Vec::new();
@@ -93,7 +94,7 @@ impl One<'_> {
                 undecided.decide(&whole);
             }
             let mut carried = Carried::default();
-            let outcome = carrier.bring(&need, self.shard, &mut carried);
+            let outcome = carrier.bring(&need, self.shard, leftovers, &mut carried);
             self.reads.withdraw(self.number);
             done.chunks = done.chunks.max(need.chunks);
             done.bytes_plain = done.bytes_plain.max(need.bytes);
@@ -122,10 +123,11 @@ impl One<'_> {
         done: &mut Done,
     ) -> Result<(), Error> {
         let one = std::slice::from_ref(snapshot);
+        let leftovers = leftovers(carrier.replica)?;
         let need = self.need(carrier.replica, one, decision, &done.copied)?;
         let mut carried = Carried::default();
         if need.packs.is_empty() {
-            let outcome = carrier.carry(&need, one, &mut carried);
+            let outcome = carrier.carry(&need, one, leftovers, &mut carried);
             done.copied.append(&mut carried.acknowledged);
             outcome?;
         }
