@@ -100,10 +100,12 @@ pub struct Toll {
 }
 
 impl Toll {
-    /// Calls that went wrong, listings among them.
+    /// Calls that went wrong, listings among them, and puts that a death tore.
     #[must_use]
     pub fn strikes(&self) -> u64 {
-        self.of_actor.values().sum::<u64>() + self.late + self.listings + self.versions.len() as u64
+        let torn = self.torn.len() as u64;
+        let versions = self.versions.len() as u64;
+        self.of_actor.values().sum::<u64>() + self.late + self.listings + versions + torn
     }
 }
 

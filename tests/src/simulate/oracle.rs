@@ -48,6 +48,8 @@ impl Scene {
                     }
                     site.forgotten.lock().insert(*snapshot);
                 }
+                site.deleted.lock().insert(*name);
+                site.put_again.lock().remove(name);
                 if actor.is_some() {
                     // From now on what it held has to be elsewhere.
                     site.harmed.lock().remove(name);
@@ -61,7 +63,12 @@ impl Scene {
                 self.acknowledged.lock().insert(*snapshot);
                 self.note_data_key(name, data);
             }
-            (_, Change::Put(data)) => self.note_data_key(name, data),
+            (_, Change::Put(data)) => {
+                if site.deleted.lock().contains(name) {
+                    site.put_again.lock().insert(*name);
+                }
+                self.note_data_key(name, data);
+            }
         }
     }
 
@@ -120,7 +127,7 @@ impl Scene {
         }
     }
 
-    /// What a receipt says is gone is not there when it is put.
+    /// What a receipt says is gone is not there when it is put, unless somebody put it again since.
     fn believe_receipt(&self, site: &Site, name: &ObjectName, data: &[u8]) {
         // What comes back by itself may do so between the look and the receipt.
         if site.service.profile() == Profile::Late {
@@ -130,7 +137,9 @@ impl Scene {
         match receipt {
             Ok((_, receipt)) => {
                 let truth = site.truth();
-                let there = receipt.record.deleted.iter().find(|name| truth.size(name).is_ok());
+                let again = site.put_again.lock().clone();
+                let mut gone = receipt.record.deleted.iter().filter(|name| !again.contains(name));
+                let there = gone.find(|name| truth.size(name).is_ok());
                 if let Some(there) = there {
                     self.violation(format!("{name} says that {there} is gone, and it is there"));
                 }

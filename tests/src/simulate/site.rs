@@ -37,6 +37,11 @@ pub(super) struct Site {
     pub(super) service: Service,
     /// Snapshots whose acknowledgement was deleted.
     pub(super) forgotten: Mutex<BTreeSet<SnapshotId>>,
+    /// Packs that were put once more after they had been deleted: replicating and healing do, when
+    /// what they hold is needed again.
+    pub(super) put_again: Mutex<BTreeSet<ObjectName>>,
+    /// Packs that were deleted.
+    pub(super) deleted: Mutex<BTreeSet<ObjectName>>,
     /// Snapshots that were reported done, with their tags.
     pub(super) reported: Mutex<BTreeMap<SnapshotId, String>>,
     /// Objects that were damaged and that no actor has deleted since, as they were.
@@ -49,6 +54,8 @@ impl Site {
             place,
             service,
             forgotten: Mutex::default(),
+            put_again: Mutex::default(),
+            deleted: Mutex::default(),
             reported: Mutex::default(),
             harmed: Mutex::default(),
         }

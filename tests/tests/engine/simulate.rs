@@ -161,12 +161,20 @@ fn listings_that_lose_pages_are_what_no_home_copy_may_have() {
 /// What is weakened makes some seed show a violation that says so.
 fn is_noticed(mutant: impl Into<Option<Mutant>>, profile: Profile, word: &str) {
     let (world, mutant) = (Arc::new(World::new()), mutant.into());
+    let mut others = Vec::new();
     let noticed = (0..SEEDS_OF_MUTANTS).find_map(|seed| {
         let violation = run(&world, &Trial { mutant, ..Trial::new(seed, profile) }).err()?;
-        violation.contains(word).then_some((seed, violation))
+        if violation.contains(word) {
+            return Some((seed, violation));
+        }
+        others.push(violation);
+        None
     });
     let what = format!("{mutant:?}, {}", profile.name());
-    let (seed, violation) = noticed.unwrap_or_else(|| panic!("{what}: no seed shows it"));
+    let (seed, violation) = noticed.unwrap_or_else(|| {
+        let (count, first) = (others.len(), others.first());
+        panic!("{what}: no seed shows it; {count} show something else: {first:?}")
+    });
     say(&format!("{what}: noticed by seed {seed}: {violation}"));
 }
 

@@ -85,7 +85,7 @@ pub(in crate::ops) fn gather(repository: &Repository) -> Result<Known, Error> {
 /// # Errors
 /// As [`gather`].
 pub(super) fn gather_both(home: &Repository, copy: &Repository) -> Result<Known, Error> {
-    let Known { mut listed, mut damaged, rolled_back, mut acknowledged, .. } = gather(home)?;
+    let Known { mut listed, mut damaged, mut acknowledged, .. } = gather(home)?;
     let mut objects = Objects::default();
     list_acks(copy, &mut |snapshot, name| {
         objects.acks.entry(snapshot).or_default().push(name);
@@ -126,6 +126,8 @@ pub(super) fn gather_both(home: &Repository, copy: &Repository) -> Result<Known,
     }
     listed.extend(others);
     listed.sort_by_key(|one| (one.record.started_ms, one.name_time_ms, one.id));
+    // What home has seen and lacks was warned of; it is no damage of the other copy.
+    let rolled_back = Vec::new();
     Ok(Known { listed, damaged, rolled_back, objects, acknowledged })
 }
 

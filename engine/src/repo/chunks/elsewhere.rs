@@ -1,5 +1,6 @@
 //! Chunks from other copies of the repository, where this one cannot give them.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,6 +11,10 @@ use super::ChunkReader;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::repo::Repository;
+
+/// Packs that vanish while a chunk is looked for, before it is given up: collections move a chunk once
+/// each.
+const PACKS_LOOKED_FOR_MAX: usize = 16;
 
 /// Another copy that is read where this one is damaged.
 pub struct Fallback {
@@ -83,18 +88,30 @@ impl ChunkReader<'_> {
         self.elsewhere.iter().find_map(|copy| copy.chunk(id))
     }
 
-    /// A chunk from whichever of its places is sound.
+    /// A chunk from whichever of its places is sound, also from where a collection moved it since this
+    /// copy's index was read.
     fn any_copy(&self, id: &ChunkId) -> Result<Option<Bytes>, Error> {
-        // Brings the index up to date when the chunk is not known.
-        self.locate(std::slice::from_ref(id))?;
-        let copies = self.catalog.copies(*id, self.namespace)?;
-        for place in &copies {
-            match self.chunk_at(*id, place) {
-                Ok(chunk) => return Ok(Some(chunk)),
-                Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error),
+        let mut looked_for = HashSet::new();
+        loop {
+            // Brings the index up to date when the chunk is not known.
+            self.locate(std::slice::from_ref(id))?;
+            let copies = self.catalog.copies(*id, self.namespace)?;
+            let mut vanished = Vec::new();
+            for place in &copies {
+                match self.chunk_at(*id, place) {
+                    Ok(chunk) => return Ok(Some(chunk)),
+                    Err(error) if error.has_vanished() => vanished.push(place.pack),
+                    Err(error) if error.is_damage() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            vanished.retain(|pack| looked_for.insert(*pack));
+            if vanished.is_empty() || looked_for.len() > PACKS_LOOKED_FOR_MAX {
+                return self.rescued_chunk(*id, &copies);
+            }
+            for pack in vanished {
+                self.catalog.look_again(self.repository.vault(), pack)?;
             }
         }
-        self.rescued_chunk(*id, &copies)
     }
 }
