@@ -141,7 +141,7 @@ impl Seen {
                 subject: format!("snapshot {}", seen.id),
                 message: format!(
                     "this host has seen it as the newest of job {}, and it is gone; {left}: \
-                     somebody named it to forget or erase it, or the store lost or withholds it",
+                     somebody named it to forget or erase it, or the store lost or withholds it. If it is meant to be gone, forget it by its id",
                     series.1
                 ),
             });
