@@ -158,6 +158,15 @@ pub struct Done {
     pub elapsed_ms: u64,
 }
 
+impl Done {
+    /// Adds packs that were brought.
+    fn note(&mut self, carried: &Carried) {
+        self.packs_moved += carried.packs_moved;
+        self.packs_written += carried.packs_written;
+        self.bytes_written += carried.bytes_written;
+    }
+}
+
 /// What came of one replica.
 #[derive(Debug)]
 pub struct Outcome {
@@ -513,7 +522,26 @@ impl One<'_> {
         whole.sort_unstable();
         whole.dedup();
         undecided.decide(&whole);
-        let carrier = Carrier {
+        let carrier = self.carrier(replica, session, lease)?;
+        let mut carried = Carried::default();
+        let outcome = carrier.carry(&need, snapshots, leftovers, &mut carried);
+        self.reads.withdraw(self.number);
+        done.chunks += need.chunks;
+        done.bytes_plain += need.bytes;
+        done.chunks_held += need.held;
+        done.note(&carried);
+        done.copied.extend(carried.acknowledged);
+        outcome?;
+        Ok(carried.open)
+    }
+
+    fn carrier<'c>(
+        &'c self,
+        replica: &'c Repository,
+        session: SessionId,
+        lease: &'c HeldLease<'c>,
+    ) -> Result<Carrier<'c>, Error> {
+        Ok(Carrier {
             home: self.home,
             replica,
             catalog: replica.catalog()?,
@@ -522,19 +550,7 @@ impl One<'_> {
             session,
             lease,
             weakness: self.target.weakness,
-        };
-        let mut carried = Carried::default();
-        let outcome = carrier.carry(&need, snapshots, leftovers, &mut carried);
-        self.reads.withdraw(self.number);
-        done.chunks += need.chunks;
-        done.bytes_plain += need.bytes;
-        done.chunks_held += need.held;
-        done.packs_moved += carried.packs_moved;
-        done.packs_written += carried.packs_written;
-        done.bytes_written += carried.bytes_written;
-        done.copied.extend(carried.acknowledged);
-        outcome?;
-        Ok(carried.open)
+        })
     }
 
     /// Collects on the replica when that is due.

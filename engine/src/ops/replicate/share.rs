@@ -29,16 +29,7 @@ impl One<'_> {
         }
         let session = SessionId::from_bytes(random::array(self.home.context.random.as_ref())?);
         let lease = HeldLease::take(replica.vault(), session, "replicate");
-        let carrier = Carrier {
-            home: self.home,
-            replica,
-            catalog: replica.catalog()?,
-            reads: self.reads,
-            number: self.number,
-            session,
-            lease: &lease,
-            weakness: self.target.weakness,
-        };
+        let carrier = self.carrier(replica, session, &lease)?;
         match self.bring(&carrier, &decision.copy, decision, Some(&mut undecided), done) {
             // Then only those snapshots fail that need what is damaged.
             Err(error) if error.is_damage() => {
@@ -99,9 +90,7 @@ impl One<'_> {
             done.chunks = done.chunks.max(need.chunks);
             done.bytes_plain = done.bytes_plain.max(need.bytes);
             done.chunks_held = done.chunks_held.max(need.held);
-            done.packs_moved += carried.packs_moved;
-            done.packs_written += carried.packs_written;
-            done.bytes_written += carried.bytes_written;
+            done.note(&carried);
             match outcome {
                 Err(error) if error.has_vanished() && attempt < ROUNDS_MAX => {
                     // A collection at home, or there, has moved it.
