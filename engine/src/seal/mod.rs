@@ -7,6 +7,8 @@ pub mod cipher;
 pub mod derive;
 pub mod envelope;
 pub mod error;
+#[doc(hidden)]
+pub mod memo;
 pub mod payload;
 pub mod random;
 pub mod recipient;

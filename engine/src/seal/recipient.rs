@@ -7,6 +7,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::error::SealError;
+use super::memo;
 use super::random::{self, Random};
 use super::secret::Secret32;
 
@@ -134,8 +135,10 @@ pub fn public_key(secret: &Secret32) -> [u8; 32] {
 
 /// X25519; `None` when the result is all zeros, because the public key is of small order.
 pub(super) fn agree(secret: &Secret32, public: &[u8; 32]) -> Option<Secret32> {
-    let shared = StaticSecret::from(*secret.expose()).diffie_hellman(&PublicKey::from(*public));
-    shared.was_contributory().then(|| Secret32::copy_from(shared.as_bytes()))
+    memo::agreed(&[secret.expose(), public], || {
+        let shared = StaticSecret::from(*secret.expose()).diffie_hellman(&PublicKey::from(*public));
+        shared.was_contributory().then(|| Secret32::copy_from(shared.as_bytes()))
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use parking_lot::Mutex;
 
 use super::error::SealError;
+use super::memo;
 use super::payload::SignerKey;
 use super::random::{self, Random};
 use super::secret::Secret32;
@@ -399,8 +400,10 @@ fn verify(
     body: &[u8],
     signature: &[u8; SIGNATURE_BYTES],
 ) -> bool {
-    VerifyingKey::from_bytes(public_key).is_ok_and(|key| {
-        key.verify_strict(&message(context, body), &Signature::from_bytes(signature)).is_ok()
+    let message = message(context, body);
+    memo::verified(&[public_key, &message, signature], || {
+        VerifyingKey::from_bytes(public_key)
+            .is_ok_and(|key| key.verify_strict(&message, &Signature::from_bytes(signature)).is_ok())
     })
 }
 

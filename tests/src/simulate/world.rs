@@ -7,7 +7,7 @@ use cairn_engine::chunk::CHUNKER_DEFAULT;
 use cairn_engine::context::{Context, Silent};
 use cairn_engine::error::Error;
 use cairn_engine::repo::{InitOptions, Repository, init, keys};
-use cairn_engine::seal::SeededRandom;
+use cairn_engine::seal::{SeededRandom, memo};
 use cairn_engine::store::Store;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::certificate::Role;
@@ -39,6 +39,7 @@ impl World {
     /// When that fails.
     #[must_use]
     pub fn new() -> Self {
+        memo::remember_results();
         let lab = Lab::new(77);
         let store = MemoryStore::new();
         let options = InitOptions {
