@@ -5,11 +5,13 @@ mod handover;
 mod index;
 mod layers;
 mod load;
+mod lookup;
 #[cfg(test)]
 mod model;
 mod nearby;
 mod open;
 mod record;
+mod remove;
 mod spill;
 #[cfg(test)]
 mod tests;

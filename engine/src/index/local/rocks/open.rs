@@ -26,8 +26,9 @@ use std::time::Duration;
 
 use super::db::{Access, Budget, Db, OWN_IDENTITY, Table, Trouble, trouble};
 use super::handover;
-use super::index::{Forget, RocksIndex};
+use super::index::RocksIndex;
 use super::layers::Layers;
+use super::remove::Forget;
 use crate::index::local::{CopyId, IndexError, LocalOptions, Opened};
 
 /// Layout of the database; another number means that it is begun anew.
