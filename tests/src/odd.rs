@@ -1,13 +1,13 @@
-//! Stores that are odd as a test wants them: that hide objects from listings, keep what they say they
-//! deleted, or let something happen before a call.
+//! Stores that are odd as a test wants them: that hide objects from listings, treat what is deleted in
+//! a way of their own, or let something happen before a call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_engine::store::record::CallKind;
-use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_engine::store::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
@@ -19,12 +19,33 @@ pub type Act = Box<dyn FnOnce() + Send>;
 /// Whether it is this call.
 type When = dyn Fn(CallKind, Option<&ObjectName>) -> bool + Send + Sync;
 
-/// A store with oddities. Clones share them.
+/// What becomes of an object that is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletes {
+    /// It is gone.
+    Gone,
+    /// It is kept as an older version.
+    Versions,
+    /// The same, and versions may not be deleted.
+    Locked,
+    /// It is kept where nobody sees it.
+    Hidden,
+    /// It stays, whatever the answer says.
+    Stays,
+    /// A pack stays, whatever the answer says; other objects are gone.
+    PacksStay,
+    /// It is gone, and listings go on to show it, as those of a distributed store do while a node
+    /// catches up.
+    Lingers,
+}
+
+/// A store with oddities. Clones share what is hidden, what was deleted and what is to happen.
 #[derive(Clone)]
 pub struct Odd<S> {
     inner: S,
     hidden: Arc<Mutex<BTreeSet<ObjectName>>>,
-    keeps: bool,
+    deletes: Option<Deletes>,
+    deleted: Arc<Mutex<BTreeMap<ObjectName, Bytes>>>,
     when: Arc<When>,
     act: Arc<Mutex<Option<Act>>>,
 }
@@ -42,7 +63,8 @@ impl<S: Store> Odd<S> {
         Self {
             inner,
             hidden: Arc::default(),
-            keeps: false,
+            deletes: None,
+            deleted: Arc::default(),
             when: Arc::new(|_, _| false),
             act: Arc::default(),
         }
@@ -55,10 +77,10 @@ impl<S: Store> Odd<S> {
         self
     }
 
-    /// Deletions say that they were done, and are not.
+    /// Objects that are deleted are treated this way from now on.
     #[must_use]
-    pub fn keeping(self) -> Self {
-        Self { keeps: true, ..self }
+    pub fn deleting(self, deletes: Deletes) -> Self {
+        Self { deletes: Some(deletes), ..self }
     }
 
     /// Before the first call of which `when` is true something is done, by a thread of its own. Whoever
@@ -77,6 +99,12 @@ impl<S: Store> Odd<S> {
     #[must_use]
     pub fn has_acted(&self) -> bool {
         self.act.lock().is_none()
+    }
+
+    /// What was deleted, and not purged since. Without [`Self::deleting`] nothing is remembered.
+    #[must_use]
+    pub fn deleted(&self) -> BTreeMap<ObjectName, Bytes> {
+        self.deleted.lock().clone()
     }
 
     fn call(&self, kind: CallKind, name: Option<&ObjectName>) {
@@ -119,13 +147,68 @@ impl<S: Store> Store for Odd<S> {
     fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
         self.call(CallKind::List, None);
         let hidden = self.hidden.lock().clone();
-        self.inner.list(folder, &mut |name, bytes| {
+        let mut listing = self.inner.list(folder, &mut |name, bytes| {
             if hidden.contains(&name) { Ok(()) } else { each(name, bytes) }
-        })
+        })?;
+        if self.deletes == Some(Deletes::Lingers) {
+            for (name, bytes) in self.deleted().into_iter().filter(|(name, _)| is_in(name, folder))
+            {
+                listing.objects += 1;
+                each(name, bytes.len() as u64)?;
+            }
+        }
+        Ok(listing)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.call(CallKind::Delete, Some(name));
-        if self.keeps { Ok(()) } else { self.inner.delete(name) }
+        let stays = match self.deletes {
+            Some(Deletes::Stays) => true,
+            Some(Deletes::PacksStay) => matches!(name, ObjectName::Pack(..)),
+            _ => false,
+        };
+        if stays {
+            return Ok(());
+        }
+        if self.deletes.is_some()
+            && let Ok(bytes) = self.inner.get(name, u64::MAX)
+        {
+            self.deleted.lock().insert(*name, bytes);
+        }
+        self.inner.delete(name)
     }
+
+    fn kept(
+        &self,
+        folder: Folder,
+        each: &mut dyn FnMut(ObjectName),
+    ) -> Result<Keeping, StoreError> {
+        match self.deletes {
+            None => self.inner.kept(folder, each),
+            Some(Deletes::Hidden) => Ok(Keeping::Hidden),
+            Some(Deletes::Versions | Deletes::Locked) => {
+                self.deleted().into_keys().filter(|name| is_in(name, folder)).for_each(each);
+                Ok(Keeping::Shown)
+            }
+            Some(_) => Ok(Keeping::Nothing),
+        }
+    }
+
+    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
+        let mut deleted = self.deleted.lock();
+        let concerned = deleted.keys().filter(|name| is_in(name, folder)).count() as u64;
+        match self.deletes {
+            None => self.inner.purge(folder),
+            Some(Deletes::Versions) => {
+                deleted.retain(|name, _| !is_in(name, folder));
+                Ok(Purged { removed: concerned, refused: 0 })
+            }
+            Some(Deletes::Locked) => Ok(Purged { removed: 0, refused: concerned }),
+            Some(_) => Ok(Purged::default()),
+        }
+    }
+}
+
+fn is_in(name: &ObjectName, folder: Folder) -> bool {
+    name.folder() == Some(folder)
 }

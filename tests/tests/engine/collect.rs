@@ -20,7 +20,7 @@ use cairn_tests::garbage::{Scene, everything, forget, pack_bytes, packs};
 use cairn_tests::lab::{
     Lab, TestClock, alone, back_up, copy_of, inside, new_key, object, select, verify_full,
 };
-use cairn_tests::odd::Odd;
+use cairn_tests::odd::{Deletes, Odd};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 use parking_lot::Mutex;
@@ -145,7 +145,8 @@ fn a_damaged_tomb_stops_collections_and_backups_but_no_restore() {
 #[test]
 fn a_delete_that_lies_is_found_out_and_gets_no_receipt() {
     let scene = Scene::new(67);
-    let report = scene.collect(&Odd::new(scene.store.clone()).keeping(), "one").expect("it runs");
+    let lies = Odd::new(scene.store.clone()).deleting(Deletes::Stays);
+    let report = scene.collect(&lies, "one").expect("it runs");
     assert!(!report.still_there.is_empty() && report.receipts.is_empty(), "{report:?}");
     assert_eq!(report.packs_deleted, 0);
     // The next one, on a store that does as it says, completes it.

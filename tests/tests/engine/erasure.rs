@@ -3,143 +3,42 @@
 //! Method: collections over stores in memory that keep versions, hide what they keep, lie about
 //! deletions or bring objects back; receipts taken away and damaged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use cairn_engine::error::{Class, Error, Explain as _};
 use cairn_engine::ops::erasure::{self, ErasureOptions, ErasureReport, Pending, Reason};
 use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions, GcReport};
 use cairn_engine::repo::{Repository, keys};
+use cairn_engine::store::Store as _;
 use cairn_engine::store::memory::MemoryStore;
-use cairn_engine::store::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 use cairn_format::certificate::Role;
-use cairn_format::names::{Folder, ObjectName};
+use cairn_format::names::ObjectName;
 use cairn_tests::lab::{Lab, OWNER, TestClock, back_up, new_key, object, select, verify_full};
+use cairn_tests::odd::{Deletes, Odd};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
-use parking_lot::Mutex;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// How a store treats what is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Treats {
-    /// It is gone.
-    Gone,
-    /// It is kept as an older version.
-    Versions,
-    /// The same, and versions may not be deleted.
-    Locked,
-    /// It is kept where nobody sees it.
-    Hidden,
-    /// It stays, whatever the answer says.
-    Stays,
-}
-
-/// A store in memory that treats what is deleted in its own way.
-#[derive(Clone, Debug)]
-struct Keeper {
-    inner: MemoryStore,
-    treats: Treats,
-    kept: Arc<Mutex<BTreeMap<ObjectName, Bytes>>>,
-}
-
-impl Keeper {
-    fn kept_packs(&self) -> usize {
-        self.kept.lock().keys().filter(|name| matches!(name, ObjectName::Pack(..))).count()
-    }
-}
-
-impl Store for Keeper {
-    fn location(&self) -> String {
-        format!("keeper {:?}", self.treats)
-    }
-
-    fn is_near(&self) -> bool {
-        true
-    }
-
-    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
-        self.inner.get(name, bytes_max)
-    }
-
-    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        self.inner.get_range(name, offset, len)
-    }
-
-    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.inner.put(name, data)
-    }
-
-    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.inner.size(name)
-    }
-
-    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        self.inner.list(folder, each)
-    }
-
-    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        if self.treats == Treats::Stays && matches!(name, ObjectName::Pack(..)) {
-            return Ok(());
-        }
-        if let Ok(data) = self.inner.get(name, u64::MAX) {
-            self.kept.lock().insert(*name, data);
-        }
-        self.inner.delete(name)
-    }
-
-    fn kept(
-        &self,
-        folder: Folder,
-        each: &mut dyn FnMut(ObjectName),
-    ) -> Result<Keeping, StoreError> {
-        match self.treats {
-            Treats::Gone | Treats::Stays => Ok(Keeping::Nothing),
-            Treats::Hidden => Ok(Keeping::Hidden),
-            Treats::Versions | Treats::Locked => {
-                let kept = self.kept.lock();
-                kept.keys().filter(|name| name.folder() == Some(folder)).copied().for_each(each);
-                Ok(Keeping::Shown)
-            }
-        }
-    }
-
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        let mut kept = self.kept.lock();
-        let before = kept.len() as u64;
-        match self.treats {
-            Treats::Versions => {
-                kept.retain(|name, _| name.folder() != Some(folder));
-                Ok(Purged { removed: before - kept.len() as u64, refused: 0 })
-            }
-            Treats::Locked => {
-                let refused = kept.keys().filter(|name| name.folder() == Some(folder)).count();
-                Ok(Purged { removed: 0, refused: refused as u64 })
-            }
-            _ => Ok(Purged::default()),
-        }
-    }
-}
-
 struct Scene {
     lab: Lab,
-    store: Keeper,
+    memory: MemoryStore,
+    store: Odd<MemoryStore>,
     source: PathBuf,
 }
 
 impl Scene {
     /// A repository of which a snapshot was forgotten.
-    fn new(seed: u64, treats: Treats) -> Self {
+    fn new(seed: u64, deletes: Deletes) -> Self {
         let lab = Lab::new(seed);
-        let store = Keeper { inner: lab.memory(), treats, kept: Arc::default() };
+        let memory = lab.memory();
+        let store = Odd::new(memory.clone()).deleting(deletes);
         let source = lab.path("source");
         tree::small(&source, 12, seed);
         std::fs::write(source.join("going"), noise(600_000, seed)).expect("a file");
-        let scene = Self { lab, store, source };
+        let scene = Self { lab, memory, store, source };
         let repository = scene.open();
         back_up(&repository, &scene.source).expect("a backup");
         std::fs::remove_file(scene.source.join("going")).expect("removed");
@@ -176,12 +75,12 @@ impl Scene {
     }
 
     fn packs(&self) -> BTreeSet<ObjectName> {
-        let names = self.store.inner.names().into_iter();
+        let names = self.memory.names().into_iter();
         names.filter(|name| matches!(name, ObjectName::Pack(..))).collect()
     }
 
     fn receipts(&self) -> Vec<ObjectName> {
-        let names = self.store.inner.names().into_iter();
+        let names = self.memory.names().into_iter();
         names.filter(|name| matches!(name, ObjectName::Receipt { .. })).collect()
     }
 }
@@ -196,7 +95,7 @@ fn reasons(report: &ErasureReport) -> Vec<Reason> {
 
 #[test]
 fn what_is_dead_is_told_and_what_is_gone_is_confirmed_a_day_later() {
-    let scene = Scene::new(400, Treats::Gone);
+    let scene = Scene::new(400, Deletes::Gone);
     let before = scene.report(false);
     let dead = find(&before, Reason::Dead).expect("dead data");
     assert!(dead.bytes > Some(500_000) && !dead.overdue, "{dead:?}");
@@ -229,13 +128,13 @@ fn what_is_dead_is_told_and_what_is_gone_is_confirmed_a_day_later() {
 /// Fault 11: a write that was on its way for long brings a deleted pack back.
 #[test]
 fn what_comes_back_is_found_and_deleted_again() {
-    let scene = Scene::new(401, Treats::Gone);
+    let scene = Scene::new(401, Deletes::Gone);
     let before = scene.packs();
     scene.collect();
     let gone = before.difference(&scene.packs()).copied().collect::<Vec<_>>();
     let back = *gone.first().expect("a pack was deleted");
-    let bytes = scene.store.kept.lock().get(&back).cloned().expect("it was there");
-    scene.store.inner.overwrite(back, bytes.clone());
+    let bytes = scene.store.deleted().remove(&back).expect("it was there");
+    scene.memory.overwrite(back, bytes.clone());
     let found = find(&scene.report(false), Reason::Reappeared).expect("it is found");
     assert!(found.overdue && found.count == 1 && found.bytes == Some(bytes.len() as u64));
     let receipts = scene.receipts().len();
@@ -246,7 +145,7 @@ fn what_comes_back_is_found_and_deleted_again() {
     assert!(audited.pending.is_empty(), "{:?}", audited.pending);
     assert!(!scene.packs().contains(&back) && scene.receipts().len() == receipts + 2);
     // A collection does it by itself.
-    scene.store.inner.overwrite(back, bytes);
+    scene.memory.overwrite(back, bytes);
     let collected = scene.collect();
     assert_eq!(collected.packs_deleted, 1);
     assert!(!scene.packs().contains(&back));
@@ -258,7 +157,7 @@ fn what_comes_back_is_found_and_deleted_again() {
 /// Fault 10: the store says that it deleted something, and has it still.
 #[test]
 fn a_deletion_that_lies_is_no_receipt_and_becomes_overdue() {
-    let scene = Scene::new(402, Treats::Stays);
+    let scene = Scene::new(402, Deletes::PacksStay);
     let collected = scene.collect();
     assert!(!collected.still_there.is_empty() && collected.packs_deleted == 0);
     let report = scene.report(false);
@@ -271,13 +170,13 @@ fn a_deletion_that_lies_is_no_receipt_and_becomes_overdue() {
 /// Fault 13: older versions.
 #[test]
 fn older_versions_are_deleted_and_looked_for() {
-    let scene = Scene::new(403, Treats::Versions);
+    let scene = Scene::new(403, Deletes::Versions);
     // The forgotten snapshot is one already.
-    assert!(!scene.store.kept.lock().is_empty());
+    assert!(!scene.store.deleted().is_empty());
     let collected = scene.collect();
     assert!(!collected.receipts.is_empty() && collected.versions_kept.is_empty());
     // But for the lease that ended after it.
-    let left = scene.store.kept.lock().keys().copied().collect::<Vec<_>>();
+    let left = scene.store.deleted().into_keys().collect::<Vec<_>>();
     assert!(matches!(left.as_slice(), [] | [ObjectName::Lease { .. }]), "{left:?}");
     let report = scene.report(false);
     assert!(report.pending.is_empty(), "{:?}", report.pending);
@@ -287,17 +186,17 @@ fn older_versions_are_deleted_and_looked_for() {
 
 #[test]
 fn versions_that_are_locked_are_in_no_receipt() {
-    let scene = Scene::new(404, Treats::Locked);
+    let scene = Scene::new(404, Deletes::Locked);
     let collected = scene.collect();
     assert!(!collected.versions_kept.is_empty());
-    let packs = scene.store.kept_packs() as u64;
+    let is_pack = |name: &&ObjectName| matches!(name, ObjectName::Pack(..));
+    let packs = scene.store.deleted().keys().filter(is_pack).count() as u64;
     let report = scene.report(false);
     assert!(report.objects == 0 && packs > 0);
     let versions = find(&report, Reason::Versions).expect("versions");
     assert!(versions.count >= packs);
     // Once the lock has ended, the next collection completes it.
-    let scene =
-        Scene { store: Keeper { treats: Treats::Versions, ..scene.store.clone() }, ..scene };
+    let scene = Scene { store: scene.store.clone().deleting(Deletes::Versions), ..scene };
     let collected = scene.collect();
     assert!(collected.versions_kept.is_empty() && !collected.receipts.is_empty());
     let report = scene.report(false);
@@ -307,7 +206,7 @@ fn versions_that_are_locked_are_in_no_receipt() {
 /// Fault 13: soft delete that nobody can see.
 #[test]
 fn what_may_be_hidden_is_pending_until_it_cannot_be() {
-    let scene = Scene::new(405, Treats::Hidden);
+    let scene = Scene::new(405, Deletes::Hidden);
     let collected = scene.collect();
     assert!(!collected.receipts.is_empty());
     let report = scene.report(false);
@@ -324,7 +223,7 @@ fn what_may_be_hidden_is_pending_until_it_cannot_be() {
 
 #[test]
 fn receipts_that_are_taken_away_or_damaged_are_missed() {
-    let scene = Scene::new(406, Treats::Gone);
+    let scene = Scene::new(406, Deletes::Gone);
     scene.collect();
     for hours in [30, 60] {
         scene.later(hours);
@@ -339,20 +238,20 @@ fn receipts_that_are_taken_away_or_damaged_are_missed() {
     let names = scene.receipts();
     let second = *names.get(1).expect("a second");
     let bytes = object(&scene.store, &second);
-    scene.store.inner.delete(&second).expect("deleted");
+    scene.memory.delete(&second).expect("deleted");
     let gap = scene.report(false);
     assert!(gap.is_damaged() && gap.chain.broken.len() == 1, "{:?}", gap.chain);
     let mut damaged = bytes.to_vec();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
-    scene.store.inner.overwrite(second, damaged.into());
+    scene.memory.overwrite(second, damaged.into());
     let unsound = scene.report(false);
     assert_eq!((unsound.unsound.len(), unsound.chain.broken.len()), (1, 1));
 }
 
 #[test]
 fn readers_may_ask_and_only_maintainers_audit() {
-    let scene = Scene::new(407, Treats::Gone);
+    let scene = Scene::new(407, Deletes::Gone);
     let owner = scene.open();
     for (name, role) in [("reader", Role::Reader), ("writer", Role::Writer)] {
         keys::add(&owner, &new_key(name, role)).expect("a key");

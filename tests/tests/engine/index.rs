@@ -5,27 +5,25 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
 use cairn_engine::collect::sweep::rewrite_segments;
 use cairn_engine::error::{Class, Explain as _};
 use cairn_engine::index::local::{self, LocalOptions};
 use cairn_engine::index::segments::Merged;
 use cairn_engine::ops::{repair_index, snapshots};
 use cairn_engine::repo::Repository;
+use cairn_engine::store::Store as _;
 use cairn_engine::store::memory::MemoryStore;
-use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
 use cairn_format::ids::{ChunkId, PackId};
 use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 use cairn_tests::compare::assert_same;
 use cairn_tests::lab::{Lab, back_up, inside, select, verify_full};
+use cairn_tests::odd::{Deletes, Odd};
 use cairn_tests::process::files_below;
 use cairn_tests::seed::{Seed, noise};
 use cairn_tests::tree;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 fn segments(store: &MemoryStore) -> Vec<ObjectName> {
     store.names().into_iter().filter(|name| name.folder() == Some(Folder::Index)).collect()
@@ -76,60 +74,11 @@ fn two_hundred_backups_leave_few_segments_and_a_list_of_them_all() {
     assert_same(&source, &inside(&target, &source));
 }
 
-/// A store that goes on to list what was deleted, as a distributed one does while a node catches up.
-#[derive(Clone, Debug)]
-struct Lingering {
-    inner: MemoryStore,
-    deleted: Arc<Mutex<BTreeMap<ObjectName, u64>>>,
-}
-
-impl Store for Lingering {
-    fn location(&self) -> String {
-        "lingering".to_owned()
-    }
-
-    fn is_near(&self) -> bool {
-        true
-    }
-
-    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
-        self.inner.get(name, bytes_max)
-    }
-
-    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        self.inner.get_range(name, offset, len)
-    }
-
-    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.inner.put(name, data)
-    }
-
-    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.inner.size(name)
-    }
-
-    fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        let mut listing = self.inner.list(folder, each)?;
-        let deleted = self.deleted.lock().clone();
-        for (name, bytes) in deleted.into_iter().filter(|(name, _)| name.folder() == Some(folder)) {
-            listing.objects += 1;
-            each(name, bytes)?;
-        }
-        Ok(listing)
-    }
-
-    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        if let Ok(bytes) = self.inner.size(name) {
-            self.deleted.lock().insert(*name, bytes);
-        }
-        self.inner.delete(name)
-    }
-}
-
 #[test]
 fn segments_that_are_listed_though_they_are_gone_are_passed_over() {
     let lab = Lab::new(47);
-    let store = Lingering { inner: lab.memory(), deleted: Arc::default() };
+    let memory = lab.memory();
+    let store = Odd::new(memory.clone()).deleting(Deletes::Lingers);
     let source = lab.path("source");
     std::fs::create_dir(&source).expect("a folder");
     let hosts = [lab.open(&store, "one"), lab.open(&store, "other")];
@@ -137,11 +86,11 @@ fn segments_that_are_listed_though_they_are_gone_are_passed_over() {
         std::fs::write(source.join("file"), noise(20_000, round)).expect("a file");
         back_up(&hosts[round as usize % 2], &source).expect("the backup");
     }
-    let gone =
-        store.deleted.lock().keys().filter(|name| name.folder() == Some(Folder::Index)).count();
+    let deleted = store.deleted();
+    let gone = deleted.keys().filter(|name| name.folder() == Some(Folder::Index)).count();
     assert!(gone > 10, "{gone} segments were merged");
     let fresh = lab.open(&store, "fresh");
-    assert_eq!(contents(&fresh), contents(&lab.open(&store.inner, "inner")));
+    assert_eq!(contents(&fresh), contents(&lab.open(&memory, "inner")));
     let found = verify_full(&fresh);
     assert!(found.findings.is_empty(), "{:?}", found.findings);
     let (target, _) = lab.restore(&fresh, &select(&fresh, "latest"), false).expect("ok");
