@@ -16,7 +16,7 @@ mod crash;
 mod damage;
 #[path = "engine/delta.rs"]
 mod delta;
-#[path = "engine/erase.rs"]
+#[path = "engine/erase/mod.rs"]
 mod erase;
 #[path = "engine/erasure.rs"]
 mod erasure;
@@ -48,11 +48,11 @@ mod protocol;
 mod races;
 #[path = "engine/reader.rs"]
 mod reader;
-#[path = "engine/replicate.rs"]
+#[path = "engine/replicate/mod.rs"]
 mod replicate;
 #[path = "engine/resume.rs"]
 mod resume;
-#[path = "engine/retention.rs"]
+#[path = "engine/retention/mod.rs"]
 mod retention;
 #[path = "engine/shards.rs"]
 mod shards;

@@ -3,7 +3,7 @@
 //! Method: as SQLite tests: the calls of each operation are recorded once; then it is run again from the
 //! same state once for every call and fault, looked at by a host that knows nothing, run again, and
 //! looked at again. Backups of trees by the host that failed are in `crash.rs`, forgetting is in
-//! `retention.rs`.
+//! `retention/`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
