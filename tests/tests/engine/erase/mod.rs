@@ -7,8 +7,6 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_engine::error::{Class, Error, Explain as _};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
@@ -17,25 +15,18 @@ use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::{Repository, keys};
-use cairn_engine::retention::{Cause, Policy, Rule, Verdict, zone};
-use cairn_engine::store::Store as _;
-use cairn_engine::store::fault::{Call, Fault, FaultStore, Plan};
-use cairn_engine::store::local::LocalStore;
+use cairn_engine::retention::{Policy, Rule, zone};
 use cairn_engine::store::memory::MemoryStore;
-use cairn_engine::store::record::CallKind;
-use cairn_engine::tree::reader::{extents, lookup_path};
 use cairn_format::certificate::Role;
-use cairn_format::envelope::Cipher;
-use cairn_format::names::{Folder, ObjectName};
-use cairn_format::tree::{Extent, Node};
+use cairn_format::names::ObjectName;
 use cairn_tests::compare::{Tree, assert_same_tree, look};
-use cairn_tests::garbage::everything;
-use cairn_tests::lab::{
-    Lab, OWNER, TestClock, alone, back_up, copy_of, inside, new_key, select, verify_full,
-};
-use cairn_tests::odd::Odd;
+use cairn_tests::lab::{Lab, TestClock, back_up, inside, new_key, select, verify_full};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
+
+mod beside;
+mod deaths;
+mod traces;
 
 /// Erases these paths below a folder, whatever share of the repository that is.
 fn below(source: &Path, names: &[&[u8]]) -> EraseOptions {
@@ -188,68 +179,6 @@ fn nothing_is_left_that_a_repository_without_it_would_not_have() {
 }
 
 #[test]
-fn an_erasure_that_dies_at_any_call_is_completed_by_the_next() {
-    let scene = Scene::new(302, |root, seed| {
-        tree::small(root, 12, seed);
-        std::fs::write(root.join("folder/secret"), noise(400_000, seed)).expect("a file");
-    });
-    let gone: [&[u8]; 1] = [b"folder/secret"];
-    let options = below(&scene.source, &gone);
-    let erase = |store: &dyn Fn(&str) -> Result<Repository, Error>, cache: &str| {
-        run(&store(cache)?, &options)
-    };
-    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
-    let open = |cache: &str| scene.lab.try_open(&recorded, OWNER, cache);
-    erase(&open, "recorded").expect("it erases");
-    let calls = recorded.calls();
-    let changes = calls.iter().filter(|call| matches!(call.kind, CallKind::Put | CallKind::Delete));
-    assert!(changes.count() > 15);
-    for (number, call) in calls.iter().enumerate() {
-        let faults: &[Fault] = match call.kind {
-            CallKind::Put => &[Fault::Crash, Fault::CrashAfter, Fault::FailAfter, Fault::Full],
-            CallKind::Delete => &[Fault::Crash, Fault::CrashAfter, Fault::FailAfter],
-            // Nothing changes between two changes: one death is like another.
-            _ => &[],
-        };
-        for fault in faults {
-            let store = copy_of(&scene.store);
-            let cache = format!("cache-{number}");
-            let faulty = FaultStore::new(store.clone(), Plan::new().at(number as u64, *fault));
-            let open = |cache: &str| scene.lab.try_open(&faulty, OWNER, cache);
-            let _outcome = erase(&open, &cache);
-            // Every snapshot is there, before or after: whoever looks for one by time finds it.
-            let repository = scene.lab.open(&store, "fresh");
-            let listed = list(&repository);
-            for tree in 0..scene.trees.len() {
-                let time_ms = listed
-                    .iter()
-                    .filter(|one| one.acknowledged && one.record.sequence == tree as u64 + 1);
-                assert!(time_ms.count() >= 1, "{fault:?} at {call:?} lost a snapshot");
-            }
-            drop(repository);
-            let _none = std::fs::remove_dir_all(scene.lab.cache("fresh"));
-            // By the host that died, or by another.
-            let next = if number % 2 == 0 { cache.as_str() } else { "other" };
-            let open = |cache: &str| scene.lab.try_open(&store, OWNER, cache);
-            match erase(&open, next) {
-                Ok(_) => {}
-                // It was all done but for garbage.
-                Err(Error::Erase(EraseError::NothingMatches { .. })) => {
-                    let repository = scene.lab.open(&store, next);
-                    let all = GcOptions { max_delete_percent: 100.0, ..GcOptions::default() };
-                    gc::run(&repository, &all).expect("it collects");
-                }
-                Err(error) => panic!("{fault:?} at {call:?}: {error}"),
-            }
-            scene.assert_left(&store, &gone);
-            for used in [cache.as_str(), "other"] {
-                let _none = std::fs::remove_dir_all(scene.lab.cache(used));
-            }
-        }
-    }
-}
-
-#[test]
 fn snapshots_and_jobs_go_as_a_whole() {
     let scene = Scene::new(303, |root, seed| tree::small(root, 10, seed));
     let repository = scene.lab.open(&scene.store, "eraser");
@@ -350,89 +279,6 @@ fn what_a_writer_made_stays_its_own_and_a_writer_erases_nothing() {
     assert_eq!((plan.series.len(), plan.kept(), plan.going()), (1, 2, 2));
 }
 
-/// The state in which a death leaves an erasure: a snapshot is there before and after.
-#[test]
-fn forgetting_beside_an_erasure_keeps_what_stands_for_the_others() {
-    let scene = Scene::new(306, |root, seed| tree::small(root, 8, seed));
-    let options = below(&scene.source, &[b"text"]);
-    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
-    let repository = scene.lab.open(&recorded, "recorded");
-    run(&repository, &options).expect("it erases");
-    let calls = recorded.calls();
-    let mut deletes = calls.iter().filter(|call| call.kind == CallKind::Delete);
-    let first_ack = deletes.position(|call| matches!(call.name, Some(ObjectName::Ack { .. })));
-    let first_ack = first_ack.expect("an acknowledgement goes") as u64;
-    drop(repository);
-    let store = copy_of(&scene.store);
-    let dies = Plan::new().nth(CallKind::Delete, first_ack, Fault::Crash);
-    let repository = scene.lab.open(&FaultStore::new(store.clone(), dies), "dies");
-    run(&repository, &options).unwrap_err();
-    drop(repository);
-    let repository = scene.lab.open(&store, "other");
-    let both = list(&repository);
-    assert_eq!(both.len(), 6);
-    let plan = keep_last(&repository, 1);
-    let verdicts = plan.series.iter().flat_map(|series| &series.snapshots);
-    for planned in verdicts {
-        let remade = !planned.snapshot.former().is_empty();
-        match &planned.verdict {
-            Verdict::Keep(_) => assert!(remade && planned.snapshot.record.sequence == 3),
-            Verdict::Go(Cause::MadeAnew { by }) => {
-                assert!(!remade && both.iter().any(|one| one.id == *by));
-            }
-            Verdict::Go(_) => assert!(remade && planned.snapshot.record.sequence < 3),
-        }
-    }
-    assert_eq!(plan.kept(), 1);
-    forget::run(&repository, &plan).expect("forgotten");
-    let left = list(&repository);
-    assert_eq!(left.len(), 1);
-    let (target, report) = scene.lab.restore(&repository, &left[0], false).expect("it restores");
-    assert_eq!(report.failure_count, 0);
-    let expected = without(&scene.trees[2], &[b"text"]);
-    assert_same_tree(&expected, &inside(&target, &scene.source));
-}
-
-#[test]
-fn two_erasures_at_once_end_with_one_of_each() {
-    let scene = Scene::new(307, |root, seed| tree::small(root, 8, seed));
-    let (one, two) = (scene.lab.open(&scene.store, "one"), scene.lab.open(&scene.store, "two"));
-    let (first, second) = (below(&scene.source, &[b"text"]), below(&scene.source, &[b"link"]));
-    // Both look, then both do what they planned.
-    let plans = (
-        erase::plan(&one, &first, None).expect("a plan"),
-        erase::plan(&two, &second, None).expect("a plan"),
-    );
-    erase::run(&one, &first, plans.0).expect("erased");
-    // What it was to be made of is gone: planned anew it goes on.
-    let outcome = erase::run(&two, &second, plans.1);
-    if outcome.is_err() {
-        run(&two, &second).expect("erased");
-    }
-    scene.assert_left(&scene.store, &[b"text", b"link"]);
-}
-
-#[test]
-fn a_backup_that_may_be_at_work_is_waited_for() {
-    let scene = Scene::new(308, |root, seed| tree::small(root, 8, seed));
-    let repository = scene.lab.open(&scene.store, "eraser");
-    let latest = select(&repository, "latest");
-    scene.lab.clock.set_ms(latest.record.finished_ms + 1_000);
-    let ack = |name: &ObjectName| matches!(name, ObjectName::Ack { snapshot, .. } if *snapshot == latest.id);
-    for name in scene.store.names().iter().filter(|name| ack(name)) {
-        scene.store.delete(name).expect("deleted");
-    }
-    let options = below(&scene.source, &[b"text"]);
-    let report = run(&repository, &options).expect("erased");
-    assert_eq!((report.snapshots.len(), report.waiting.as_slice()), (2, &[latest.id][..]));
-    scene.lab.clock.set_ms(latest.record.finished_ms + 90_000_000);
-    let report = run(&repository, &options).expect("erased");
-    assert_eq!((report.snapshots.len(), report.waiting.len()), (1, 0));
-    let left = list(&repository);
-    let acknowledged = left.iter().map(|one| one.acknowledged).collect::<Vec<_>>();
-    assert_eq!(acknowledged, [true, true, false]);
-}
-
 #[test]
 fn nothing_is_erased_where_something_cannot_be_read() {
     let scene = Scene::new(309, |root, seed| tree::small(root, 8, seed));
@@ -447,193 +293,4 @@ fn nothing_is_erased_where_something_cannot_be_read() {
     let error = run(&repository, &below(&scene.source, &[b"text"])).unwrap_err();
     assert!(matches!(error, Error::Erase(EraseError::Unreadable { .. })), "{error:?}");
     assert_eq!(scene.store.names().into_iter().collect::<BTreeSet<_>>(), before);
-}
-
-/// The files below a folder that hold any of these bytes.
-fn holding(folder: &Path, needles: &[Vec<u8>]) -> Vec<PathBuf> {
-    let files = cairn_tests::process::files_below(folder).into_iter();
-    let holds = |path: &PathBuf| {
-        let data = std::fs::read(path).expect("a file");
-        needles
-            .iter()
-            .any(|needle| data.windows(needle.len()).any(|window| window == needle.as_slice()))
-    };
-    files.filter(holds).collect()
-}
-
-#[test]
-fn neither_cache_nor_repository_names_what_was_erased() {
-    let lab = Lab::new(310);
-    let place = lab.path("repository");
-    let store = Arc::new(LocalStore::create(&place).expect("a folder"));
-    lab.init(store.as_ref(), Cipher::Aes256Gcm);
-    let source = lab.path("source");
-    tree::small(&source, 30, 310);
-    let open = |cache: &str| lab.open(&store, cache);
-    let repository = open("cache");
-    back_up(&repository, &source).expect("a backup");
-    // Of few chunks, of many, and what resembles something that is stored.
-    std::fs::write(source.join("folder/secret"), noise(300_000, 1)).expect("a file");
-    std::fs::write(source.join("large secret"), noise(3_000_000, 2)).expect("a file");
-    let mut alike = noise(300_000, 1);
-    alike[200_000] ^= 1;
-    std::fs::write(source.join("alike secret"), alike).expect("a file");
-    tree::settle(&source);
-    let all = back_up(&repository, &source).expect("a backup").snapshot.expect("a snapshot");
-    let mut ids = Vec::new();
-    let nodes = repository.nodes(&all).expect("nodes");
-    for name in ["folder/secret", "large secret", "alike secret"] {
-        let path = source.join(name);
-        let entry = lookup_path(&nodes, &all.record.root, path.as_os_str().as_bytes());
-        let Node::File(content) = entry.expect("read").expect("there").node else {
-            panic!("{name}")
-        };
-        extents(&nodes, &content, &mut |_, extent| {
-            if let Extent::Chunk { id, .. } = extent {
-                ids.push(id.as_bytes().to_vec());
-            }
-            Ok(())
-        })
-        .expect("extents");
-    }
-    drop(nodes);
-    let packs = |store: &LocalStore| {
-        let mut packs = BTreeSet::new();
-        for folder in [Folder::DataPacks, Folder::TreePacks] {
-            let mut each = |name, _| {
-                packs.insert(name);
-                Ok(())
-            };
-            store.list(folder, &mut each).expect("a list");
-        }
-        packs
-    };
-    let before = packs(&store);
-    drop(repository);
-    assert!(!holding(&lab.cache("cache"), &ids).is_empty(), "the cache names chunks");
-    let repository = open("cache");
-    let options = below(&source, &[b"folder/secret", b"large secret", b"alike secret"]);
-    let report = run(&repository, &options).expect("it erases");
-    assert!(report.cache_clean && report.chunks_kept == 0);
-    assert_eq!(report.receipts.len(), 1);
-    drop(repository);
-    // The journal of the cache begins anew when it is opened.
-    drop(open("cache").catalog().map(|_| ()));
-    let after = packs(&store);
-    let gone = before.difference(&after).filter_map(ObjectName::content_hash);
-    ids.extend(gone.map(|hash| hash.to_vec()));
-    assert!(ids.len() > 40, "{}", ids.len());
-    for folder in [lab.cache("cache"), place] {
-        let found = holding(&folder, &ids);
-        assert!(found.is_empty(), "{found:?}");
-    }
-    // The cache is still of use.
-    let repository = open("cache");
-    std::fs::remove_file(source.join("folder/secret")).expect("removed");
-    let again = back_up(&repository, &source).expect("a backup");
-    assert!(again.statistics.bytes_new > 3_000_000, "{:?}", again.statistics);
-    assert!(verify_full(&repository).findings.is_empty());
-}
-
-/// What was stored and not named is known to the host that died, and to nobody else.
-#[test]
-fn what_an_interrupted_erasure_has_stored_is_named_by_the_next() {
-    let scene = Scene::new(312, |root, seed| tree::small(root, 8, seed));
-    let options = below(&scene.source, &[b"text"]);
-    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
-    run(&scene.lab.open(&recorded, "recorded"), &options).expect("it erases");
-    let names =
-        |call: &Call| call.kind == CallKind::Put && matches!(call.name, Some(ObjectName::Index(_)));
-    let number = recorded.calls().iter().position(names).expect("a segment is put") as u64;
-    let store = copy_of(&scene.store);
-    let faulty = FaultStore::new(store.clone(), Plan::new().at(number, Fault::FailBefore));
-    let repository = scene.lab.open(&faulty, "eraser");
-    run(&repository, &options).expect_err("the segment is not put");
-    let options = EraseOptions { collect: false, ..options };
-    run(&repository, &options).expect("it erases");
-    drop(repository);
-    scene.assert_left(&store, &[b"text"]);
-}
-
-/// What another host does in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meanwhile {
-    Collects,
-    BacksUp,
-    Forgets,
-    Erases,
-}
-
-#[test]
-fn whatever_others_do_between_two_changes_nothing_is_lost_and_nothing_comes_back() {
-    let scene = Scene::new(311, |root, seed| {
-        tree::small(root, 6, seed);
-        std::fs::write(root.join("folder/secret"), noise(200_000, seed)).expect("a file");
-    });
-    let gone: [&[u8]; 1] = [b"folder/secret"];
-    let options = below(&scene.source, &gone);
-    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
-    run(&scene.lab.open(&recorded, "recorded"), &options).expect("it erases");
-    let calls = recorded.calls();
-    let changes = calls.iter().filter(|call| matches!(call.kind, CallKind::Put | CallKind::Delete));
-    for number in 0..changes.count() as u64 {
-        use Meanwhile::{BacksUp, Collects, Erases, Forgets};
-        for meanwhile in [Collects, BacksUp, Forgets, Erases] {
-            let store = copy_of(&scene.store);
-            let other = scene.lab.open(&store, "other");
-            let (source, own) = (scene.source.clone(), options.clone());
-            let act = move || match meanwhile {
-                Collects => gc::run(&other, &everything()).map(drop).expect("it collects"),
-                BacksUp => back_up(&other, &source).map(drop).expect("a backup"),
-                Forgets => {
-                    let plan = keep_last(&other, 2);
-                    forget::run(&other, &plan).map(drop).expect("forgotten");
-                }
-                // What the one has begun, the other may find half done.
-                Erases => drop(run(&other, &own)),
-            };
-            let count = AtomicU64::new(0);
-            let changes = |kind| matches!(kind, CallKind::Put | CallKind::Delete);
-            let between = Odd::new(store.clone()).before(
-                move |kind, _| changes(kind) && count.fetch_add(1, Ordering::SeqCst) == number,
-                act,
-            );
-            let repository = scene.lab.open(&between, "eraser");
-            let outcome = alone(|| run(&repository, &options));
-            drop(repository);
-            let what = format!("{meanwhile:?} before change {number}");
-            // It may have to be run again, and then there may be nothing left to do.
-            let repository = scene.lab.open(&store, "after");
-            match run(&repository, &options) {
-                Ok(_) | Err(Error::Erase(EraseError::NothingMatches { .. })) => {}
-                Err(error) => panic!("{what}: {error}; before: {outcome:?}"),
-            }
-            let listed = list(&repository);
-            let expected = match meanwhile {
-                Forgets => 2..=3,
-                BacksUp => 4..=4,
-                Collects | Erases => 3..=3,
-            };
-            assert!(expected.contains(&listed.len()), "{what}: {} snapshots", listed.len());
-            for snapshot in &listed {
-                assert!(snapshot.acknowledged, "{what}");
-                let (target, report) =
-                    scene.lab.restore(&repository, snapshot, false).expect("it restores");
-                assert_eq!(report.failure_count, 0, "{what}: {:?}", report.failures);
-                let sequence = usize::try_from(snapshot.record.sequence).expect("a small number");
-                let tree = scene.trees.get(sequence - 1).filter(|_| snapshot.record.host == "host");
-                if let Some(tree) = tree.filter(|_| listed.len() < 4) {
-                    assert_same_tree(&without(tree, &gone), &inside(&target, &scene.source));
-                }
-                assert!(!inside(&target, &scene.source).join("folder/secret").exists(), "{what}");
-                std::fs::remove_dir_all(target).expect("removed");
-            }
-            let found = verify_full(&repository);
-            assert!(found.findings.is_empty(), "{what}: {:?}", found.findings);
-            drop(repository);
-            for cache in ["other", "eraser", "after"] {
-                let _none = std::fs::remove_dir_all(scene.lab.cache(cache));
-            }
-        }
-    }
 }

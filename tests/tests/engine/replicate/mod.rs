@@ -7,31 +7,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cairn_engine::error::{Class, Error, Explain as _};
 use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::replicate::{self, Done, ReplicateReport, Target};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::parity::Parity;
-use cairn_engine::repo::{Repository, keys};
+use cairn_engine::repo::Repository;
 use cairn_engine::retention::{Period, Policy, Rule, zone};
 use cairn_engine::store::Store;
 use cairn_engine::store::fault::{Fault, FaultStore, Plan};
 use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
-use cairn_format::certificate::Role;
 use cairn_format::envelope::Cipher;
 use cairn_format::ids::SnapshotId;
-use cairn_format::names::{Folder, ObjectName};
+use cairn_format::names::ObjectName;
 use cairn_tests::compare::{Tree, assert_same_tree, look};
-use cairn_tests::lab::{
-    Lab, OWNER, TestClock, back_up, copy_of, inside, new_key, object, verify_full,
-};
-use cairn_tests::seed::{Seed, noise};
+use cairn_tests::lab::{Lab, TestClock, back_up, inside, verify_full};
+use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
+mod histories;
+mod keys;
+mod refused;
+
 const HOUR_MS: i64 = 60 * 60 * 1000;
+
 const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// A home copy, and what each of its snapshots held.
@@ -347,75 +348,6 @@ fn packs_are_read_once_for_all_replicas_and_a_dead_one_holds_up_none() {
 }
 
 #[test]
-fn damage_at_home_costs_only_the_snapshots_that_need_it() {
-    let mut home = Home::new(8);
-    let sound = home.back_up(1);
-    std::fs::write(home.source.join("broken"), noise(300_000, 77)).expect("a file");
-    let broken = home.back_up(2);
-    std::fs::remove_file(home.source.join("broken")).expect("removed");
-    let after = home.back_up(3);
-    // The largest pack of the second backup has nothing but that file in it, or nearly so.
-    let of_second = {
-        let repository = home.open();
-        let catalog = repository.catalog().expect("the index");
-        let mut found = None;
-        catalog
-            .index()
-            .for_each_pack(&mut |_, record, _| {
-                if record.session == broken.record.session
-                    && record.kind == cairn_format::names::PackKind::Data
-                {
-                    found = Some(ObjectName::Pack(record.kind, record.id));
-                }
-                std::ops::ControlFlow::Continue(())
-            })
-            .expect("the index is read");
-        found.expect("a pack")
-    };
-    let mut bytes = object(&home.store, &of_second).to_vec();
-    let end = bytes.len() * 3 / 4;
-    bytes[400..end].fill(0);
-    home.store.overwrite(of_second, Bytes::from(bytes));
-    let replica = MemoryStore::new();
-    let done = home.replicate_to(&replica);
-    assert!(!done.damaged.is_empty(), "{done:?}");
-    let copied = done.copied.iter().copied().collect::<BTreeSet<_>>();
-    assert!(copied.contains(&sound.id) && !copied.contains(&broken.id), "{done:?}");
-    assert!(copied.len() + done.damaged.len() == 3 && after.acknowledged);
-    home.assert_holds(&replica, &copied);
-}
-
-#[test]
-fn what_is_no_replica_is_refused() {
-    let mut home = Home::new(9);
-    home.back_up(1);
-    let refused = |home: &Home, store: &MemoryStore| {
-        let before = store.names();
-        let error = only(home.replicate(&[target(store)])).expect_err("it is refused");
-        assert_eq!(store.names(), before);
-        (error.code(), error.class())
-    };
-    // Another repository, the home copy itself, a copy of its files, and a newer format.
-    assert_eq!(refused(&home, &home.lab.memory()), ("replica.other", Class::Refused));
-    assert_eq!(refused(&home, &home.store), ("replica.same", Class::Refused));
-    assert_eq!(refused(&home, &copy_of(&home.store)), ("replica.same", Class::Refused));
-    let newer = MemoryStore::new();
-    let mut format = object(&home.store, &ObjectName::Format).to_vec();
-    format[16] = 2;
-    let hash = *blake3::hash(&format[..64]).as_bytes();
-    format[64..].copy_from_slice(&hash);
-    newer.overwrite(ObjectName::Format, Bytes::from(format));
-    assert_eq!(refused(&home, &newer), ("format.newer", Class::Refused));
-    // A key that may not.
-    let owner = home.open();
-    keys::add(&owner, &new_key("reader", Role::Reader)).expect("a key");
-    drop(owner);
-    let reader = home.lab.try_open(&home.store, "reader", "home").expect("it opens");
-    let error = replicate::run(&reader, &[], false).expect_err("it is refused");
-    assert_eq!(error.class(), Class::WrongKey);
-}
-
-#[test]
 fn a_home_copy_that_has_no_identity_yet_is_given_one() {
     let mut home = Home::new(23);
     let identities = |store: &MemoryStore| {
@@ -439,47 +371,6 @@ fn a_home_copy_that_has_no_identity_yet_is_given_one() {
 }
 
 #[test]
-fn keys_that_are_added_or_removed_at_home_are_so_on_the_replica() {
-    let mut home = Home::new(10);
-    home.back_up(1);
-    let replica = MemoryStore::new();
-    let remembered = || Target { place: Some("there".to_owned()), ..target(&replica) };
-    let slot = keys::add(&home.open(), &new_key("reader", Role::Reader)).expect("a key");
-    only(home.replicate(&[remembered()])).expect("a replication");
-    assert!(home.lab.try_open(&replica, "reader", "reader").is_ok());
-    // What somebody added to the replica itself stays.
-    let there = home.lab.open(&replica, "there");
-    keys::add(&there, &new_key("only-there", Role::Owner)).expect("a key");
-    keys::remove(&home.open(), &slot.to_hex(), false).expect("removed");
-    only(home.replicate(&[remembered()])).expect("a replication");
-    assert!(home.lab.try_open(&replica, "reader", "reader").is_err());
-    assert!(home.lab.try_open(&replica, "only-there", "there").is_ok());
-    assert!(home.lab.try_open(&replica, OWNER, "there").is_ok());
-}
-
-#[test]
-fn snapshots_of_writers_keys_are_replicated() {
-    let mut home = Home::new(11);
-    home.back_up(1);
-    keys::add(&home.open(), &new_key("writer", Role::Writer)).expect("a key");
-    tree::small(&home.source.join("of-writer"), 30, 5);
-    tree::settle(&home.source);
-    let writer = home.lab.try_open(&home.store, "writer", "writer").expect("it opens");
-    let snapshot = back_up(&writer, &home.source).expect("a backup").snapshot.expect("a snapshot");
-    home.trees.insert(snapshot.id, look(&home.source));
-    drop(writer);
-    home.back_up(2);
-    for rules in [None, policy(vec![Rule::Last(1)])] {
-        let replica = MemoryStore::new();
-        let target = Target { rules, ..target(&replica) };
-        only(home.replicate(&[target])).expect("a replication");
-        let wanted = acknowledged(&home.lab.open(&replica, "look"));
-        assert!(wanted.contains(&snapshot.id));
-        home.assert_holds(&replica, &wanted);
-    }
-}
-
-#[test]
 fn a_dry_run_changes_nothing() {
     let mut home = Home::new(12);
     home.back_up(1);
@@ -496,161 +387,4 @@ fn a_dry_run_changes_nothing() {
     let before = replica.names();
     assert_eq!(imagine(&home).copied.len(), 1);
     assert_eq!(replica.names(), before);
-}
-
-#[test]
-fn two_replications_at_once_complete_one_another() {
-    let mut home = Home::new(13);
-    for change in 1..4 {
-        home.back_up(change);
-    }
-    let replica = MemoryStore::new();
-    let (one, other) = (home.open(), home.lab.open(&home.store, "other host"));
-    std::thread::scope(|scope| {
-        for repository in [&one, &other] {
-            let target = target(&replica);
-            scope.spawn(move || {
-                let report = replicate::run(repository, &[target], false).expect("it runs");
-                only(report).expect("a replication");
-            });
-        }
-    });
-    drop((one, other));
-    let all = home.ids();
-    home.assert_holds(&replica, &all);
-}
-
-#[test]
-fn a_replication_that_dies_at_any_call_is_completed_by_the_next() {
-    let mut home = Home::new(14);
-    home.back_up(1);
-    home.back_up(2);
-    let begun = MemoryStore::new();
-    home.replicate_to(&begun);
-    home.back_up(3);
-    let all = home.ids();
-    for (from, step) in [(MemoryStore::new(), 2), (begun, 3)] {
-        let counted = FaultStore::new(copy_of(&from), Plan::new());
-        home.replicate_to(&counted);
-        let calls = counted.calls().len() as u64;
-        for call in (0..calls).step_by(step) {
-            for fault in [Fault::Crash, Fault::CrashAfter] {
-                let replica = copy_of(&from);
-                let dying = FaultStore::new(replica.clone(), Plan::new().at(call, fault));
-                // Every round has a copy of the same identity: they must not share a cache.
-                let cache = format!("dies-{call}-{fault:?}");
-                let repository = home.lab.open(&home.store, &cache);
-                let died = replicate::run(&repository, &[target(&dying)], false);
-                // What only tidies up may fail unnoticed.
-                let _died = only(died.expect("it runs"));
-                if replica.size(&ObjectName::Format).is_ok() {
-                    let alone = home.lab.open(&replica, &format!("{cache}-alone"));
-                    let there = acknowledged(&alone);
-                    let report = verify_full(&alone);
-                    assert!(report.findings.is_empty(), "{call}: {:?}", report.findings);
-                    assert!(there.is_subset(&all));
-                }
-                let report = replicate::run(&repository, &[target(&replica)], false);
-                only(report.expect("it runs")).expect("it is completed");
-                drop(repository);
-                let _none = std::fs::remove_dir_all(home.lab.cache(&cache));
-                if call % 6 == 0 {
-                    home.assert_holds(&replica, &all);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn histories_end_in_replicas_that_hold_what_their_rules_want() {
-    let mut seeds = Seed::new();
-    for _ in 0..6 {
-        history(seeds.next());
-    }
-}
-
-/// Backups, forgetting and collections at home, collections on the replicas, replications that die.
-fn history(seed: u64) {
-    cairn_tests::say(&format!("history {seed}"));
-    let mut random = Seed::of(seed);
-    let mut home = Home::new(seed);
-    home.back_up(1);
-    let (mirror, ruled) = (MemoryStore::new(), MemoryStore::new());
-    let rules = |store: Arc<dyn Store>| Target {
-        rules: policy(vec![Rule::Last(2)]),
-        max_delete_percent: 100.0,
-        erase_within_ms: Some((5 * HOUR_MS).unsigned_abs()),
-        ..Target::new("ruled", store)
-    };
-    for step in 0..14 {
-        match random.below(7) {
-            0 | 1 => drop(home.back_up(random.below(1_000))),
-            2 => {
-                let ids = home.ids();
-                if ids.len() > 1 {
-                    let nth = random.below(ids.len() as u64 - 1) as usize;
-                    home.forget(*ids.iter().nth(nth).expect("a snapshot"));
-                }
-            }
-            3 => home.collect(),
-            4 => {
-                for (store, cache) in [(&mirror, "home"), (&ruled, "other")] {
-                    if store.size(&ObjectName::Format).is_ok() {
-                        gc::run(&home.lab.open(store, cache), &everything()).expect("collected");
-                    }
-                }
-            }
-            _ => {
-                let dies = |random: &mut Seed| {
-                    let fault =
-                        [Fault::Crash, Fault::CrashAfter, Fault::FailAfter, Fault::FailBefore];
-                    let fault = fault[random.below(4) as usize];
-                    Plan::new().at(random.below(60), fault)
-                };
-                let one = FaultStore::new(mirror.clone(), dies(&mut random));
-                let two = FaultStore::new(ruled.clone(), dies(&mut random));
-                let at_home = FaultStore::new(home.store.clone(), dies(&mut random));
-                if let Ok(repository) = home.lab.try_open(&at_home, OWNER, "dying") {
-                    let targets = [target(&one), rules(Arc::new(two))];
-                    let _any = replicate::run(&repository, &targets, false);
-                }
-            }
-        }
-        home.pass(HOUR_MS);
-        if step % 5 == 4 {
-            for store in [&mirror, &ruled] {
-                if store.size(&ObjectName::Format).is_ok() {
-                    let there = acknowledged(&home.lab.open(store, "glance"));
-                    home.assert_holds(store, &there);
-                }
-            }
-        }
-    }
-    let report = home.replicate(&[target(&mirror), rules(Arc::new(ruled.clone()))]);
-    for replica in report.replicas {
-        replica.done.expect("a replication");
-    }
-    let all = home.ids();
-    home.assert_holds(&mirror, &all);
-    let newest = {
-        let mut listed = snapshots::list(&home.open()).expect("listed");
-        listed.retain(|one| one.acknowledged);
-        listed.sort_by_key(|one| one.record.finished_ms);
-        listed.iter().rev().take(1).map(|one| one.id).collect::<BTreeSet<_>>()
-    };
-    let there = acknowledged(&home.lab.open(&ruled, "glance"));
-    assert!(there.len() <= 2 && there.is_superset(&newest), "{there:?}");
-    home.assert_holds(&ruled, &there);
-    let listing = |store: &MemoryStore| {
-        let mut names = 0;
-        store
-            .list(Folder::Index, &mut |_, _| {
-                names += 1;
-                Ok(())
-            })
-            .expect("listed");
-        names
-    };
-    assert!(listing(&mirror) < 40);
 }

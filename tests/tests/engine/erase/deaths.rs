@@ -1,0 +1,142 @@
+//! Erasures that die: the next one completes them, and what they leave is counted once.
+
+use cairn_engine::error::Error;
+use cairn_engine::ops::erase::{EraseError, EraseOptions};
+use cairn_engine::ops::forget;
+use cairn_engine::ops::gc::{self, GcOptions};
+use cairn_engine::repo::Repository;
+use cairn_engine::retention::{Cause, Verdict};
+use cairn_engine::store::fault::{Call, Fault, FaultStore, Plan};
+use cairn_engine::store::record::CallKind;
+use cairn_format::names::ObjectName;
+use cairn_tests::compare::assert_same_tree;
+use cairn_tests::lab::{OWNER, copy_of, inside};
+use cairn_tests::seed::noise;
+use cairn_tests::tree;
+
+use super::{Scene, below, keep_last, list, run, without};
+
+#[test]
+fn an_erasure_that_dies_at_any_call_is_completed_by_the_next() {
+    let scene = Scene::new(302, |root, seed| {
+        tree::small(root, 12, seed);
+        std::fs::write(root.join("folder/secret"), noise(400_000, seed)).expect("a file");
+    });
+    let gone: [&[u8]; 1] = [b"folder/secret"];
+    let options = below(&scene.source, &gone);
+    let erase = |store: &dyn Fn(&str) -> Result<Repository, Error>, cache: &str| {
+        run(&store(cache)?, &options)
+    };
+    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
+    let open = |cache: &str| scene.lab.try_open(&recorded, OWNER, cache);
+    erase(&open, "recorded").expect("it erases");
+    let calls = recorded.calls();
+    let changes = calls.iter().filter(|call| matches!(call.kind, CallKind::Put | CallKind::Delete));
+    assert!(changes.count() > 15);
+    for (number, call) in calls.iter().enumerate() {
+        let faults: &[Fault] = match call.kind {
+            CallKind::Put => &[Fault::Crash, Fault::CrashAfter, Fault::FailAfter, Fault::Full],
+            CallKind::Delete => &[Fault::Crash, Fault::CrashAfter, Fault::FailAfter],
+            // Nothing changes between two changes: one death is like another.
+            _ => &[],
+        };
+        for fault in faults {
+            let store = copy_of(&scene.store);
+            let cache = format!("cache-{number}");
+            let faulty = FaultStore::new(store.clone(), Plan::new().at(number as u64, *fault));
+            let open = |cache: &str| scene.lab.try_open(&faulty, OWNER, cache);
+            let _outcome = erase(&open, &cache);
+            // Every snapshot is there, before or after: whoever looks for one by time finds it.
+            let repository = scene.lab.open(&store, "fresh");
+            let listed = list(&repository);
+            for tree in 0..scene.trees.len() {
+                let time_ms = listed
+                    .iter()
+                    .filter(|one| one.acknowledged && one.record.sequence == tree as u64 + 1);
+                assert!(time_ms.count() >= 1, "{fault:?} at {call:?} lost a snapshot");
+            }
+            drop(repository);
+            let _none = std::fs::remove_dir_all(scene.lab.cache("fresh"));
+            // By the host that died, or by another.
+            let next = if number % 2 == 0 { cache.as_str() } else { "other" };
+            let open = |cache: &str| scene.lab.try_open(&store, OWNER, cache);
+            match erase(&open, next) {
+                Ok(_) => {}
+                // It was all done but for garbage.
+                Err(Error::Erase(EraseError::NothingMatches { .. })) => {
+                    let repository = scene.lab.open(&store, next);
+                    let all = GcOptions { max_delete_percent: 100.0, ..GcOptions::default() };
+                    gc::run(&repository, &all).expect("it collects");
+                }
+                Err(error) => panic!("{fault:?} at {call:?}: {error}"),
+            }
+            scene.assert_left(&store, &gone);
+            for used in [cache.as_str(), "other"] {
+                let _none = std::fs::remove_dir_all(scene.lab.cache(used));
+            }
+        }
+    }
+}
+
+/// The state in which a death leaves an erasure: a snapshot is there before and after.
+#[test]
+fn forgetting_beside_an_erasure_keeps_what_stands_for_the_others() {
+    let scene = Scene::new(306, |root, seed| tree::small(root, 8, seed));
+    let options = below(&scene.source, &[b"text"]);
+    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
+    let repository = scene.lab.open(&recorded, "recorded");
+    run(&repository, &options).expect("it erases");
+    let calls = recorded.calls();
+    let mut deletes = calls.iter().filter(|call| call.kind == CallKind::Delete);
+    let first_ack = deletes.position(|call| matches!(call.name, Some(ObjectName::Ack { .. })));
+    let first_ack = first_ack.expect("an acknowledgement goes") as u64;
+    drop(repository);
+    let store = copy_of(&scene.store);
+    let dies = Plan::new().nth(CallKind::Delete, first_ack, Fault::Crash);
+    let repository = scene.lab.open(&FaultStore::new(store.clone(), dies), "dies");
+    run(&repository, &options).unwrap_err();
+    drop(repository);
+    let repository = scene.lab.open(&store, "other");
+    let both = list(&repository);
+    assert_eq!(both.len(), 6);
+    let plan = keep_last(&repository, 1);
+    let verdicts = plan.series.iter().flat_map(|series| &series.snapshots);
+    for planned in verdicts {
+        let remade = !planned.snapshot.former().is_empty();
+        match &planned.verdict {
+            Verdict::Keep(_) => assert!(remade && planned.snapshot.record.sequence == 3),
+            Verdict::Go(Cause::MadeAnew { by }) => {
+                assert!(!remade && both.iter().any(|one| one.id == *by));
+            }
+            Verdict::Go(_) => assert!(remade && planned.snapshot.record.sequence < 3),
+        }
+    }
+    assert_eq!(plan.kept(), 1);
+    forget::run(&repository, &plan).expect("forgotten");
+    let left = list(&repository);
+    assert_eq!(left.len(), 1);
+    let (target, report) = scene.lab.restore(&repository, &left[0], false).expect("it restores");
+    assert_eq!(report.failure_count, 0);
+    let expected = without(&scene.trees[2], &[b"text"]);
+    assert_same_tree(&expected, &inside(&target, &scene.source));
+}
+
+/// What was stored and not named is known to the host that died, and to nobody else.
+#[test]
+fn what_an_interrupted_erasure_has_stored_is_named_by_the_next() {
+    let scene = Scene::new(312, |root, seed| tree::small(root, 8, seed));
+    let options = below(&scene.source, &[b"text"]);
+    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
+    run(&scene.lab.open(&recorded, "recorded"), &options).expect("it erases");
+    let names =
+        |call: &Call| call.kind == CallKind::Put && matches!(call.name, Some(ObjectName::Index(_)));
+    let number = recorded.calls().iter().position(names).expect("a segment is put") as u64;
+    let store = copy_of(&scene.store);
+    let faulty = FaultStore::new(store.clone(), Plan::new().at(number, Fault::FailBefore));
+    let repository = scene.lab.open(&faulty, "eraser");
+    run(&repository, &options).expect_err("the segment is not put");
+    let options = EraseOptions { collect: false, ..options };
+    run(&repository, &options).expect("it erases");
+    drop(repository);
+    scene.assert_left(&store, &[b"text"]);
+}

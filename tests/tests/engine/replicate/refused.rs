@@ -1,0 +1,84 @@
+//! What is refused or left out: places that are no replica, keys that may not, damage at home.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use cairn_engine::error::{Class, Explain as _};
+use cairn_engine::ops::replicate;
+use cairn_engine::repo::keys;
+use cairn_engine::store::memory::MemoryStore;
+use cairn_format::certificate::Role;
+use cairn_format::names::ObjectName;
+use cairn_tests::lab::{copy_of, new_key, object};
+use cairn_tests::seed::noise;
+
+use super::{Home, only, target};
+
+#[test]
+fn damage_at_home_costs_only_the_snapshots_that_need_it() {
+    let mut home = Home::new(8);
+    let sound = home.back_up(1);
+    std::fs::write(home.source.join("broken"), noise(300_000, 77)).expect("a file");
+    let broken = home.back_up(2);
+    std::fs::remove_file(home.source.join("broken")).expect("removed");
+    let after = home.back_up(3);
+    // The largest pack of the second backup has nothing but that file in it, or nearly so.
+    let of_second = {
+        let repository = home.open();
+        let catalog = repository.catalog().expect("the index");
+        let mut found = None;
+        catalog
+            .index()
+            .for_each_pack(&mut |_, record, _| {
+                if record.session == broken.record.session
+                    && record.kind == cairn_format::names::PackKind::Data
+                {
+                    found = Some(ObjectName::Pack(record.kind, record.id));
+                }
+                std::ops::ControlFlow::Continue(())
+            })
+            .expect("the index is read");
+        found.expect("a pack")
+    };
+    let mut bytes = object(&home.store, &of_second).to_vec();
+    let end = bytes.len() * 3 / 4;
+    bytes[400..end].fill(0);
+    home.store.overwrite(of_second, Bytes::from(bytes));
+    let replica = MemoryStore::new();
+    let done = home.replicate_to(&replica);
+    assert!(!done.damaged.is_empty(), "{done:?}");
+    let copied = done.copied.iter().copied().collect::<BTreeSet<_>>();
+    assert!(copied.contains(&sound.id) && !copied.contains(&broken.id), "{done:?}");
+    assert!(copied.len() + done.damaged.len() == 3 && after.acknowledged);
+    home.assert_holds(&replica, &copied);
+}
+
+#[test]
+fn what_is_no_replica_is_refused() {
+    let mut home = Home::new(9);
+    home.back_up(1);
+    let refused = |home: &Home, store: &MemoryStore| {
+        let before = store.names();
+        let error = only(home.replicate(&[target(store)])).expect_err("it is refused");
+        assert_eq!(store.names(), before);
+        (error.code(), error.class())
+    };
+    // Another repository, the home copy itself, a copy of its files, and a newer format.
+    assert_eq!(refused(&home, &home.lab.memory()), ("replica.other", Class::Refused));
+    assert_eq!(refused(&home, &home.store), ("replica.same", Class::Refused));
+    assert_eq!(refused(&home, &copy_of(&home.store)), ("replica.same", Class::Refused));
+    let newer = MemoryStore::new();
+    let mut format = object(&home.store, &ObjectName::Format).to_vec();
+    format[16] = 2;
+    let hash = *blake3::hash(&format[..64]).as_bytes();
+    format[64..].copy_from_slice(&hash);
+    newer.overwrite(ObjectName::Format, Bytes::from(format));
+    assert_eq!(refused(&home, &newer), ("format.newer", Class::Refused));
+    // A key that may not.
+    let owner = home.open();
+    keys::add(&owner, &new_key("reader", Role::Reader)).expect("a key");
+    drop(owner);
+    let reader = home.lab.try_open(&home.store, "reader", "home").expect("it opens");
+    let error = replicate::run(&reader, &[], false).expect_err("it is refused");
+    assert_eq!(error.class(), Class::WrongKey);
+}

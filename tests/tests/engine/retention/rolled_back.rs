@@ -1,0 +1,72 @@
+//! A store that shows an older state of itself.
+
+use cairn_engine::ops::forget;
+use cairn_engine::repo::Repository;
+use cairn_engine::store::Store as _;
+use cairn_format::envelope::Kind;
+use cairn_format::ids::{ObjectHash, SnapshotId, WriterId};
+use cairn_format::names::ObjectName;
+use cairn_format::record::Config;
+use cairn_tests::lab::{copy_of, verify_full};
+
+use super::{NOW_MS, Scene, forget_in, last, named};
+
+/// A store that shows an older state of itself is found out by a host that saw the newer one, and
+/// by no other. It says so until somebody says that the snapshot is to be gone.
+#[test]
+fn a_series_that_ends_earlier_than_before_is_told_by_hosts_that_saw_it() {
+    let (scene, _) = Scene::with_days(77, 3);
+    let older = copy_of(&scene.store);
+    let newest = scene.put("owner", NOW_MS + 1);
+    let of_other_job = scene.put_as("owner", NOW_MS, |record| "other".clone_into(&mut record.job));
+    let codes = |repository: &Repository| {
+        let findings = verify_full(repository).findings.into_iter();
+        let mut codes = findings.map(|one| (one.code, one.object)).collect::<Vec<_>>();
+        codes.sort_unstable();
+        codes
+    };
+    assert_eq!(codes(&scene.as_key("owner")), []);
+    let rolled_back = |id: SnapshotId| ("snapshot.rolled_back", format!("snapshot {id}"));
+    let owner = || scene.lab.try_open(&older, "owner", "cache-owner").expect("it opens");
+    let mut both = [rolled_back(newest), rolled_back(of_other_job)];
+    both.sort_unstable();
+    assert_eq!(codes(&owner()), both);
+    assert_eq!(codes(&owner()), both, "it goes on to say so");
+    assert_eq!(codes(&scene.lab.open(&older, "fresh")), [], "who never saw it cannot tell");
+    let plan = forget::plan(&owner(), &last(9)).expect("a plan");
+    assert_eq!(plan.damaged.iter().filter(|one| one.code == "snapshot.rolled_back").count(), 2);
+    let (plan, _) = forget_in(&owner(), &named(&[of_other_job])).expect("it is to be gone");
+    assert_eq!((plan.going(), &plan.bare[..]), (1, &[of_other_job][..]));
+    assert_eq!(codes(&owner()), [rolled_back(newest)]);
+    // The store shows all of it again; what this host then forgets by name is not missed.
+    assert_eq!(codes(&scene.as_key("owner")), []);
+    scene.forget(&named(&[newest])).expect("forgotten");
+    assert_eq!(codes(&scene.as_key("owner")), []);
+    // Neither is what the rules let go.
+    let next = scene.put("owner", NOW_MS + 2);
+    assert_eq!(codes(&scene.as_key("owner")), []);
+    forget_in(&scene.lab.open(&scene.store, "elsewhere"), &last(1)).expect("by another host");
+    assert!(scene.listed().contains(&next));
+    assert_eq!(codes(&scene.as_key("owner")), []);
+}
+
+/// The store shows a config from before a key was revoked.
+#[test]
+fn a_config_older_than_one_seen_before_is_told() {
+    let (scene, _) = Scene::with_days(78, 1);
+    let older = copy_of(&scene.store);
+    let owner = scene.as_key("owner");
+    let config = Config {
+        generation: 2,
+        revoked: vec![(WriterId::from_bytes([7; 16]), NOW_MS)],
+        ..owner.config.clone()
+    };
+    let object = owner.seal_signed(Kind::Config, &config.encode()).expect("sealed");
+    let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
+    scene.store.put(&ObjectName::Config(hash), &object).expect("put");
+    drop(owner);
+    assert_eq!(verify_full(&scene.as_key("owner")).findings, []);
+    let owner = scene.lab.try_open(&older, "owner", "cache-owner").expect("it opens");
+    let findings = verify_full(&owner).findings;
+    assert_eq!(findings.iter().map(|one| one.code).collect::<Vec<_>>(), ["config.rolled_back"]);
+}
