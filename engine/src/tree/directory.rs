@@ -6,6 +6,7 @@ use cairn_format::node::{DirectoryChild, DirectoryNode};
 use cairn_format::tree::Entry;
 
 use super::NodeSink;
+use super::levels::{Child, Levels};
 use crate::error::Error;
 
 /// Bytes of entries from which a leaf may end.
@@ -29,6 +30,24 @@ fn first_pair(bytes: &[u8; 32]) -> u16 {
     u16::from_le_bytes([low, high])
 }
 
+impl Child for DirectoryChild {
+    fn node(&self) -> &ChunkId {
+        &self.node
+    }
+
+    fn ends(&self, items: usize) -> bool {
+        let cut = first_pair(self.node.as_bytes()).is_multiple_of(INNER_CUT_DIVISOR);
+        items >= INNER_CHILDREN_MAX || (items >= INNER_CHILDREN_MIN && cut)
+    }
+
+    fn join(level: u8, children: Vec<Self>, nodes: &mut dyn NodeSink) -> Result<Self, Error> {
+        let entries = children.iter().map(|child| child.entries).sum();
+        let first_name = children.first().map(|c| c.first_name.clone()).unwrap_or_default();
+        let node = nodes.put_node(DirectoryNode::Inner { level, children }.encode())?;
+        Ok(Self { first_name, node, entries })
+    }
+}
+
 /// Collects the entries of one directory, ascending by name.
 #[derive(Debug, Default)]
 pub struct DirectoryList {
@@ -36,7 +55,7 @@ pub struct DirectoryList {
     leaf_bytes: usize,
     leaf_first: Vec<u8>,
     last: Vec<u8>,
-    levels: Vec<Vec<DirectoryChild>>,
+    levels: Levels<DirectoryChild>,
 }
 
 impl DirectoryList {
@@ -73,16 +92,7 @@ impl DirectoryList {
         if !self.leaf.is_empty() {
             self.end_leaf(nodes)?;
         }
-        let mut level = 0;
-        loop {
-            let is_top = level + 1 >= self.levels.len();
-            match self.levels.get(level).map(Vec::as_slice) {
-                Some([root]) if is_top => return Ok(root.node),
-                Some([]) | None => {}
-                Some(_) => self.end_inner(level, nodes)?,
-            }
-            level += 1;
-        }
+        self.levels.finish(nodes)
     }
 
     fn take_leaf(&mut self) -> Vec<u8> {
@@ -95,33 +105,6 @@ impl DirectoryList {
         let entries = self.leaf.len() as u64;
         let node = nodes.put_node(self.take_leaf())?;
         let first_name = std::mem::take(&mut self.leaf_first);
-        self.add_child(0, DirectoryChild { first_name, node, entries }, nodes)
-    }
-
-    fn end_inner(&mut self, level: usize, nodes: &mut dyn NodeSink) -> Result<(), Error> {
-        let children = self.levels.get_mut(level).map(std::mem::take).unwrap_or_default();
-        let entries = children.iter().map(|child| child.entries).sum();
-        let first_name = children.first().map(|c| c.first_name.clone()).unwrap_or_default();
-        let number = u8::try_from(level + 1).unwrap_or(u8::MAX);
-        let node = nodes.put_node(DirectoryNode::Inner { level: number, children }.encode())?;
-        self.add_child(level + 1, DirectoryChild { first_name, node, entries }, nodes)
-    }
-
-    fn add_child(
-        &mut self,
-        level: usize,
-        child: DirectoryChild,
-        nodes: &mut dyn NodeSink,
-    ) -> Result<(), Error> {
-        if self.levels.len() <= level {
-            self.levels.resize_with(level + 1, Vec::new);
-        }
-        let cut = first_pair(child.node.as_bytes()).is_multiple_of(INNER_CUT_DIVISOR);
-        let items = self.levels.get_mut(level).map_or(0, |children| {
-            children.push(child);
-            children.len()
-        });
-        let ends = items >= INNER_CHILDREN_MAX || (items >= INNER_CHILDREN_MIN && cut);
-        if ends { self.end_inner(level, nodes) } else { Ok(()) }
+        self.levels.add_leaf(DirectoryChild { first_name, node, entries }, nodes)
     }
 }

@@ -7,6 +7,7 @@ use cairn_format::node::{ExtentChild, ExtentNode};
 use cairn_format::tree::{Content, Extent, Extents};
 
 use super::NodeSink;
+use super::levels::{Child, Levels};
 use crate::error::Error;
 
 /// Items from which a node may end.
@@ -25,12 +26,29 @@ fn ends_node(id: &ChunkId, items: usize) -> bool {
             && u16::from_le_bytes([low, high]).is_multiple_of(NODE_CUT_DIVISOR))
 }
 
+impl Child for ExtentChild {
+    fn node(&self) -> &ChunkId {
+        &self.node
+    }
+
+    fn ends(&self, items: usize) -> bool {
+        ends_node(&self.node, items)
+    }
+
+    fn join(level: u8, children: Vec<Self>, nodes: &mut dyn NodeSink) -> Result<Self, Error> {
+        let bytes = children.iter().map(|child| child.bytes).sum();
+        debug_assert!(u32::from(level) <= NODE_LEVELS_MAX);
+        let node = nodes.put_node(ExtentNode::Inner { level, children }.encode())?;
+        Ok(Self { node, bytes })
+    }
+}
+
 /// Collects the extents of one file, in order.
 #[derive(Debug, Default)]
 pub struct ExtentList {
     bytes: u64,
     leaf: Vec<Extent>,
-    levels: Vec<Vec<ExtentChild>>,
+    levels: Levels<ExtentChild>,
 }
 
 impl ExtentList {
@@ -67,49 +85,13 @@ impl ExtentList {
         if !self.leaf.is_empty() {
             self.end_leaf(nodes)?;
         }
-        let mut level = 0;
-        loop {
-            let is_top = level + 1 >= self.levels.len();
-            match self.levels.get(level).map(Vec::as_slice) {
-                Some([root]) if is_top => {
-                    return Ok(Content { bytes, extents: Extents::Tree(root.node) });
-                }
-                Some([]) | None => {}
-                Some(_) => self.end_inner(level, nodes)?,
-            }
-            level += 1;
-        }
+        Ok(Content { bytes, extents: Extents::Tree(self.levels.finish(nodes)?) })
     }
 
     fn end_leaf(&mut self, nodes: &mut dyn NodeSink) -> Result<(), Error> {
         let leaf = std::mem::take(&mut self.leaf);
         let bytes = leaf.iter().map(Extent::bytes).sum();
         let node = nodes.put_node(ExtentNode::Leaf(leaf).encode())?;
-        self.add_child(0, ExtentChild { node, bytes }, nodes)
-    }
-
-    fn end_inner(&mut self, level: usize, nodes: &mut dyn NodeSink) -> Result<(), Error> {
-        let children = self.levels.get_mut(level).map(std::mem::take).unwrap_or_default();
-        let bytes = children.iter().map(|child| child.bytes).sum();
-        let number = u8::try_from(level + 1).unwrap_or(u8::MAX);
-        debug_assert!(u32::from(number) <= NODE_LEVELS_MAX);
-        let node = nodes.put_node(ExtentNode::Inner { level: number, children }.encode())?;
-        self.add_child(level + 1, ExtentChild { node, bytes }, nodes)
-    }
-
-    fn add_child(
-        &mut self,
-        level: usize,
-        child: ExtentChild,
-        nodes: &mut dyn NodeSink,
-    ) -> Result<(), Error> {
-        if self.levels.len() <= level {
-            self.levels.resize_with(level + 1, Vec::new);
-        }
-        let items = self.levels.get_mut(level).map_or(0, |children| {
-            children.push(child);
-            children.len()
-        });
-        if ends_node(&child.node, items) { self.end_inner(level, nodes) } else { Ok(()) }
+        self.levels.add_leaf(ExtentChild { node, bytes }, nodes)
     }
 }

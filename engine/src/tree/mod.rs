@@ -6,6 +6,7 @@ use crate::error::Error;
 
 pub mod directory;
 pub mod extents;
+mod levels;
 pub mod reader;
 
 /// Takes finished tree nodes for storing.
