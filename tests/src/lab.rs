@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use cairn_engine::context::{Clock, Context, Monitor, Remark, Silent};
+use cairn_engine::context::{Clock, Context, Counter, Monitor, Remark, Silent};
 use cairn_engine::error::Error;
 use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource};
 use cairn_engine::ops::restore::{self, RestoreOptions, RestoreReport};
@@ -64,10 +64,39 @@ impl Warnings {
 }
 
 impl Monitor for Warnings {
-    fn count(&self, _: cairn_engine::context::Counter, _: u64) {}
-    fn stage(&self, _: &'static str, _: Option<(cairn_engine::context::Counter, u64)>) {}
+    fn count(&self, _: Counter, _: u64) {}
+    fn stage(&self, _: &'static str, _: Option<(Counter, u64)>) {}
     fn warn(&self, remark: Remark) {
         self.0.lock().push(remark);
+    }
+}
+
+/// Asks to stop when so much was counted.
+#[derive(Debug)]
+pub struct StopAfter {
+    left: AtomicU64,
+    what: Option<Counter>,
+}
+
+impl StopAfter {
+    /// After this amount of one counter, or of all of them together.
+    #[must_use]
+    pub const fn new(amount: u64, what: Option<Counter>) -> Self {
+        Self { left: AtomicU64::new(amount), what }
+    }
+}
+
+impl Monitor for StopAfter {
+    fn count(&self, counter: Counter, amount: u64) {
+        if self.what.is_none_or(|what| what == counter) {
+            let left = self.left.load(Ordering::SeqCst);
+            self.left.store(left.saturating_sub(amount), Ordering::SeqCst);
+        }
+    }
+    fn stage(&self, _: &'static str, _: Option<(Counter, u64)>) {}
+    fn warn(&self, _: Remark) {}
+    fn is_cancelled(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
     }
 }
 
@@ -221,6 +250,22 @@ impl Lab {
     ) -> Result<Repository, Error> {
         let context = Context { cache_dir: self.cache(cache), ..self.context.clone() };
         Repository::open(Arc::new(store.clone()), &unlock(key), &context)
+    }
+
+    /// Opens a repository as its owner, with the cache of this name and a monitor.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn open_watched(
+        &self,
+        store: &(impl Store + Clone + 'static),
+        cache: &str,
+        monitor: Arc<dyn Monitor>,
+    ) -> Repository {
+        let context = Context { cache_dir: self.cache(cache), monitor, ..self.context.clone() };
+        let opened = Repository::open(Arc::new(store.clone()), &unlock(OWNER), &context);
+        opened.expect("the repository opens")
     }
 
     /// Opens a repository with a key and an index in memory: as a host that knows nothing.

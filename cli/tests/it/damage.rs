@@ -3,20 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::env::TestEnv;
+use crate::env::{TestEnv, files_below};
 
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(files_below(&path));
-        } else {
-            files.push(path);
-        }
-    }
-    files.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().len()));
-    files
+fn largest_below(folder: &Path) -> PathBuf {
+    let files = files_below(folder).into_iter();
+    files.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
 }
 
 /// A repository, and its largest pack, which holds the content of `data/victim`.
@@ -29,7 +20,7 @@ fn ready() -> (TestEnv, PathBuf) {
         (0..300_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     env.write("data/victim", random);
     env.ok(["backup", "data"]);
-    let pack = files_below(&env.path("repo/packs")).remove(0);
+    let pack = largest_below(&env.path("repo/packs"));
     (env, pack)
 }
 
@@ -119,7 +110,7 @@ fn with_parity_a_flipped_bit_is_read_around_and_repaired() {
     assert!(stored / 20 < parity && parity < stored / 2, "{result}");
     assert!(env.ok(["stats"]).contains("of it parity"));
 
-    let pack = files_below(&env.path("repo/packs")).remove(0);
+    let pack = largest_below(&env.path("repo/packs"));
     let sound = fs::read(&pack).unwrap();
     flip(&pack);
     let victim = format!("latest:{}", env.path("data/victim").display());

@@ -3,9 +3,8 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
 
-use crate::env::TestEnv;
+use crate::env::{TestEnv, files_below};
 
 fn noise(seed: u32) -> Vec<u8> {
     let number = |n: u32| (n ^ seed).wrapping_mul(2_654_435_761).to_le_bytes();
@@ -104,20 +103,6 @@ fn garbage_can_be_left_and_names_need_not_be_utf_8() {
     env.ok(["verify", "--level", "full"]);
     let (_, gone) = env.json(["erase", "--job", "people", "--max-delete", "100"]);
     assert_eq!(gone["report"]["removed"], 3);
-}
-
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(files_below(&path));
-        } else {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
 }
 
 #[test]

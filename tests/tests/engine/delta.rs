@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_engine::context::Context;
 use cairn_engine::index::local::{SketchEntry, SketchSlot};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource};
 use cairn_engine::ops::snapshots::SnapshotInfo;
@@ -23,7 +22,7 @@ use cairn_format::ids::ChunkId;
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_tests::compare::assert_same;
 use cairn_tests::lab::{
-    Lab, Warnings, inside, new_key, object, select, unlock, verify_full, write_key_file,
+    Lab, Warnings, inside, new_key, object, select, verify_full, write_key_file,
 };
 use cairn_tests::seed::{Seed, noise};
 use cairn_tests::{reader, tree};
@@ -229,12 +228,22 @@ fn the_independent_reader_restores_what_the_writer_stored_as_deltas() {
     write(&source.join("dump"), &dump_of(1));
     let report = run(&repository, of_path(&source), None, true);
     assert!(report.deltas.chunks > 20, "{:?}", report.deltas);
-    let key = write_key_file(&lab);
+    assert_reader_restores(&lab, &place, &snapshot(&report), &source);
+}
+
+/// The independent reader restores a snapshot of this source, by the index and by the packs alone.
+pub(super) fn assert_reader_restores(
+    lab: &Lab,
+    place: &Path,
+    snapshot: &SnapshotInfo,
+    source: &Path,
+) {
+    let key = write_key_file(lab);
     for from_packs in [false, true] {
         let target = lab.path(&format!("target-{from_packs}"));
-        let id = snapshot(&report).id.to_hex();
-        reader::restore(&place, ["--key-file", &key], &id, &target, from_packs);
-        assert_same(&source, &inside(&target, &source));
+        let id = snapshot.id.to_hex();
+        reader::restore(place, ["--key-file", &key], &id, &target, from_packs);
+        assert_same(source, &inside(&target, source));
     }
 }
 
@@ -250,15 +259,7 @@ fn a_base_that_is_gone_or_damaged_is_done_without_and_a_restore_names_it() {
         let lab = Lab::new(103);
         let store = lab.memory();
         let warnings = Arc::new(Warnings::default());
-        let open = |cache: &str| {
-            let context = Context {
-                cache_dir: lab.cache(cache),
-                monitor: warnings.clone(),
-                ..lab.context.clone()
-            };
-            let key = unlock(cairn_tests::lab::OWNER);
-            Repository::open(Arc::new(store.clone()), &key, &context).expect("it opens")
-        };
+        let open = |cache: &str| lab.open_watched(&store, cache, warnings.clone());
         let repository = open("cache");
         let source = folder(&lab);
         let mut pages = page_file();

@@ -6,9 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use cairn_engine::context::{Counter, Monitor, Remark};
 use cairn_engine::error::{Class, Error, Explain as _};
 use cairn_engine::ops::restore::{self, RestoreOptions, RestoreReport};
 use cairn_engine::ops::snapshots;
@@ -23,7 +21,7 @@ use cairn_format::pack::{ChunkRef, Codec};
 use cairn_format::tree::{Content, Entry, Extent, Extents, Node};
 use cairn_tests::compare::{Tree, assert_same_tree, look};
 use cairn_tests::craft::{Craft, entry, file, meta};
-use cairn_tests::lab::{Lab, verify_full};
+use cairn_tests::lab::{Lab, StopAfter, verify_full};
 
 struct Scene {
     lab: Lab,
@@ -195,27 +193,12 @@ fn a_tree_that_shares_itself_is_verified_in_linear_time() {
     assert_eq!(report.snapshots, 1);
     // A restore of it would take for ever, but stops when it is told to.
     drop(repository);
-    let mut lab = scene.lab;
-    lab.context.monitor = Arc::new(StopAfter(AtomicU64::new(3_000)));
-    let repository = lab.open(&scene.store, "stopping");
+    let lab = scene.lab;
+    let stops = Arc::new(StopAfter::new(3_000, None));
+    let repository = lab.open_watched(&scene.store, "stopping", stops);
     let snapshot = snapshots::select(&repository, "latest").expect("it is there");
     let error = lab.restore(&repository, &snapshot, true).expect_err("it was told to stop");
     assert!(matches!(error, Error::Cancelled), "{error}");
-}
-
-/// Asks to stop when so many things were counted.
-struct StopAfter(AtomicU64);
-
-impl Monitor for StopAfter {
-    fn count(&self, _: Counter, amount: u64) {
-        let left = self.0.load(Ordering::SeqCst);
-        self.0.store(left.saturating_sub(amount), Ordering::SeqCst);
-    }
-    fn stage(&self, _: &'static str, _: Option<(Counter, u64)>) {}
-    fn warn(&self, _: Remark) {}
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == 0
-    }
 }
 
 /// The same with something damaged at its bottom: only so many of its paths can be named.

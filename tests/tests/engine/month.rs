@@ -6,7 +6,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cairn_engine::context::Context;
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::stats;
 use cairn_engine::repo::Repository;
@@ -14,13 +13,11 @@ use cairn_engine::source::profile::Profile;
 use cairn_engine::store::Store as _;
 use cairn_engine::store::local::LocalStore;
 use cairn_format::envelope::Cipher;
-use cairn_tests::compare::assert_same;
-use cairn_tests::lab::{Lab, Warnings, inside, object, unlock, verify_full, write_key_file};
-use cairn_tests::reader;
+use cairn_tests::lab::{Lab, Warnings, object, verify_full};
 
 use super::delta::{
-    content_of, data_packs, folder, of_path, of_stream, page_file, path_in_snapshot, random, row,
-    run, snapshot, update_pages, write,
+    assert_reader_restores, content_of, data_packs, folder, of_path, of_stream, page_file,
+    path_in_snapshot, random, row, run, snapshot, update_pages, write,
 };
 
 const DAYS: u64 = 30;
@@ -135,13 +132,7 @@ fn the_independent_reader_restores_what_patches_hold() {
     let path = source.join("pages");
     let days = days_of_pages(&repository, &path, 0..4, &mut page_file());
     assert!(stats::run(&repository).expect("stats").patch_chunks > 5);
-    let key = write_key_file(&lab);
-    for from_packs in [false, true] {
-        let target = lab.path(&format!("target-{from_packs}"));
-        let id = days[3].0.id.to_hex();
-        reader::restore(&place, ["--key-file", &key], &id, &target, from_packs);
-        assert_same(&source, &inside(&target, &source));
-    }
+    assert_reader_restores(&lab, &place, &days[3].0, &source);
 }
 
 #[test]
@@ -150,15 +141,7 @@ fn a_lost_patch_takes_nothing_with_it_but_what_needed_it() {
         let lab = Lab::new(123);
         let store = lab.memory();
         let warnings = Arc::new(Warnings::default());
-        let open = |cache: &str| {
-            let context = Context {
-                cache_dir: lab.cache(cache),
-                monitor: warnings.clone(),
-                ..lab.context.clone()
-            };
-            let key = unlock(cairn_tests::lab::OWNER);
-            Repository::open(Arc::new(store.clone()), &key, &context).expect("it opens")
-        };
+        let open = |cache: &str| lab.open_watched(&store, cache, warnings.clone());
         let repository = open("cache");
         let path = folder(&lab).join("pages");
         let mut content = page_file();

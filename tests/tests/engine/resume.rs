@@ -5,18 +5,16 @@
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use cairn_engine::context::{Context, Counter, Monitor, Remark};
+use cairn_engine::context::Counter;
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
 use cairn_engine::ops::restore::{self, RestoreOptions};
-use cairn_engine::repo::Repository;
 use cairn_engine::store::fault::{Fault, FaultStore, Plan};
 use cairn_engine::store::record::{CallKind, RecordStore};
 use cairn_tests::compare::{assert_same, look};
-use cairn_tests::lab::{Lab, back_up, inside, select, unlock, verify_full};
+use cairn_tests::lab::{Lab, StopAfter, back_up, inside, select, verify_full};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 const FILES: usize = 12;
 const FILE_BYTES: usize = 1 << 20;
@@ -80,23 +78,6 @@ fn packs_of_an_interrupted_run_serve_others_after_the_index_is_rebuilt() {
     assert!(found.findings.is_empty(), "{:?}", found.findings);
 }
 
-/// Asks to stop when so many bytes were restored.
-struct StopAfter(AtomicU64);
-
-impl Monitor for StopAfter {
-    fn count(&self, counter: Counter, amount: u64) {
-        if counter == Counter::BytesRestored {
-            let left = self.0.load(Ordering::SeqCst);
-            self.0.store(left.saturating_sub(amount), Ordering::SeqCst);
-        }
-    }
-    fn stage(&self, _: &'static str, _: Option<(Counter, u64)>) {}
-    fn warn(&self, _: Remark) {}
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == 0
-    }
-}
-
 #[test]
 fn an_interrupted_restore_continues_and_ends_equal() {
     let lab = Lab::new(33);
@@ -104,10 +85,8 @@ fn an_interrupted_restore_continues_and_ends_equal() {
     let source = make_source(&lab);
     tree::everything(&source.join("more"), 8);
     back_up(&lab.open(&store, "cache"), &source).expect("the backup");
-    let monitor = Arc::new(StopAfter(AtomicU64::new(5 << 20)));
-    let context = Context { cache_dir: lab.cache("stopping"), monitor, ..lab.context.clone() };
-    let stopping = Repository::open(Arc::new(store.clone()), &unlock("owner"), &context);
-    let stopping = stopping.expect("it opens");
+    let monitor = Arc::new(StopAfter::new(5 << 20, Some(Counter::BytesRestored)));
+    let stopping = lab.open_watched(&store, "stopping", monitor);
     let target = lab.path("target");
     let options = RestoreOptions::new(select(&stopping, "latest"), target.clone());
     restore::run(&stopping, &options).expect_err("it was told to stop");

@@ -102,15 +102,7 @@ fn what_lies_beyond_the_file_is_refused() {
 #[test]
 fn a_full_medium_ends_it() {
     let (_dir, place) = scratch();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=8m", "none"])
-        .arg(&place)
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
-        return; // Only root may mount, and not everywhere.
-    }
+    let Some(mounted) = Mounted::tmpfs(&place, 8) else { return };
     let target = target(&place, TargetOptions::default());
     let file = large(&target, 64 << 20);
     let piece = noise(1 << 20);
@@ -119,6 +111,6 @@ fn a_full_medium_ends_it() {
         (0..64).try_for_each(|n| sink.write_if_different(&file, n << 20, &piece).map(|_| ()))
     });
     drop(target);
-    Command::new("umount").arg(&place).status().unwrap();
+    drop(mounted);
     assert!(matches!(outcome, Err(TargetError::Full { .. })), "{outcome:?}");
 }

@@ -38,6 +38,30 @@ fn scratch() -> (tempfile::TempDir, PathBuf) {
     (dir, real)
 }
 
+/// A file system in memory, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// Mounted here, of so many MiB; `None` where that is not possible: only root may mount, and not
+    /// everywhere.
+    fn tmpfs(place: &Path, mib: u32) -> Option<Self> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "none"])
+            .arg(place)
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        mounted.then(|| Self(place.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // A test that failed may still have it open: its message counts.
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
 fn am_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -403,21 +427,13 @@ fn what_cannot_be_applied_is_reported_and_the_rest_applied() {
 #[test]
 fn a_full_medium_is_named_and_stops() {
     let (_dir, place) = scratch();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=1m", "none"])
-        .arg(&place)
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
-        return; // Only root may mount, and not everywhere.
-    }
+    let Some(mounted) = Mounted::tmpfs(&place, 1) else { return };
     let target = target(&place, TargetOptions::default());
     let created = target.create(&safe("large"), &file(8 << 20), &meta(0o600)).unwrap();
     let Created::File(file) = created else { panic!() };
     let result = target.write_at(&file, 0, &vec![1; 8 << 20]);
     drop(target);
-    Command::new("umount").arg(&place).status().unwrap();
+    drop(mounted);
     match result.unwrap_err() {
         error @ TargetError::Full { .. } => {
             assert!(error.stops_restore());
@@ -431,15 +447,7 @@ fn a_full_medium_is_named_and_stops() {
 fn file_systems_mounted_beneath_are_synced_too() {
     let (_dir, place) = scratch();
     std::fs::create_dir(place.join("sub")).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "none"])
-        .arg(place.join("sub"))
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
-        return; // Only root may mount, and not everywhere.
-    }
+    let Some(mounted) = Mounted::tmpfs(&place.join("sub"), 1) else { return };
     let options = TargetOptions { overwrite: Overwrite::Delta, ..TargetOptions::default() };
     let target = target(&place, options);
     let link = Some(LinkGroup { device: 1, inode: 1 });
@@ -458,7 +466,7 @@ fn file_systems_mounted_beneath_are_synced_too() {
     let synced = target.sync();
     let mounts = target.mounted.lock().len();
     drop(target);
-    Command::new("umount").arg(place.join("sub")).status().unwrap();
+    drop(mounted);
     synced.unwrap();
     assert_eq!((mounts, problems.len()), (1, 0));
 }
