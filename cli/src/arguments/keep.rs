@@ -5,7 +5,7 @@ use clap::Args;
 use cairn_engine::retention::Age;
 
 /// The rules of a retention policy.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[group(id = "rules", multiple = true)]
 pub struct Keep {
     /// Keep the N newest
@@ -51,4 +51,11 @@ pub struct Keep {
     /// [default: UTC]
     #[arg(long, value_name = "ZONE", help_heading = "Rules")]
     pub time_zone: Option<String>,
+}
+
+impl Keep {
+    /// Whether no rule is given.
+    pub fn is_empty(&self) -> bool {
+        Self { time_zone: None, ..self.clone() } == Self::default()
+    }
 }

@@ -64,8 +64,13 @@ pub(super) fn run(app: &App, arguments: &Forget) -> Result<Finished, Failure> {
     Ok(finished.but(ExitCode::Damage, "repository.damaged", fact))
 }
 
+/// The rules that the options stand for, if there are any.
+pub(super) fn rules(keep: &Keep) -> Result<Option<Policy>, Failure> {
+    if keep.is_empty() { Ok(None) } else { policy(keep).map(Some) }
+}
+
 /// The rules that the options stand for.
-pub(super) fn policy(keep: &Keep) -> Result<Policy, Failure> {
+fn policy(keep: &Keep) -> Result<Policy, Failure> {
     let counts = [
         (Period::Hourly, keep.keep_hourly),
         (Period::Daily, keep.keep_daily),

@@ -61,10 +61,7 @@ fn options(arguments: &LockArguments, mode: Mode) -> Result<LockOptions, Failure
         Some(Within::Never) => 0,
         None => window_ms / WARN_PARTS,
     };
-    let rules = match arguments.keep.is_empty() {
-        true => None,
-        false => Some(forget::policy(&arguments.keep)?),
-    };
+    let rules = forget::rules(&arguments.keep)?;
     let mode = match mode {
         Mode::Compliance => LockMode::Compliance,
         Mode::Governance => LockMode::Governance,

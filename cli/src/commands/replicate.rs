@@ -20,7 +20,7 @@ use cairn_format::ids::SnapshotId;
 use serde_json::json;
 
 use super::{App, Finished, forget};
-use crate::arguments::{Keep, Replicate, Within};
+use crate::arguments::{Replicate, Within};
 use crate::exit_code::ExitCode;
 use crate::replicas::{self, Replica};
 use crate::session::{self, Show};
@@ -106,10 +106,7 @@ fn target(
     dry_run: bool,
 ) -> Result<Target, Failure> {
     let location = Location::parse(OsStr::new(&replica.url)).map_err(session::engine)?;
-    let rules = match replica.keep.is_empty() {
-        true => None,
-        false => Some(forget::policy(&replica.keep)?),
-    };
+    let rules = forget::rules(&replica.keep)?;
     let erase_within_ms = match replica.erase_within {
         None => Some(ERASE_WITHIN_MS_DEFAULT),
         Some(Within::Never) => None,
@@ -424,38 +421,4 @@ fn newest(home: &Repository) -> Result<Option<i64>, Failure> {
     let listed = snapshots::list(home)?;
     let acknowledged = listed.iter().filter(|snapshot| snapshot.acknowledged);
     Ok(acknowledged.map(|snapshot| snapshot.record.finished_ms).max())
-}
-
-impl Keep {
-    /// Whether no rule is given.
-    pub(super) fn is_empty(&self) -> bool {
-        let Self {
-            keep_last,
-            keep_hourly,
-            keep_daily,
-            keep_weekly,
-            keep_monthly,
-            keep_yearly,
-            keep_within,
-            keep_within_hourly,
-            keep_within_daily,
-            keep_within_weekly,
-            keep_within_monthly,
-            keep_within_yearly,
-            keep_tags,
-            time_zone: _,
-        } = self;
-        let counts = [keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly];
-        let ages = [
-            keep_within,
-            keep_within_hourly,
-            keep_within_daily,
-            keep_within_weekly,
-            keep_within_monthly,
-            keep_within_yearly,
-        ];
-        counts.iter().all(|count| count.is_none())
-            && ages.iter().all(|age| age.is_none())
-            && keep_tags.is_empty()
-    }
 }
