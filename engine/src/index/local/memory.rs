@@ -54,7 +54,10 @@ impl State {
             .checked_add(1)
             .ok_or_else(|| IndexError::Exhausted { folder: PathBuf::from("(memory)") })?;
         for (id, place) in pack.places(number) {
-            self.chunks.entry(id).or_default().entry(number).or_insert(place);
+            let known = self.chunks.entry(id).or_default().entry(number).or_insert(place);
+            if place.counts_before(known) {
+                *known = place;
+            }
         }
         self.numbers.insert(pack.id, number);
         self.packs.insert(number, (pack.record(chunks), pack.clone()));
@@ -325,6 +328,10 @@ impl LocalIndex for MemoryIndex {
             state.gone.remove(number);
         }
         Ok(())
+    }
+
+    fn next_number(&self) -> Result<PackNumber, IndexError> {
+        Ok(PackNumber(self.state.read().next))
     }
 
     fn counts(&self) -> Result<Counts, IndexError> {

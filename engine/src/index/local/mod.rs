@@ -105,6 +105,14 @@ pub struct ChunkPlace {
     pub bytes: u32,
 }
 
+impl ChunkPlace {
+    /// Whether it is this place that counts of two in one pack, where `other` is listed first: what
+    /// stands in a frame without bases can be read as a base too.
+    fn counts_before(&self, other: &Self) -> bool {
+        self.pack == other.pack && !self.based && other.based
+    }
+}
+
 /// What is known of a pack as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackRecord {
@@ -547,6 +555,12 @@ pub trait LocalIndex: Send + Sync {
     /// # Errors
     /// See the trait.
     fn counts(&self) -> Result<Counts, IndexError>;
+
+    /// The number that the next pack added gets, or a lower one.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn next_number(&self) -> Result<PackNumber, IndexError>;
 
     /// Reads a value that the caller keeps here under a name of its own.
     ///

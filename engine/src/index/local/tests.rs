@@ -226,3 +226,17 @@ fn a_pack_is_pending_until_a_segment_names_it() {
     load.finish(&[]).unwrap();
     assert_eq!(index.pending_packs().unwrap(), [pack_id(3)]);
 }
+
+/// Of two places in one pack the one counts that can be read as a base too.
+#[test]
+fn a_chunk_that_stands_twice_in_a_pack_is_found_in_the_frame_without_bases() {
+    let index = MemoryIndex::new();
+    // The second frame has bases.
+    let pack = new_pack(1, &[vec![1], vec![7, 8], vec![8, 7]]);
+    assert!(!pack.frames[1].bases.is_empty() && pack.frames[2].bases.is_empty());
+    index.add_pack(&pack, PackState::Committed).unwrap();
+    for id in [chunk_id(7), chunk_id(8)] {
+        let places = index.copies(&id).unwrap();
+        assert_eq!(places.iter().map(|place| place.frame_number).collect::<Vec<_>>(), [2]);
+    }
+}

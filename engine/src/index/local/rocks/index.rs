@@ -106,12 +106,20 @@ impl RocksIndex {
         batch.put(Table::Own, OWN_TALLY, &tally.encode())?;
         Ok(number)
     }
+
+    /// The tally as it was written last: not the one that a load may hold for long.
+    fn last_tally(&self) -> Result<Tally, IndexError> {
+        let value = self.layers.get(Table::Own, OWN_TALLY)?;
+        value.map_or(Ok(Tally::default()), |value| {
+            Tally::decode(&value).ok_or_else(|| self.layers.corrupt("its counts make no sense"))
+        })
+    }
 }
 
-/// Sorts places by chunk and pack, and keeps the first place of a chunk in each pack.
+/// Sorts places by chunk and pack, and keeps the place of a chunk in each pack that counts.
 pub(super) fn sort_and_thin(places: &mut Vec<(ChunkId, ChunkPlace)>) {
     // A stable sort keeps the order of the directory.
-    places.sort_by_key(|(id, place)| (*id, place.pack));
+    places.sort_by_key(|(id, place)| (*id, place.pack, place.based));
     places.dedup_by_key(|(id, place)| (*id, place.pack));
 }
 
@@ -370,14 +378,12 @@ impl LocalIndex for RocksIndex {
         batch.write()
     }
 
+    fn next_number(&self) -> Result<PackNumber, IndexError> {
+        self.last_tally().map(|tally| PackNumber(tally.next))
+    }
+
     fn counts(&self) -> Result<Counts, IndexError> {
-        // Not from `tally`, which a load may hold for long.
-        let value = self.layers.get(Table::Own, OWN_TALLY)?;
-        value.map_or(Ok(Counts::default()), |value| {
-            Tally::decode(&value)
-                .map(|tally| tally.counts)
-                .ok_or_else(|| self.layers.corrupt("its counts make no sense"))
-        })
+        self.last_tally().map(|tally| tally.counts)
     }
 
     fn meta_get(&self, name: &str) -> Result<Option<Vec<u8>>, IndexError> {

@@ -6,6 +6,7 @@
 //! Directories say where a pack holds a chunk; a look-up says where it is held *first*. Packs with a
 //! chunk that an earlier pack holds too are therefore left out.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -165,10 +166,15 @@ impl Nearby {
         }
         let mut ids = Vec::with_capacity(chunks.len());
         for (id, place) in chunks {
-            // A directory may list a chunk twice: the first place counts.
-            if let std::collections::hash_map::Entry::Vacant(vacant) = kept.places.entry(id) {
-                vacant.insert(place);
-                ids.push(id);
+            match kept.places.entry(id) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(place);
+                    ids.push(id);
+                }
+                Entry::Occupied(mut other) if place.counts_before(other.get()) => {
+                    other.insert(place);
+                }
+                Entry::Occupied(_) => {}
             }
         }
         kept.packs.push_back((pack, ids));
