@@ -335,7 +335,7 @@ impl Reach for Walk<'_, '_> {
 }
 
 /// Whether a chunk cannot be had because it, or what it is stored against, is not there.
-pub(super) fn is_missing(error: &Error) -> bool {
+pub(crate) fn is_missing(error: &Error) -> bool {
     matches!(error, Error::ChunkMissing { .. } | Error::BaseMissing { .. }) || error.has_vanished()
 }
 

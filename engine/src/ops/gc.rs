@@ -20,7 +20,7 @@ use crate::collect::confirm::Confirmer;
 use crate::collect::copy::Copier;
 use crate::collect::due::{Left, Past, after, is_due};
 use crate::collect::lease::HeldLease;
-use crate::collect::mark::{Marked, Thoroughness, mark};
+use crate::collect::mark::{Marked, Thoroughness, is_missing, mark};
 use crate::collect::memo::Memos;
 use crate::collect::receipt::read_chain;
 use crate::collect::survey::{Survey, list, list_snapshots, require_present, survey};
@@ -521,6 +521,7 @@ impl Collection<'_> {
     ) -> Result<(), Error> {
         let mut known = self.catalog.condemned();
         known.retain(|id, _| own.contains_key(id) || found.condemned.contains_key(id));
+        let mut last = Error::PlaceStale;
         for _ in 0..ROUNDS_MAX {
             let before = &found.survey.snapshots;
             let snapshots = list_snapshots(self.repository, self.catalog, before)?;
@@ -545,12 +546,15 @@ impl Collection<'_> {
             self.confirm_condemned(&mut marked)?;
             match self.copy_condemned(&seen, &mut marked, report) {
                 Ok(()) => return Ok(()),
-                // Another collection deleted it: it has copied what is needed before.
-                Err(error) if error.has_vanished() => {}
+                // Another collection deleted it, or its base: it has copied what is needed before.
+                Err(error) if is_missing(&error) => {
+                    self.catalog.sync_keeping(self.repository.vault())?;
+                    last = error;
+                }
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::PlaceStale)
+        Err(last)
     }
 
     /// Sees to it that what goes with condemned packs can be read elsewhere, or is copied.
