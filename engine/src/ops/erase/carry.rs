@@ -10,6 +10,7 @@ use super::remake::Remaker;
 use super::tree::{Outcome, Surgery, Tally, count_rest};
 use super::{EraseOptions, EraseReport, Erased, Noted};
 use crate::error::Error;
+use crate::ops::forget::orphans::remove_orphans;
 use crate::ops::forget::{remove, remove_late_acks};
 use crate::ops::rollback;
 use crate::ops::snapshots;
@@ -135,13 +136,26 @@ fn remove_former(
         let old = Some(planned.snapshot.id).filter(|_| planned.fate != Fate::Settled);
         let gone = planned.before.iter().copied().chain(old).collect();
         rollback::removed(repository, &gone)?;
-        for id in &gone {
-            remove(repository, &plan.objects, *id)?;
-            noted.records.extend(plan.objects.names(*id));
-        }
-        // One that comes even now counts for what was made of it, when it is looked again.
-        if !unclaimed {
-            remove_late_acks(repository, &gone)?;
+        if planned.leftover {
+            // Or it is none, if it is acknowledged by now: then it is looked at once more.
+            if !remove_orphans(repository, &plan.objects, &[id])?.is_empty() {
+                continue;
+            }
+            noted.records.extend(plan.objects.names(id));
+        } else {
+            // An acknowledgement that comes even now counts for what was made of it, when it is looked
+            // again; of what goes as a whole it goes too.
+            let objects = match unclaimed {
+                true => plan.objects.of_these(&gone),
+                false => plan.objects.with_late_acks(repository, &gone)?,
+            };
+            for id in &gone {
+                remove(repository, &objects, *id)?;
+                noted.records.extend(objects.names(*id));
+            }
+            if !unclaimed {
+                remove_late_acks(repository, &gone)?;
+            }
         }
         report.snapshots.push(Erased {
             id: planned.snapshot.id,

@@ -59,7 +59,7 @@ pub struct Planned {
     /// Whether what stands for it is to be acknowledged.
     pub(super) acknowledged: bool,
     /// It was left incomplete by an erasure that died; what it was to stand for is there.
-    leftover: bool,
+    pub(super) leftover: bool,
 }
 
 /// What would happen.

@@ -18,6 +18,7 @@ use cairn_format::names::ObjectName;
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use self::evidence::{Evidence, Seen};
+use self::orphans::remove_orphans;
 use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::context::Remark;
@@ -27,6 +28,7 @@ use crate::retention::{Candidate, Cause, Doubt, Policy, RetentionError, Standing
 use crate::store::StoreError;
 
 pub(in crate::ops) mod evidence;
+pub(in crate::ops) mod orphans;
 
 /// Shortest first digits by which a snapshot whose record cannot be read may be named.
 const BARE_DIGITS_MIN: usize = 8;
@@ -174,6 +176,37 @@ impl Objects {
             names.get(&id).cloned().unwrap_or_default()
         };
         [of(&self.acks), of(&self.records)].concat()
+    }
+
+    /// The objects of some snapshots.
+    pub(super) fn of_these(&self, ids: &HashSet<SnapshotId>) -> Self {
+        let of = |names: &HashMap<SnapshotId, Vec<ObjectName>>| {
+            let theirs = names.iter().filter(|(id, _)| ids.contains(*id));
+            theirs.map(|(id, names)| (*id, names.clone())).collect()
+        };
+        Self { records: of(&self.records), acks: of(&self.acks) }
+    }
+
+    /// As [`Self::of_these`], with acknowledgements that came since to those that had none: they have
+    /// to go before the records.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub(super) fn with_late_acks(
+        &self,
+        repository: &Repository,
+        ids: &HashSet<SnapshotId>,
+    ) -> Result<Self, Error> {
+        let mut found = self.of_these(ids);
+        if ids.iter().all(|id| found.acks.contains_key(id)) {
+            return Ok(found);
+        }
+        evidence::list_acks(repository, &mut |id, name| {
+            if ids.contains(&id) && !self.acks.contains_key(&id) {
+                found.acks.entry(id).or_default().push(name);
+            }
+        })?;
+        Ok(found)
     }
 }
 
@@ -461,45 +494,41 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
     repository.monitor().stage("forget: removing", None);
     let mut report = ForgetReport::default();
     let planned = plan.series.iter().flat_map(|series| &series.snapshots);
-    let going = planned.filter(|one| !one.verdict.keeps()).map(|one| one.snapshot.id);
-    let late = acknowledged_since(repository, plan)?;
-    let going = going.filter(|id| !late.contains(id)).chain(plan.bare.iter().copied());
-    let going = going.collect::<Vec<_>>();
+    let planned = planned.filter(|one| !one.verdict.keeps());
+    let is_orphan = |one: &&Planned| {
+        one.verdict == Verdict::Go(Cause::Unacknowledged)
+            && !plan.objects.acks.contains_key(&one.snapshot.id)
+    };
+    let (orphans, going): (Vec<_>, Vec<_>) = planned.partition(is_orphan);
+    let mut orphans = orphans.into_iter().map(|one| one.snapshot.id).collect::<Vec<_>>();
+    let going = going.into_iter().map(|one| one.snapshot.id).chain(plan.bare.iter().copied());
+    let mut going = going.collect::<Vec<_>>();
+    if !orphans.is_empty() {
+        // Their backups have taken long, and reported success.
+        let late = snapshots::list_acknowledged(repository)?;
+        orphans.retain(|id| !late.contains(id));
+    }
+    rollback::removed(repository, &going.iter().chain(&orphans).copied().collect())?;
+    let objects = plan.objects.with_late_acks(repository, &going.iter().copied().collect())?;
     let mut unacknowledged = HashSet::new();
-    rollback::removed(repository, &going.iter().copied().collect())?;
     for id in &going {
         repository.check_cancelled()?;
-        if remove(repository, &plan.objects, *id)? {
+        if remove(repository, &objects, *id)? {
             report.acknowledged += 1;
         } else {
             unacknowledged.insert(*id);
         }
-        report.removed += 1;
     }
     if !unacknowledged.is_empty() {
         remove_late_acks(repository, &unacknowledged)?;
     }
+    let stay = remove_orphans(repository, &plan.objects, &orphans)?;
+    going.extend(orphans.into_iter().filter(|id| !stay.contains(id)));
+    report.removed = going.len() as u64;
     if let Some(seen) = &plan.seen {
         seen.without(&going).save(repository.catalog()?)?;
     }
     Ok(report)
-}
-
-/// Snapshots that go because they were not acknowledged, and are by now: their backups have taken
-/// long, and reported success.
-fn acknowledged_since(
-    repository: &Repository,
-    plan: &ForgetPlan,
-) -> Result<HashSet<SnapshotId>, Error> {
-    let planned = plan.series.iter().flat_map(|series| &series.snapshots);
-    let orphans = planned.filter(|one| one.verdict == Verdict::Go(Cause::Unacknowledged));
-    let orphans = orphans.map(|one| one.snapshot.id);
-    let orphans = orphans.filter(|id| !plan.objects.acks.contains_key(id)).collect::<HashSet<_>>();
-    if orphans.is_empty() {
-        return Ok(orphans);
-    }
-    let acknowledged = snapshots::list_acknowledged(repository)?;
-    Ok(orphans.intersection(&acknowledged).copied().collect())
 }
 
 /// Removes one snapshot; true if it had acknowledgements.
