@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use cairn_format::envelope::{Cipher, Kind};
 use cairn_format::format_object::{FORMAT_BYTES, FormatObject};
 use cairn_format::ids::{ObjectHash, ReplicaId, RepositoryId, SlotId};
@@ -168,6 +169,14 @@ pub fn init(
 /// # Errors
 /// [`Error::NoRepository`]; damage; a newer version.
 pub fn read_format(store: &dyn Store) -> Result<(FormatObject, [u8; 32]), Error> {
+    read_format_bytes(store).map(|(format, bytes)| (format, format_hash(&bytes)))
+}
+
+/// As [`read_format`], with the bytes it was read from, which were checked.
+///
+/// # Errors
+/// As [`read_format`].
+pub(crate) fn read_format_bytes(store: &dyn Store) -> Result<(FormatObject, Bytes), Error> {
     let bytes = match store.get(&ObjectName::Format, FORMAT_BYTES as u64) {
         Ok(bytes) => bytes,
         Err(StoreError::NotFound { .. }) => {
@@ -177,7 +186,7 @@ pub fn read_format(store: &dyn Store) -> Result<(FormatObject, [u8; 32]), Error>
     };
     let format =
         FormatObject::parse(&bytes, format_hash).map_err(Error::format(ObjectName::Format))?;
-    Ok((format, format_hash(&bytes)))
+    Ok((format, bytes))
 }
 
 /// An opened repository.

@@ -12,7 +12,7 @@ use cairn_format::names::{Folder, ObjectName};
 use crate::context::Remark;
 use crate::error::Error;
 use crate::repo::vault::read_object;
-use crate::repo::{Repository, identity, keys};
+use crate::repo::{Repository, identity, keys, read_format, read_format_bytes};
 use crate::store::{Store, StoreError};
 
 /// Key slots that were copied, and removed.
@@ -67,7 +67,8 @@ pub(super) fn join(
                 return Err(error);
             }
         }
-        let format = home.store().get(&ObjectName::Format, u64::from(RECORD_BYTES_MAX))?;
+        // What was damaged on the way must not become the copy's.
+        let (_, format) = read_format_bytes(home.store())?;
         store.put(&ObjectName::Format, &format)?;
     } else {
         drop_slots(home, store.as_ref(), &joined.slots, known)?;
@@ -77,7 +78,7 @@ pub(super) fn join(
 
 /// Refuses what is no copy of home, and home itself.
 fn refuse_others(home: &Repository, store: &dyn Store, look_only: bool) -> Result<(), Error> {
-    let (format, hash) = crate::repo::read_format(store)?;
+    let (format, hash) = read_format(store)?;
     if format.repository != home.id() || hash != home.config.format_hash {
         return Err(Error::OtherRepository {
             location: store.location(),
