@@ -22,7 +22,10 @@ use crate::repo::Vault;
 use crate::store::StoreError;
 
 mod places;
+mod since;
 mod tombs;
+
+pub use since::Before;
 
 /// How often the list of segments is read again when one vanishes meanwhile.
 const LISTINGS_MAX: usize = 10;

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cairn_engine::error::Error;
 use cairn_engine::index::catalog::list_packs;
 use cairn_engine::ops::erase::{self, EraseError, EraseOptions};
+use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::replicate::{self, Done, Target};
-use cairn_engine::ops::{gc, heal, snapshots};
+use cairn_engine::ops::{heal, snapshots};
 use cairn_engine::repo::Repository;
 use cairn_engine::store::Store;
 use cairn_engine::store::fault::{Fault, FaultStore, Plan};
@@ -21,7 +22,7 @@ use cairn_format::names::ObjectName;
 use cairn_tests::contents::contents;
 use cairn_tests::garbage::everything;
 use cairn_tests::ground::{Ground, back_up, files};
-use cairn_tests::lab::{OWNER, TestClock, alone, copy_of, object};
+use cairn_tests::lab::{Lab, OWNER, TestClock, alone, copy_of, object};
 use cairn_tests::odd::Odd;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -267,4 +268,79 @@ fn an_index_that_forgets_condemned_packs_learns_where_they_were_copied_to() {
         let number = index.pack_number(&pack).expect("a look");
         assert!(number.is_some(), "the index does not know pack {pack}");
     }
+}
+
+/// What is damaged on the way from home does not become part of a new copy.
+#[test]
+fn a_copy_is_not_made_of_what_was_damaged_on_the_way() {
+    let ground = Ground::with(720, &["one"]);
+    let whole = object(&ground.store, &ObjectName::Format);
+    let calls = calls_of(&ground.store, |home| {
+        let home = ground.lab.open_alone(home, OWNER).expect("it opens");
+        replicate(&home, Arc::new(MemoryStore::new())).expect("a replication");
+    });
+    let mut refused = 0;
+    for call in 0..calls {
+        let replica = MemoryStore::new();
+        let plan = Plan::new().at(call as u64, Fault::FlipBit { bit: 77 });
+        let damaging = FaultStore::new(copy_of(&ground.store), plan);
+        let told = ground
+            .lab
+            .open_alone(Arc::new(damaging), OWNER)
+            .and_then(|home| replicate(&home, Arc::new(replica.clone())));
+        refused += usize::from(told.is_err());
+        if replica.names().contains(&ObjectName::Format) {
+            assert_eq!(object(&replica, &ObjectName::Format), whole, "call {call}");
+        }
+        replicate(&ground.owner(), Arc::new(replica.clone())).expect("once more");
+        ground.assert_there(&replica, &["one"], &format!("call {call}"));
+    }
+    assert!(refused > 5, "{refused}");
+}
+
+/// A collection copies what a backup relies on and dies before it deletes anything, and the store loses
+/// the copies: another collection may take the packs before, so nothing may rely on the copies.
+#[test]
+fn a_backup_does_not_rely_on_copies_that_the_store_has_lost() {
+    let ground = Ground::with(721, &["one", "two"]);
+    ground.forget("one");
+    let before = ground.names(|name| matches!(name, ObjectName::Pack(..)));
+    let (store, collector) = (ground.store.clone(), Lab::new(722));
+    let is_put_of_snapshot = |kind: CallKind, name: Option<&ObjectName>| {
+        kind == CallKind::Put && matches!(name, Some(ObjectName::Snapshot { .. }))
+    };
+    let known = before.clone();
+    let way = Odd::new(ground.store.clone()).before(is_put_of_snapshot, move || {
+        let there = store.names();
+        let dying =
+            FaultStore::new(store.clone(), Plan::new().nth(CallKind::Delete, 0, Fault::Crash));
+        let collector = collector.open_alone(Arc::new(dying), OWNER).expect("it opens");
+        // What the backup has stored is spared.
+        let sparing = GcOptions { max_delete_percent: 100.0, ..GcOptions::default() };
+        gc::run(&collector, &sparing).expect_err("it dies");
+        let new = store.names().into_iter().filter(|name| !there.contains(name));
+        let copies = new.filter(|name| matches!(name, ObjectName::Pack(..)));
+        let copies = copies.inspect(|name| store.delete(name).expect("it is lost")).count();
+        assert!(copies > 0 && known.iter().all(|name| there.contains(name)));
+    });
+    let host = ground.lab.open_alone(Arc::new(way.clone()), OWNER).expect("it opens");
+    let report = alone(|| back_up(&host, "three")).expect("a backup");
+    assert!(way.has_acted() && report.chunks_repaired + report.repeats > 0, "{report:?}");
+    // The other collection.
+    let condemned = gone(&ground);
+    assert!(!condemned.is_empty());
+    for name in before.iter().filter(|name| condemned.contains(*name)) {
+        ground.store.delete(name).expect("deleted");
+    }
+    let fresh = ground.owner();
+    let listed = snapshots::list(&fresh).expect("a list");
+    let three = listed.iter().find(|one| one.record.job == "three" && one.acknowledged);
+    assert_eq!(contents(&fresh, three.expect("it is there")), Ok(files("three")));
+}
+
+/// Packs that tombs condemn.
+fn gone(ground: &Ground) -> BTreeSet<ObjectName> {
+    let owner = ground.owner();
+    let condemned = owner.catalog().expect("an index").condemned();
+    condemned.into_iter().map(|(id, kind)| ObjectName::Pack(kind, id)).collect()
 }

@@ -28,7 +28,7 @@ use crate::context::Remark;
 use crate::delta::{DeltaReport, Deltas, Hint};
 use crate::error::Error;
 use crate::frame::COMPRESSION_LEVEL_DEFAULT;
-use crate::index::catalog::Catalog;
+use crate::index::catalog::{Before, Catalog};
 use crate::index::segments;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::inflight::InFlight;
@@ -323,8 +323,8 @@ struct Written {
     packs: Vec<PackId>,
     /// What it relies on besides.
     relied: Relied,
-    /// Packs that were condemned when it began.
-    condemned_before: usize,
+    /// How packs stood when it began.
+    before: Before,
     weakness: Option<Weakness>,
 }
 
@@ -338,7 +338,7 @@ fn write(
 ) -> Result<Written, Error> {
     let vault = repository.vault();
     repository.monitor().stage("backup", None);
-    let condemned_before = catalog.condemned_count();
+    let before = catalog.standing()?;
     let relied = Relied::default();
     let in_flight = InFlight::default();
     let failure = Failure::default();
@@ -446,7 +446,7 @@ fn write(
         excludes: prepared.excludes,
         packs,
         relied,
-        condemned_before,
+        before,
         weakness: prepared.weakness,
     })
 }

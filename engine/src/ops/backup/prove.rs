@@ -11,7 +11,7 @@ use super::relied::Relied;
 use crate::collect::copy::Copier;
 use crate::collect::reach::{Reach, reach};
 use crate::error::Error;
-use crate::index::catalog::Catalog;
+use crate::index::catalog::{Before, Catalog};
 use crate::ops::snapshots;
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
@@ -42,8 +42,8 @@ pub struct Claim<'a> {
     pub root: ChunkId,
     /// Namespace its chunks are looked up in.
     pub namespace: WriterId,
-    /// Packs that were condemned when the backup began.
-    pub condemned_before: usize,
+    /// How packs stood when the backup began.
+    pub before: Before,
     /// Packs that the session stored.
     pub packs: &'a [PackId],
     /// What else it relies on.
@@ -62,20 +62,24 @@ impl Claim<'_> {
             // Also segments: what was condemned may have been copied to packs named since.
             self.catalog.sync_keeping(vault)?;
             self.catalog.require_sound_tombs()?;
-            let condemned = self.catalog.condemned_count().saturating_sub(self.condemned_before);
+            let condemned = self.catalog.condemned_since(&self.before);
             if condemned == 0 {
                 return Ok(Proof::Complete(copied));
             }
             let Some(missing) = self.missing()? else { return Ok(Proof::Open(condemned)) };
             if missing.is_empty() {
-                return Ok(Proof::Complete(copied));
+                // What took the place of the packs that go has to be there.
+                if self.catalog.forget_lost_since(vault, &self.before, self.packs)? {
+                    return Ok(Proof::Complete(copied));
+                }
+                continue;
             }
             match self.copy(&missing)? {
                 Some(count) => copied += count,
                 None => return Ok(Proof::Open(condemned)),
             }
         }
-        Ok(Proof::Open(self.catalog.condemned_count().saturating_sub(self.condemned_before)))
+        Ok(Proof::Open(self.catalog.condemned_since(&self.before)))
     }
 
     /// The chunks that only condemned packs hold; `None` when that cannot be told.

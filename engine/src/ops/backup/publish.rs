@@ -148,7 +148,7 @@ pub fn publish(
         session,
         root: record.root,
         namespace: repository.own_namespace()?,
-        condemned_before: written.condemned_before,
+        before: written.before,
         packs: &written.packs,
         relied: &written.relied,
     };

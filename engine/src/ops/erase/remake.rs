@@ -18,7 +18,7 @@ use crate::collect::copy::Copier;
 use crate::collect::lease::HeldLease;
 use crate::collect::reach::{Reach, reach};
 use crate::error::Error;
-use crate::index::catalog::Catalog;
+use crate::index::catalog::{Before, Catalog};
 use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
@@ -55,6 +55,8 @@ pub(super) struct Remaker<'a> {
     repository: &'a Repository,
     catalog: &'a Catalog,
     session: SessionId,
+    /// How packs stood when it began.
+    before: Before,
     lease: HeldLease<'a>,
     copier: Copier<'a>,
     /// Packs that an interrupted run of this host has stored and no segment names: they are relied on.
@@ -79,6 +81,7 @@ impl<'a> Remaker<'a> {
             repository,
             catalog,
             session,
+            before: catalog.standing()?,
             lease: HeldLease::take(repository.vault(), session, "erase"),
             copier: Copier::new(repository, catalog, session)?,
             leftovers: catalog.leftover_sections(repository.vault())?,
@@ -250,7 +253,14 @@ impl<'a> Remaker<'a> {
             self.catalog.require_sound_tombs()?;
             let missing = self.missing(needed)?;
             if missing.is_empty() {
-                return Ok(());
+                // What took the place of packs that go has to be there.
+                let vault = self.repository.vault();
+                if self.catalog.condemned_since(&self.before) == 0
+                    || self.catalog.forget_lost_since(vault, &self.before, &[])?
+                {
+                    return Ok(());
+                }
+                continue;
             }
             for (namespace, chunks) in missing {
                 self.copy(namespace, &chunks.into_iter().collect::<Vec<_>>())?;

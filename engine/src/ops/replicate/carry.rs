@@ -21,7 +21,7 @@ use crate::collect::copy::transfer::{Frames, Origin};
 use crate::collect::lease::HeldLease;
 use crate::context::Counter;
 use crate::error::Error;
-use crate::index::catalog::Catalog;
+use crate::index::catalog::{Before, Catalog};
 use crate::index::local::PackNumber;
 use crate::ops::backup::prove::{Claim, Proof};
 use crate::ops::shard::Shard;
@@ -82,7 +82,7 @@ impl Carrier<'_> {
         mut leftovers: Vec<PackSection>,
         carried: &mut Carried,
     ) -> Result<(), Error> {
-        let condemned_before = self.catalog.condemned_count();
+        let before = self.catalog.standing()?;
         let mut copier = Copier::new(self.replica, self.catalog, self.session)?;
         let (mut done, mut packs) = (BTreeSet::new(), Vec::new());
         let (mut waiting, mut whole, mut partly) = (Vec::new(), Vec::new(), Vec::new());
@@ -103,7 +103,7 @@ impl Carrier<'_> {
             self.take_parts(need, &partly, &mut copier)?;
             packs.extend(sections.iter().map(|section| section.id));
             packs.extend(copier.finish(sections)?);
-            let claim = (condemned_before, packs.as_slice());
+            let claim = (before, packs.as_slice());
             self.publish(need, &waiting, claim, carried)?;
             waiting.clear();
             whole.clear();
@@ -254,7 +254,7 @@ impl Carrier<'_> {
         &self,
         need: &Need<'_>,
         snapshots: &[&SnapshotInfo],
-        (condemned_before, packs): (usize, &[PackId]),
+        (before, packs): (Before, &[PackId]),
         carried: &mut Carried,
     ) -> Result<(), Error> {
         let vault = self.replica.vault();
@@ -278,7 +278,7 @@ impl Carrier<'_> {
             self.catalog.sync_keeping(vault)?;
         }
         self.catalog.require_sound_tombs()?;
-        let quiet = self.catalog.condemned_count() == condemned_before;
+        let quiet = self.catalog.condemned_count() == before.condemned;
         for (snapshot, name) in visible {
             let proof = match quiet {
                 true => Proof::Complete(0),
@@ -288,7 +288,7 @@ impl Carrier<'_> {
                     session: self.session,
                     root: snapshot.record.root,
                     namespace: snapshot.namespace,
-                    condemned_before,
+                    before,
                     packs,
                     relied: &need.relied,
                 }
