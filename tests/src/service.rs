@@ -262,14 +262,19 @@ impl Service {
         }
     }
 
-    /// Does something while those lost objects are there whose loss `counts` not, by who put them.
+    /// Does something while those lost objects are there whose loss `counts` not, by name and who put
+    /// them.
     ///
     /// # Panics
     /// When they cannot be put or deleted.
-    pub fn without_loss<T>(&self, counts: impl Fn(usize) -> bool, look: impl FnOnce() -> T) -> T {
+    pub fn without_loss<T>(
+        &self,
+        counts: impl Fn(&ObjectName, usize) -> bool,
+        look: impl FnOnce() -> T,
+    ) -> T {
         let mut back = Vec::new();
         for (name, (actor, data)) in self.toll().lost {
-            if !counts(actor) && self.truth.size(&name).is_err() {
+            if !counts(&name, actor) && self.truth.size(&name).is_err() {
                 self.truth.put(&name, &data).expect("it is put");
                 back.push(name);
             }

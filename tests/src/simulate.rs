@@ -23,6 +23,7 @@ mod harm;
 pub mod mutant;
 mod needed;
 mod oracle;
+mod picture;
 mod plan;
 mod site;
 mod tasks;
@@ -156,6 +157,8 @@ struct Scene {
     /// Data keys of objects that were put.
     data_keys: Mutex<BTreeMap<[u8; 32], ObjectName>>,
     violations: Mutex<Vec<String>>,
+    /// What both copies held at the first violation.
+    picture: Mutex<Option<String>>,
     course: Mutex<Course>,
     folder: PathBuf,
 }
@@ -212,6 +215,7 @@ pub fn run(world: &Arc<World>, trial: &Trial) -> Result<Course, String> {
         doing: Mutex::default(),
         data_keys: Mutex::default(),
         violations: Mutex::default(),
+        picture: Mutex::default(),
         course: Mutex::default(),
         folder: folder.path().to_owned(),
     });
@@ -226,7 +230,8 @@ pub fn run(world: &Arc<World>, trial: &Trial) -> Result<Course, String> {
         if trial.mutant.is_none() {
             let path = std::env::temp_dir()
                 .join(format!("cairn-simulation-{}-{seed}.calls", profile.name()));
-            let trace = format!("{:#?}\n{}", scene.plan, turns.trace());
+            let picture = scene.picture.lock().take().unwrap_or_default();
+            let trace = format!("{:#?}\n{}\n{picture}", scene.plan, turns.trace());
             if std::fs::write(&path, trace).is_ok() {
                 told = format!("{told}; calls: {}", path.display());
             }
@@ -241,6 +246,9 @@ pub fn run(world: &Arc<World>, trial: &Trial) -> Result<Course, String> {
 
 impl Scene {
     fn violation(&self, what: String) {
+        if self.trial.mutant.is_none() {
+            self.picture.lock().get_or_insert_with(|| self.draw());
+        }
         self.violations.lock().push(what);
     }
 

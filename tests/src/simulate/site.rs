@@ -46,6 +46,8 @@ pub(super) struct Site {
     pub(super) reported: Mutex<BTreeMap<SnapshotId, String>>,
     /// Objects that were damaged and that no actor has deleted since, as they were.
     pub(super) harmed: Mutex<BTreeMap<ObjectName, Bytes>>,
+    /// Packs that collections put and the service lost, with the snapshots that were acknowledged then.
+    pub(super) lost_when: Mutex<BTreeMap<ObjectName, BTreeSet<SnapshotId>>>,
 }
 
 impl Site {
@@ -58,6 +60,7 @@ impl Site {
             deleted: Mutex::default(),
             reported: Mutex::default(),
             harmed: Mutex::default(),
+            lost_when: Mutex::default(),
         }
     }
 
@@ -110,6 +113,13 @@ impl Site {
     pub(super) fn acknowledged(&self) -> BTreeSet<SnapshotId> {
         let forgotten = self.forgotten.lock();
         self.standing().into_iter().filter(|id| !forgotten.contains(id)).collect()
+    }
+
+    /// Whether the service lost an acknowledgement of a snapshot, and none is there.
+    pub(super) fn lost_ack(&self, snapshot: SnapshotId) -> bool {
+        let is_its = |name: &ObjectName| matches!(name, ObjectName::Ack { snapshot: id, .. } if *id == snapshot);
+        self.service.toll().lost.keys().any(is_its)
+            && !self.names(&[Folder::Acks]).iter().any(is_its)
     }
 
     /// Puts an object in place of whatever is there; `None`: nothing is.
