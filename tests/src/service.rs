@@ -25,6 +25,8 @@ mod profile;
 pub use line::Line;
 pub use profile::Profile;
 
+/// Calls during which listings may go on to show what was deleted, at most.
+const LINGERING_CALLS_MAX: u64 = 120;
 /// Calls of others that a stale listing may lack, at most.
 pub const STALE_CALLS_MAX: u64 = 60;
 /// Calls after which a late one is carried out, at most.
@@ -344,6 +346,25 @@ impl State {
             };
         }
         self.toll.listings += u64::from(lacks);
+        entries.into_iter().collect()
+    }
+
+    /// A listing with some of what was deleted lately.
+    fn linger(
+        &mut self,
+        folder: Folder,
+        mut entries: BTreeMap<ObjectName, u64>,
+    ) -> Vec<(ObjectName, u64)> {
+        let since = self.calls.saturating_sub(LINGERING_CALLS_MAX);
+        let mut lingers = false;
+        for past in self.past.iter().rev().take_while(|past| past.call > since) {
+            let absent = past.name.folder() == Some(folder) && !entries.contains_key(&past.name);
+            if let Some(bytes) = past.before.filter(|_| absent && one_in(2, &mut self.seed)) {
+                entries.insert(past.name, bytes);
+                lingers = true;
+            }
+        }
+        self.toll.listings += u64::from(lingers);
         entries.into_iter().collect()
     }
 

@@ -52,7 +52,7 @@ impl Line {
 
     /// Notes a change for listings that lack it.
     fn note(&self, name: &ObjectName) {
-        if self.service.profile != Profile::Stale {
+        if !matches!(self.service.profile, Profile::Stale | Profile::Lingering) {
             return;
         }
         let before = self.service.truth.size(name).ok();
@@ -90,6 +90,7 @@ impl Line {
         let state = &mut *state;
         match self.service.profile {
             Profile::Stale => Ok((state.lag(self.actor, folder, entries), false)),
+            Profile::Lingering => Ok((state.linger(folder, entries), false)),
             Profile::Unordered => Ok((state.shuffle(entries), false)),
             Profile::PagesLost => Ok((state.lose_page(entries), false)),
             Profile::ListsBreak if state.seed.below(6) == 0 => {

@@ -35,6 +35,8 @@ pub enum Profile {
     IgnoresCondition,
     /// A conditional put says that it was done where another object is, and does nothing.
     LiesAboutCondition,
+    /// Listings go on to show what was deleted lately.
+    Lingering,
     /// Listings lack what others changed lately.
     Stale,
     /// Listings lack a part without saying so.
@@ -43,7 +45,7 @@ pub enum Profile {
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Strong,
         Self::Unordered,
         Self::Failing,
@@ -59,6 +61,7 @@ impl Profile {
         Self::Unconditional,
         Self::IgnoresCondition,
         Self::LiesAboutCondition,
+        Self::Lingering,
         Self::Stale,
         Self::PagesLost,
     ];
@@ -82,6 +85,7 @@ impl Profile {
             Self::Unconditional => "unconditional",
             Self::IgnoresCondition => "ignores-condition",
             Self::LiesAboutCondition => "lies-about-condition",
+            Self::Lingering => "lingering",
             Self::Stale => "stale",
             Self::PagesLost => "pages-lost",
         }

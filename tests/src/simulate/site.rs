@@ -152,9 +152,11 @@ impl Site {
     pub(super) fn troubles(&self, actor: usize) -> bool {
         let (toll, profile) = (self.service.toll(), self.service.profile());
         match profile {
-            Profile::Strong | Profile::Unordered | Profile::Versioned | Profile::SoftDelete => {
-                false
-            }
+            Profile::Strong
+            | Profile::Unordered
+            | Profile::Lingering
+            | Profile::Versioned
+            | Profile::SoftDelete => false,
             _ if profile.strikes_one() => toll.of_actor.contains_key(&actor),
             _ => toll.strikes() > 0,
         }

@@ -20,6 +20,8 @@ use cairn_engine::store::{Store, StoreError};
 use cairn_format::ids::SnapshotId;
 use cairn_format::names::{Folder, ObjectName};
 
+use crate::service::Profile;
+
 use super::mutant::Mutant;
 use super::plan::{ActorPlan, Task, Unwanted, blob, blob_name};
 use super::{Known, Scene, Ways};
@@ -129,7 +131,9 @@ impl Scene {
         course.rebased += report.chunks_rebased;
         course.deleted += report.packs_deleted;
         drop(course);
-        let odd = !report.still_there.is_empty() || !report.damaged.is_empty();
+        // What a listing goes on to show has no receipt yet.
+        let shown = self.home.service.profile() == Profile::Lingering;
+        let odd = !(report.still_there.is_empty() || shown) || !report.damaged.is_empty();
         let quiet = [&self.home, &self.replica].iter().all(|site| {
             let toll = site.service.toll();
             toll.of_actor.is_empty() && toll.late == 0

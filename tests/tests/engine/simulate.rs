@@ -51,6 +51,11 @@ fn listings_in_no_order_that_repeat_entries_change_nothing() {
 }
 
 #[test]
+fn nothing_is_lost_where_listings_go_on_to_show_what_was_deleted() {
+    simulate(Profile::Lingering, SEEDS_OF_PROFILES);
+}
+
+#[test]
 fn calls_that_fail_lose_nothing_whether_or_not_they_were_carried_out() {
     simulate(Profile::Failing, SEEDS_OF_PROFILES);
 }
