@@ -23,6 +23,7 @@ mod remote;
 pub mod retry;
 #[cfg(test)]
 mod tests;
+pub mod together;
 pub mod traffic;
 
 use std::fmt::Debug;

@@ -34,7 +34,7 @@ const BATCH_BASED_MAX: usize = 256;
 const KEPT_BYTES_MAX: usize = 40 << 20;
 /// Threads that read ahead from a store on this machine, and from one behind a network.
 const READERS_NEAR: usize = 1;
-const READERS_FAR: usize = 4;
+const READERS_FAR: usize = 8;
 /// Frames whose bases one thread looks up.
 const LOOKUP_FRAMES_MIN: usize = 16;
 /// Batches that are read and wait for a worker.
@@ -283,6 +283,10 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
     fn piece(&self, part: Part) -> Option<Piece> {
         let pack = self.plan.packs.get(&part.pack)?;
         let (offset, sealed) = self.reader.range(pack, part.start, part.end).ok()?;
+        if !self.reader.repository().store().is_near() {
+            // Here, so that no worker waits for it; what is wrong with it they find out.
+            let _opener = self.reader.opener(pack);
+        }
         Some(Piece { pack: part.pack, offset, sealed })
     }
 

@@ -14,7 +14,7 @@ mod webdav;
 
 use std::sync::Arc;
 
-use cairn_format::names::{Folder, ObjectName};
+use cairn_format::names::Folder;
 use opendal::{HttpTransporter, OperationContext, Operator};
 
 use super::Store;
@@ -109,11 +109,9 @@ fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore
 /// Whether there is a `format` object. Where there is none, a listing tells whether there is at
 /// least a place to keep one: services answer alike to whoever asks for an absent object and for
 /// an object of an absent bucket.
-fn first_contact(store: &impl Store) -> Result<bool, StoreError> {
-    match store.size(&ObjectName::Format) {
-        Ok(_) => return Ok(true),
-        Err(StoreError::NotFound { .. }) => {}
-        Err(error) => return Err(error),
+fn first_contact(store: &Guarded<Arc<ObjectStore>>) -> Result<bool, StoreError> {
+    if store.ask(|store| store.meet())? {
+        return Ok(true);
     }
     let place = || Place::folder(store.location(), Folder::Config);
     let stop = |_, _| Err(StoreError::Stopped { place: place() });
