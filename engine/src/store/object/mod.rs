@@ -38,7 +38,7 @@ use super::{Each, Keeping, Listing, Purged, Put, Store};
 pub(super) use beyond::{Answer, Beyond};
 pub(super) use errors::from_opendal;
 pub(super) use versions::{Deleted, LockSeen};
-pub(super) use write::base64;
+pub(super) use write::{base64, note_sent_sum};
 
 /// Threads that drive requests; they wait more than they work.
 const RUNTIME_THREADS: usize = 2;
