@@ -23,6 +23,8 @@ use cairn_tests::tree;
 use parking_lot::Mutex;
 
 const HOUR_MS: i64 = 3_600_000;
+/// When the locks of [`Treats::Locked`] end.
+const LOCKED_UNTIL_MS: i64 = TestClock::START_MS + 1_000 * HOUR_MS;
 
 /// How a store treats what is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,11 +116,13 @@ impl Store for Keeper {
         match self.treats {
             Treats::Versions => {
                 kept.retain(|name, _| name.folder() != Some(folder));
-                Ok(Purged { removed: before - kept.len() as u64, refused: 0 })
+                Ok(Purged { removed: before - kept.len() as u64, ..Purged::default() })
             }
             Treats::Locked => {
                 let refused = kept.keys().filter(|name| name.folder() == Some(folder)).count();
-                Ok(Purged { removed: 0, refused: refused as u64 })
+                let refused = refused as u64;
+                let locked_until_ms = (refused > 0).then_some(LOCKED_UNTIL_MS);
+                Ok(Purged { refused, locked: refused, locked_until_ms, removed: 0 })
             }
             _ => Ok(Purged::default()),
         }
@@ -290,6 +294,7 @@ fn versions_that_are_locked_are_in_no_receipt() {
     let scene = Scene::new(404, Treats::Locked);
     let collected = scene.collect();
     assert!(!collected.versions_kept.is_empty());
+    assert_eq!(collected.versions_locked_until_ms, Some(LOCKED_UNTIL_MS));
     let packs = scene.store.kept_packs() as u64;
     let report = scene.report(false);
     assert!(report.objects == 0 && packs > 0);
@@ -300,6 +305,7 @@ fn versions_that_are_locked_are_in_no_receipt() {
         Scene { store: Keeper { treats: Treats::Versions, ..scene.store.clone() }, ..scene };
     let collected = scene.collect();
     assert!(collected.versions_kept.is_empty() && !collected.receipts.is_empty());
+    assert_eq!(collected.versions_locked_until_ms, None);
     let report = scene.report(false);
     assert!(report.objects >= packs && report.pending.is_empty(), "{:?}", report.pending);
 }
