@@ -160,8 +160,9 @@ fn finish(report: &GcReport, dry_run: bool, latest_ms: i64) -> Finished {
     if !report.versions_kept.is_empty() {
         let what = format::plural(report.versions_kept.len() as u64, "object", "objects");
         let fact = format!(
-            "the store keeps versions of {what} that were deleted, and refuses to delete them: the \
-             credentials need the right to delete versions"
+            "the store keeps versions of {what} that were deleted, and refuses to delete them; no \
+             lock is known that keeps them: give the credentials the right to delete versions, and \
+             to see until when they are locked"
         );
         return finished.but(ExitCode::Failed, "gc.versions", fact);
     }

@@ -104,7 +104,7 @@ pub fn purge(vault: &Vault) -> Result<Purged, Error> {
             subject: vault.store.location(),
             message: format!(
                 "it keeps {} older versions of deleted objects and refuses to delete them, {} of \
-                 them because of a lock: the credentials do not allow it",
+                 them because of a lock, as far as the credentials let that be seen",
                 all.refused, all.locked
             ),
         });
