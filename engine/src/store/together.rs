@@ -14,7 +14,7 @@ use super::traffic::Traffic;
 use super::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 
 /// Calls of one operation to a store behind a network that are under way at once.
-pub const CALLS_AT_ONCE: usize = 8;
+pub const CALLS_AT_ONCE: usize = 16;
 /// What [`Ahead`] reads of all folders together, at most: objects, and bytes.
 const AHEAD_OBJECTS_MAX: usize = 64;
 const AHEAD_BYTES_MAX: u64 = 8 << 20;

@@ -29,6 +29,10 @@ use super::traffic::Meter;
 const FIRST_CONTACT: Policy =
     Policy { attempts_max: 3, pause_ms: 500, pause_ms_max: 1_000, calls_max: 1 };
 
+/// Calls at once over SFTP: each takes a connection, and a server refuses some at random when more
+/// than ten are being opened (`MaxStartups` of OpenSSH).
+const SFTP_CALLS_MAX: usize = 8;
+
 /// A service, configured, and how it is to be treated.
 struct Service {
     operator: Operator,
@@ -66,7 +70,11 @@ pub(super) fn connect(
     };
     let store = Arc::new(object_store(service, options)?);
     let found = first_contact(&Guarded::new(Arc::clone(&store), FIRST_CONTACT))?;
-    Ok((Arc::new(Guarded::new(store, options.policy)), found))
+    let mut policy = options.policy;
+    if scheme == Scheme::Sftp {
+        policy.calls_max = policy.calls_max.min(SFTP_CALLS_MAX);
+    }
+    Ok((Arc::new(Guarded::new(store, policy)), found))
 }
 
 fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore, StoreError> {
