@@ -11,13 +11,16 @@ use cairn_engine::store::{Each, Keeping, Listing, Purged, Put, Store, StoreError
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
-use crate::lab::alone;
+use crate::lab::{TestClock, alone};
 
 /// Something to be done once.
 pub type Act = Box<dyn FnOnce() + Send>;
 
 /// Whether it is this call.
 type When = dyn Fn(CallKind, Option<&ObjectName>) -> bool + Send + Sync;
+
+/// When the locks of [`Deletes::Locked`] end.
+pub const LOCKED_UNTIL_MS: i64 = TestClock::START_MS + 1_000 * 3_600_000;
 
 /// What becomes of an object that is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,9 +204,12 @@ impl<S: Store> Store for Odd<S> {
             None => self.inner.purge(folder),
             Some(Deletes::Versions) => {
                 deleted.retain(|name, _| !is_in(name, folder));
-                Ok(Purged { removed: concerned, refused: 0 })
+                Ok(Purged { removed: concerned, ..Purged::default() })
             }
-            Some(Deletes::Locked) => Ok(Purged { removed: 0, refused: concerned }),
+            Some(Deletes::Locked) => {
+                let locked_until_ms = (concerned > 0).then_some(LOCKED_UNTIL_MS);
+                Ok(Purged { refused: concerned, locked: concerned, locked_until_ms, removed: 0 })
+            }
             Some(_) => Ok(Purged::default()),
         }
     }

@@ -2,6 +2,8 @@
 
 #[path = "engine/access.rs"]
 mod access;
+#[path = "engine/afar.rs"]
+mod afar;
 #[path = "engine/calls.rs"]
 mod calls;
 #[path = "engine/changing.rs"]

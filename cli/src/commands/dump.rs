@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use cairn_engine::ops::dump;
 
-use super::{App, Finished, no_json};
+use super::{App, Finished, no_json, restore};
 use crate::arguments::Dump;
 use crate::session::{self, Show};
 use crate::ui::errors::{CliError, Failure};
@@ -13,7 +13,10 @@ pub(super) fn run(app: &App, arguments: &Dump) -> Result<Finished, Failure> {
     no_json(app, "dump")?;
     let to_terminal = io::stdout().is_terminal();
     let show = if to_terminal { Show::Nothing } else { Show::Progress };
-    let session = session::open(app, show)?;
+    let mut session = session::open(app, show)?;
+    for url in &arguments.fallback {
+        session::add_fallback(app, &mut session, url)?;
+    }
     let (snapshot, path) = session::select_path(&session, &arguments.source)?;
     let Some(path) = path else {
         return Err(CliError::Usage {
@@ -29,6 +32,7 @@ pub(super) fn run(app: &App, arguments: &Dump) -> Result<Finished, Failure> {
     }
     result?;
     app.printer.flush()?;
+    restore::note_elsewhere(app, &session.repository);
     Ok(Finished::default())
 }
 

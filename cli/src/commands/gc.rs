@@ -1,5 +1,6 @@
 //! `cairn gc`
 
+use cairn_engine::context::{Clock as _, SystemClock};
 use cairn_engine::ops::gc::{self, GcOptions, GcPlan, GcReport};
 use serde_json::json;
 
@@ -31,10 +32,11 @@ pub(super) fn run(app: &App, arguments: &Gc) -> Result<Finished, Failure> {
         gc::run(&session.repository, &options)?
     };
     drop(session.shown);
-    show(app, &report, arguments.dry_run)
+    show(app, &report, arguments)
 }
 
-fn show(app: &App, report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
+fn show(app: &App, report: &GcReport, arguments: &Gc) -> Result<Finished, Failure> {
+    let dry_run = arguments.dry_run;
     let plan = &report.plan;
     if dry_run {
         app.printer.summary(&format!(
@@ -56,7 +58,22 @@ fn show(app: &App, report: &GcReport, dry_run: bool) -> Result<Finished, Failure
         ))?;
     }
     notes(app, plan);
-    finish(report, dry_run)
+    if let Some(until_ms) = report.versions_locked_until_ms {
+        app.printer.note(&format!(
+            "versions of {} that were deleted are locked until {} at the latest: a collection after that deletes them for good",
+            format::plural(report.versions_kept.len() as u64, "object", "objects"),
+            format::local_time(until_ms),
+        ));
+    }
+    Ok(finish(report, dry_run, latest_ms(arguments.erase_within)))
+}
+
+/// Until when what expires now may stay, milliseconds since 1970.
+fn latest_ms(within: Within) -> i64 {
+    match within {
+        Within::Never => i64::MAX,
+        Within::Milliseconds(within_ms) => SystemClock.now_ms().saturating_add_unsigned(within_ms),
+    }
 }
 
 fn notes(app: &App, plan: &GcPlan) {
@@ -84,7 +101,7 @@ fn notes(app: &App, plan: &GcPlan) {
     }
 }
 
-fn finish(report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
+fn finish(report: &GcReport, dry_run: bool, latest_ms: i64) -> Finished {
     let plan = &report.plan;
     let names = |names: &[cairn_format::names::ObjectName]| {
         names.iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -116,6 +133,7 @@ fn finish(report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
         "receipts": names(&report.receipts),
         "still_there": names(&report.still_there),
         "versions_kept": names(&report.versions_kept),
+        "versions_locked_until_ms": report.versions_locked_until_ms,
         "confirmed": report.confirmed,
         "reappeared": names(&report.reappeared),
         "damaged": report.damaged.len(),
@@ -124,19 +142,39 @@ fn finish(report: &GcReport, dry_run: bool) -> Result<Finished, Failure> {
     if !report.damaged.is_empty() {
         let what = format::plural(report.damaged.len() as u64, "pack", "packs");
         let fact = format!("{what} could not be copied because of damage, and stay as they are");
-        return Ok(finished.but(ExitCode::Damage, "repository.damaged", fact));
+        return finished.but(ExitCode::Damage, "repository.damaged", fact);
+    }
+    // What locks keep for as long as they may is what they are for.
+    match report.versions_locked_until_ms {
+        Some(until_ms) if until_ms > latest_ms => {
+            let until = format::local_time(until_ms);
+            let fact = format!(
+                "what is deleted stays locked until {until}, longer than `--erase-within` allows; \
+                 `cairn lock extend --for` sets shorter locks from now on"
+            );
+            return finished.but(ExitCode::Stale, "gc.locked", fact);
+        }
+        Some(_) => return still_there(report, finished),
+        None => {}
     }
     if !report.versions_kept.is_empty() {
         let what = format::plural(report.versions_kept.len() as u64, "object", "objects");
         let fact = format!(
-            "the store keeps versions of {what} that were deleted, and refuses to delete them"
+            "the store keeps versions of {what} that were deleted, and refuses to delete them; no \
+             lock is known that keeps them: give the credentials the right to delete versions, and \
+             to see until when they are locked"
         );
-        return Ok(finished.but(ExitCode::Failed, "gc.versions", fact));
+        return finished.but(ExitCode::Failed, "gc.versions", fact);
     }
+    still_there(report, finished)
+}
+
+/// Says what the store did not delete that said it had.
+fn still_there(report: &GcReport, finished: Finished) -> Finished {
     if !report.still_there.is_empty() {
         let what = format::plural(report.still_there.len() as u64, "object", "objects");
         let fact = format!("the store said that it deleted {what}, and still has what it deleted");
-        return Ok(finished.but(ExitCode::Failed, "gc.still_there", fact));
+        return finished.but(ExitCode::Failed, "gc.still_there", fact);
     }
-    Ok(finished)
+    finished
 }

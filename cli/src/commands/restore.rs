@@ -1,7 +1,7 @@
 //! `cairn restore`
 
 use cairn_engine::ops::restore::{self, RestoreOptions, RestoreReport};
-use cairn_engine::repo::Fallback;
+use cairn_engine::repo::{Fallback, Repository};
 use serde_json::json;
 
 use super::{App, Finished};
@@ -61,15 +61,20 @@ pub(super) fn run(app: &App, arguments: &Restore) -> Result<Finished, Failure> {
     if report.resumed {
         app.printer.note("an interrupted restore was continued");
     }
-    let fallbacks = session.repository.fallbacks().iter();
-    let elsewhere = fallbacks.map(Fallback::chunks).sum();
+    let elsewhere = note_elsewhere(app, &session.repository);
+    Ok(finished(&id.to_hex(), &report, elsewhere, elapsed_ms))
+}
+
+/// Says how many chunks came from other copies; returns it.
+pub(super) fn note_elsewhere(app: &App, repository: &Repository) -> u64 {
+    let elsewhere = repository.fallbacks().iter().map(Fallback::chunks).sum();
     if elsewhere > 0 {
         app.printer.note(&format!(
             "{} that are damaged or missing here came from another copy: `cairn repair --from` heals them",
             format::plural(elsewhere, "chunk", "chunks")
         ));
     }
-    Ok(finished(&id.to_hex(), &report, elsewhere, elapsed_ms))
+    elsewhere
 }
 
 fn finished(snapshot: &str, report: &RestoreReport, elsewhere: u64, elapsed_ms: u64) -> Finished {

@@ -157,3 +157,16 @@ fn shares_of_a_verification_say_which_they_are() {
         assert_eq!(env.run(["verify", "--shard", wrong]).code, 2, "{wrong}");
     }
 }
+
+#[test]
+fn a_file_is_dumped_from_another_copy_where_this_one_is_damaged() {
+    let (env, pack) = ready();
+    env.ok(["replicate", "--to", "copy", "--create"]);
+    flip(&pack);
+    let file = format!("latest:{}", env.path("data/victim").display());
+    assert_eq!(env.run(["dump", &file]).code, 5);
+    let dumped = env.run(["dump", &file, "--fallback", "copy"]);
+    assert_eq!(dumped.code, 0, "{}", dumped.stderr);
+    assert!(dumped.stdout == fs::read(env.path("data/victim")).unwrap());
+    assert!(dumped.stderr.contains("came from another copy"), "{}", dumped.stderr);
+}

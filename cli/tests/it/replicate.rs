@@ -199,3 +199,22 @@ fn a_writers_key_cannot_replicate() {
     assert_eq!(refused.code, 12, "{refused:?}");
     assert!(!env.path("copy").exists());
 }
+
+#[test]
+fn a_share_that_brought_its_part_is_done_and_says_what_waits_for_others() {
+    let env = with_snapshot();
+    for content in ["second", "third"] {
+        env.write("source/file", content);
+        env.ok(["backup", "source"]);
+    }
+    // Of six packs at least one falls to another of so many shares.
+    let share = |part: &str| {
+        let run = env.run(["replicate", "--to", "copy", "--create", "--shard", part, "--json"]);
+        assert_eq!(run.code, 0, "{run:?}");
+        assert!(run.stderr.contains("when the other shares have brought the rest"), "{run:?}");
+        run.objects().1["report"]["waiting"].as_u64().unwrap()
+    };
+    assert!(share("1/64") > 0);
+    let (_, whole) = env.json(["replicate", "--to", "copy"]);
+    assert_eq!(whole["report"]["waiting"], 0);
+}

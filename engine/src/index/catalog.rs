@@ -19,7 +19,7 @@ use super::segments;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::repo::Vault;
-use crate::store::StoreError;
+use crate::store::{StoreError, together};
 
 mod places;
 mod since;
@@ -29,6 +29,10 @@ pub use since::Before;
 
 /// How often the list of segments is read again when one vanishes meanwhile.
 const LISTINGS_MAX: usize = 10;
+
+/// Segments, or tombs, that are read at once from a store behind a network, bytes as they are
+/// stored; a single one may be longer.
+const WAVE_BYTES_MAX: u64 = 16 << 20;
 
 /// Name under which the owner's key is remembered.
 const OWNER_NAME: &str = "owner";
@@ -189,26 +193,47 @@ impl Catalog {
         missing.sort_by_key(|(id, bytes)| (std::cmp::Reverse(**bytes), **id));
         let mut replaced = HashSet::new();
         let mut damaged = Vec::new();
-        for (id, _) in missing {
-            if replaced.contains(id) {
-                self.index.add_segment(id)?;
-                continue;
+        let mut missing = missing.into_iter().map(|(id, bytes)| (*id, *bytes)).peekable();
+        loop {
+            let mut wave = Vec::new();
+            let mut wave_bytes = 0;
+            while let Some((id, bytes)) = missing.next_if(|(id, bytes)| {
+                let room = wave.len() < together::calls_at_once(vault.store())
+                    && wave_bytes + bytes <= WAVE_BYTES_MAX;
+                wave.is_empty() || room || replaced.contains(id)
+            }) {
+                if replaced.contains(&id) {
+                    self.index.add_segment(&id)?;
+                } else {
+                    wave.push(id);
+                    wave_bytes += bytes;
+                }
+            }
+            if wave.is_empty() {
+                break;
             }
             vault.check_cancelled()?;
-            match segments::read(vault, *id) {
-                Ok(Some(read)) => {
-                    replaced.extend(read.segment.replaces.iter().copied());
-                    self.load(*id, &read.segment.packs)?;
+            let read = together::map(vault.store(), &wave, |id| segments::read(vault, *id));
+            for (id, read) in wave.iter().zip(read) {
+                if replaced.contains(id) {
+                    self.index.add_segment(id)?;
+                    continue;
                 }
-                Ok(None) => {
-                    absent.insert(*id);
+                match read {
+                    Ok(Some(read)) => {
+                        replaced.extend(read.segment.replaces.iter().copied());
+                        self.load(*id, &read.segment.packs)?;
+                    }
+                    Ok(None) => {
+                        absent.insert(*id);
+                    }
+                    Err(error) if error.is_damage() => {
+                        let remark = Remark::of(ObjectName::Index(*id), &error);
+                        vault.monitor().warn(remark.clone());
+                        damaged.push(remark);
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) if error.is_damage() => {
-                    let remark = Remark::of(ObjectName::Index(*id), &error);
-                    vault.monitor().warn(remark.clone());
-                    damaged.push(remark);
-                }
-                Err(error) => return Err(error),
             }
         }
         self.state.lock().damaged_segments = damaged;

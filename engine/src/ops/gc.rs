@@ -154,6 +154,9 @@ pub struct GcReport {
     /// Objects that are deleted, and of which the store keeps older versions and refuses to delete
     /// them. No receipt names them.
     pub versions_kept: Vec<ObjectName>,
+    /// When the last lock on such versions ends, milliseconds since 1970, where nothing but locks
+    /// keeps them.
+    pub versions_locked_until_ms: Option<i64>,
     /// Objects that receipts of at least a day ago name, and that were seen to be gone once more.
     pub confirmed: u64,
     /// Objects that receipts name, that had come back, and were deleted again.
@@ -631,7 +634,10 @@ impl Collection<'_> {
             .filter(|(id, _)| !present.contains_key(*id) && !chain.packs.contains(*id))
             .map(|(id, kind)| ObjectName::Pack(*kind, *id));
         let all = names.into_iter().chain(unsaid).collect::<BTreeSet<_>>();
-        audit::purge(vault)?;
+        let now_ms = vault.context.clock.now_ms();
+        // A lock that has ended is not why they are kept.
+        report.versions_locked_until_ms =
+            audit::purge(vault)?.all_locked_until_ms().filter(|until_ms| *until_ms > now_ms);
         let look = audit::look(vault, all)?;
         for name in &look.still {
             self.repository.monitor().warn(Remark {

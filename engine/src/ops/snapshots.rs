@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::repo::Repository;
 use crate::seal::sign::writer_id;
 use crate::seal::{Role, SealError, Trust, VerifiedWriter};
-use crate::store::StoreError;
+use crate::store::{StoreError, together};
 
 /// A snapshot that was opened and whose signature holds.
 #[derive(Clone, Debug)]
@@ -70,24 +70,37 @@ pub(crate) fn list_all_but(
     // An index that is open may be older than what was just listed.
     repository.refresh_catalog()?;
     let acknowledged = list_acknowledged(repository)?;
-    let read = names
-        .par_iter()
-        .map(|name| {
-            let known = match name {
-                ObjectName::Snapshot { time_ms, id } => known.get(&(*time_ms, *id)),
-                _ => None,
-            };
-            match known {
-                Some(known) => {
-                    let acknowledged = acknowledged.contains(&known.id);
-                    (name, Ok(SnapshotInfo { acknowledged, ..(*known).clone() }))
-                }
-                None => (name, read(repository, name, &acknowledged)),
+    read_all(repository, &names, &acknowledged, &known)
+}
+
+/// Reads these records, of which some are known.
+fn read_all(
+    repository: &Repository,
+    names: &[ObjectName],
+    acknowledged: &HashSet<SnapshotId>,
+    known: &HashMap<(u64, SnapshotId), &SnapshotInfo>,
+) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
+    let read_one = |name: &ObjectName| {
+        let known = match name {
+            ObjectName::Snapshot { time_ms, id } => known.get(&(*time_ms, *id)),
+            _ => None,
+        };
+        match known {
+            Some(known) => {
+                let acknowledged = acknowledged.contains(&known.id);
+                Ok(SnapshotInfo { acknowledged, ..(*known).clone() })
             }
-        })
-        .collect::<Vec<_>>();
+            None => read(repository, name, acknowledged),
+        }
+    };
+    // From afar it takes long because of the way, not because of the work.
+    let read = if repository.store().is_near() {
+        names.par_iter().map(read_one).collect()
+    } else {
+        together::map(repository.store(), names, read_one)
+    };
     let (mut found, mut remarks) = (Vec::new(), Vec::new());
-    for (name, outcome) in read {
+    for (name, outcome) in names.iter().zip(read) {
         match outcome {
             Ok(snapshot) => found.push(snapshot),
             Err(Error::Store(StoreError::NotFound { .. })) => {}
@@ -203,7 +216,27 @@ pub fn split_selector(text: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
 /// # Errors
 /// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::Selector`].
 pub fn select(repository: &Repository, text: &str) -> Result<SnapshotInfo, Error> {
-    select_from(list(repository)?, text)
+    let near = repository.store().is_near();
+    select_from(if near { list(repository) } else { list_from_afar(repository) }?, text)
+}
+
+/// As [`list`] at a store behind a network, for those who read content next: what does not wait
+/// for anything else is asked for at once, and the index is opened meanwhile.
+fn list_from_afar(repository: &Repository) -> Result<Vec<SnapshotInfo>, Error> {
+    repository.require_read("list snapshots")?;
+    let store = repository.store();
+    let (names, acknowledged) =
+        together::both(store, || list_names(repository), || list_acknowledged(repository));
+    let (names, acknowledged) = (names?, acknowledged?);
+    // After the names were listed: what they rely on is in the segments that are listed now.
+    let (read, opened) = together::both(
+        store,
+        || read_all(repository, &names, &acknowledged, &HashMap::new()),
+        || repository.current_catalog().map(|_| ()),
+    );
+    let (found, _) = read?;
+    opened?;
+    Ok(found)
 }
 
 /// As [`select`], among these, which are sorted oldest first.

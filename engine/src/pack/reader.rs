@@ -9,7 +9,7 @@ use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::pack::{Directory, LOCATOR_BYTES, Locator};
 use cairn_format::parity::{PARITY_FOOTER_BYTES, ParityFooter};
 use cairn_format::segment::{NAMESPACE_TRUSTED, PackSection};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::Error;
 use crate::seal::envelope::KeySource;
@@ -23,11 +23,18 @@ const OPENERS_MAX: usize = 1024;
 /// frames lie (SPEC §13), bytes.
 pub const RANGE_STEP_BYTES: u64 = 64 << 10;
 
+/// Packs of which the keys are asked for at once, as far as their ids differ in what tells these
+/// apart.
+const ASKING: usize = 64;
+
 /// Opens packs of one repository.
 pub struct PackReader<'a> {
     store: &'a dyn Store,
     keys: &'a (dyn KeySource + Sync),
     openers: Mutex<Openers>,
+    /// Held while the beginning of a pack is read from afar: others wait for its keys instead of
+    /// asking for them as well.
+    asking: [Mutex<()>; ASKING],
 }
 
 #[derive(Default)]
@@ -73,7 +80,19 @@ impl<'a> PackReader<'a> {
     /// A reader with no packs open.
     #[must_use]
     pub fn new(store: &'a dyn Store, keys: &'a (dyn KeySource + Sync)) -> Self {
-        Self { store, keys, openers: Mutex::default() }
+        Self { store, keys, openers: Mutex::default(), asking: [const { Mutex::new(()) }; ASKING] }
+    }
+
+    fn known(&self, id: &PackId) -> Option<Arc<PartOpener>> {
+        self.openers.lock().by_pack.get(id).cloned()
+    }
+
+    /// The right to ask for the beginning of a pack, where others would wait long for what they
+    /// ask for as well.
+    fn ask_alone(&self, id: &PackId) -> Option<MutexGuard<'_, ()>> {
+        let [first, ..] = id.as_bytes();
+        let asking = self.asking.get(usize::from(*first) % ASKING);
+        asking.filter(|_| !self.store.is_near()).map(|asking| asking.lock())
     }
 
     /// What opens the parts of a pack.
@@ -81,12 +100,29 @@ impl<'a> PackReader<'a> {
     /// # Errors
     /// When the pack is missing, damaged, or sealed to a key that is not at hand.
     pub fn opener(&self, kind: PackKind, id: PackId) -> Result<Arc<PartOpener>, Error> {
-        if let Some(opener) = self.openers.lock().by_pack.get(&id) {
-            return Ok(Arc::clone(opener));
+        if let Some(opener) = self.known(&id) {
+            return Ok(opener);
+        }
+        let alone = self.ask_alone(&id);
+        // Somebody may have asked meanwhile.
+        if alone.is_some()
+            && let Some(opener) = self.known(&id)
+        {
+            return Ok(opener);
         }
         let name = ObjectName::Pack(kind, id);
         let header = self.store.get_range(&name, 0, HEADER_BYTES as u64).map_err(missing(id))?;
-        let opener = Arc::new(self.open_header(kind, id, &header)?.opener);
+        self.note_header(kind, id, &header)
+    }
+
+    /// Opens the header of a pack, and keeps what opens the rest.
+    fn note_header(
+        &self,
+        kind: PackKind,
+        id: PackId,
+        header: &[u8],
+    ) -> Result<Arc<PartOpener>, Error> {
+        let opener = Arc::new(self.open_header(kind, id, header)?.opener);
         let mut openers = self.openers.lock();
         if openers.order.len() >= OPENERS_MAX
             && let Some(oldest) = openers.order.pop_front()
@@ -142,7 +178,15 @@ impl<'a> PackReader<'a> {
             return Err(damaged(id)(&"a frame lies outside of it"));
         }
         let name = ObjectName::Pack(kind, id);
+        // What begins at the front has the header, which takes no request of its own then.
+        let with_header = from == 0 && !self.store.is_near() && self.known(&id).is_none();
+        let alone = with_header.then(|| self.ask_alone(&id));
         let bytes = available(self.store, &name, from, to - from).map_err(missing(id))?;
+        if let Some(header) = bytes.get(..HEADER_BYTES).filter(|_| with_header) {
+            // Whoever needs it asks for it if it is damaged, and is told so.
+            let _opener = self.note_header(kind, id, header);
+        }
+        drop(alone);
         Ok((from, bytes))
     }
 

@@ -15,6 +15,7 @@ use crate::context::{Context, Remark};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::seal::{Keys, Opened, Roots, Trust, Unlock, random};
+use crate::store::together::Ahead;
 use crate::store::{Store, StoreError};
 
 pub mod chunks;
@@ -211,13 +212,15 @@ impl Repository {
     /// damage; failures of the store.
     pub fn open(store: Arc<dyn Store>, unlock: &Unlock, context: &Context) -> Result<Self, Error> {
         let (format, hash) = read_format(store.as_ref())?;
-        let payload = keys::unlock(store.as_ref(), format.repository, unlock, context)?;
+        let ahead = Ahead::of(store.as_ref(), &[Folder::Keys, Folder::Config, Folder::Replica]);
+        let payload = keys::unlock(&ahead, format.repository, unlock, context)?;
         let mut keys = Keys::from_payload(format.repository, &payload)?;
-        let (config, trust) = read_config(store.as_ref(), &keys, hash, context)?;
+        let (config, trust) = read_config(&ahead, &keys, hash, context)?;
         keys.restrict_to_domains(&config.domains);
         let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
+        let replicas = replicas_ahead(&ahead, format.repository);
         let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
-        Ok(Self::with(vault))
+        Ok(Self::with(vault, replicas))
     }
 
     /// Opens another copy of this repository with the keys at hand; its format and settings are read
@@ -234,21 +237,23 @@ impl Repository {
                 expected: self.vault.id(),
             });
         }
-        let (config, trust) = read_config(store.as_ref(), &self.vault.keys, hash, context)?;
+        let ahead = Ahead::of(store.as_ref(), &[Folder::Config, Folder::Replica]);
+        let (config, trust) = read_config(&ahead, &self.vault.keys, hash, context)?;
         let mut keys = self.vault.keys.clone();
         keys.restrict_to_domains(&config.domains);
         let cipher = Cipher::try_from(config.cipher).map_err(Error::format("config"))?;
+        let replicas = replicas_ahead(&ahead, format.repository);
         let vault = Vault { store, keys, trust, config, cipher, context: context.clone() };
-        Ok(Self::with(vault))
+        Ok(Self::with(vault, replicas))
     }
 
-    fn with(vault: Vault) -> Self {
+    fn with(vault: Vault, replicas: OnceLock<Vec<ReplicaId>>) -> Self {
         Self {
             vault,
             catalog: OnceLock::new(),
             opening: parking_lot::Mutex::default(),
             fallbacks: Vec::new(),
-            replicas: OnceLock::new(),
+            replicas,
             rescued: parking_lot::Mutex::new(Rescued::new()),
         }
     }
@@ -332,6 +337,19 @@ impl Vault {
     pub fn store(&self) -> &dyn Store {
         self.store.as_ref()
     }
+}
+
+/// The identities of a copy, if they were read ahead.
+fn replicas_ahead(ahead: &Ahead<'_>, repository: RepositoryId) -> OnceLock<Vec<ReplicaId>> {
+    let found = OnceLock::new();
+    if ahead.has_listed(Folder::Replica)
+        && let Ok(replicas) = identity::list(ahead, repository)
+        // One that has none may be given one soon.
+        && !replicas.is_empty()
+    {
+        let _ = found.set(replicas);
+    }
+    found
 }
 
 /// The valid config of the highest generation. Invalid ones are warned about: an attacker may add

@@ -23,6 +23,7 @@ mod remote;
 pub mod retry;
 #[cfg(test)]
 mod tests;
+pub mod together;
 pub mod traffic;
 
 use std::fmt::Debug;
@@ -72,6 +73,27 @@ pub struct Purged {
     pub removed: u64,
     /// Those that the place refused to delete: they are locked, or the credentials do not allow it.
     pub refused: u64,
+    /// Of these, those that it says are locked.
+    pub locked: u64,
+    /// When the last of these locks ends, milliseconds since 1970.
+    pub locked_until_ms: Option<i64>,
+}
+
+impl Purged {
+    /// Adds what became of others.
+    pub fn add(&mut self, other: &Self) {
+        self.removed += other.removed;
+        self.refused += other.refused;
+        self.locked += other.locked;
+        self.locked_until_ms = self.locked_until_ms.max(other.locked_until_ms);
+    }
+
+    /// When everything that was refused can be deleted, milliseconds since 1970; nothing where
+    /// nothing was refused, or something for another reason than a lock.
+    #[must_use]
+    pub fn all_locked_until_ms(&self) -> Option<i64> {
+        self.locked_until_ms.filter(|_| self.locked == self.refused)
+    }
 }
 
 /// Takes one listed object: its name and its size in bytes. An error ends the listing and is

@@ -152,6 +152,14 @@ impl<S: Store> Guarded<S> {
         }
     }
 
+    /// Makes a call that [`Store`] does not know, asked again as those that it does.
+    pub(super) fn ask<T>(
+        &self,
+        call: impl Fn(&S) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.guarded(|| call(&self.inner))
+    }
+
     fn guarded<T>(&self, call: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.persist(
             |_| {

@@ -17,6 +17,12 @@ pub trait NodeSource: Sync {
     /// # Errors
     /// When it is missing or damaged.
     fn node(&self, id: &ChunkId) -> Result<Bytes, Error>;
+
+    /// Says which nodes are asked for next, in their order, before those that were said earlier. A
+    /// source behind a network may read them ahead.
+    fn expect(&self, ids: &mut dyn Iterator<Item = ChunkId>) {
+        let _ = ids;
+    }
 }
 
 /// What a visitor of a tree wants next.
@@ -45,6 +51,11 @@ pub trait Visitor {
         Ok(())
     }
 
+    /// Whether the extents of the files it is shown are read next.
+    fn reads_content(&self) -> bool {
+        false
+    }
+
     /// Part of the directory at `path` cannot be read.
     ///
     /// # Errors
@@ -71,6 +82,28 @@ pub struct Listing<'n> {
     stack: Vec<(ChunkId, Option<Expected>)>,
     leaf: (ChunkId, std::vec::IntoIter<Entry>),
     last: Vec<u8>,
+    /// What of its entries is read next.
+    next: Next,
+}
+
+/// What of the entries of a directory is read when they are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Nothing,
+    Directories,
+    Everything,
+}
+
+impl Next {
+    fn of(self, entry: &Entry) -> Option<ChunkId> {
+        match &entry.node {
+            Node::Directory(node) => Some(*node).filter(|_| self != Self::Nothing),
+            Node::File(Content { extents: Extents::Tree(node), .. }) => {
+                Some(*node).filter(|_| self == Self::Everything)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl<'n> Listing<'n> {
@@ -82,6 +115,7 @@ impl<'n> Listing<'n> {
             stack: vec![(root, None)],
             leaf: (root, Vec::new().into_iter()),
             last: Vec::new(),
+            next: Next::Nothing,
         }
     }
 }
@@ -102,8 +136,12 @@ impl Iterator for Listing<'_> {
             }
             let (id, expected) = self.stack.pop()?;
             match read_directory_node(self.nodes, &id, expected.as_ref()) {
-                Ok(DirectoryNode::Leaf(entries)) => self.leaf = (id, entries.into_iter()),
+                Ok(DirectoryNode::Leaf(entries)) => {
+                    self.nodes.expect(&mut entries.iter().filter_map(|entry| self.next.of(entry)));
+                    self.leaf = (id, entries.into_iter());
+                }
                 Ok(DirectoryNode::Inner { level, children }) => {
+                    self.nodes.expect(&mut children.iter().map(|child| child.node));
                     let mut before = expected.and_then(|expected| expected.before);
                     for child in children.into_iter().rev() {
                         let end = before.replace(child.first_name.clone());
@@ -225,8 +263,9 @@ pub fn walk(
     visitor: &mut dyn Visitor,
 ) -> Result<(), Error> {
     // An explicit stack: a hostile tree may be nested more deeply than a thread's stack bears.
-    let mut levels =
-        vec![Level { listing: Listing::new(nodes, *root), above: None, path_bytes: path.len() }];
+    let next = if visitor.reads_content() { Next::Everything } else { Next::Directories };
+    let listing = Listing { next, ..Listing::new(nodes, *root) };
+    let mut levels = vec![Level { listing, above: None, path_bytes: path.len() }];
     while let Some(level) = levels.last_mut() {
         path.truncate(level.path_bytes);
         match level.listing.next() {
@@ -242,7 +281,7 @@ pub fn walk(
                     visitor.damaged(path, too_deep(node))?;
                     visitor.leave(path, &entry)?;
                 } else {
-                    let listing = Listing::new(nodes, node);
+                    let listing = Listing { next, ..Listing::new(nodes, node) };
                     levels.push(Level { listing, above: Some(entry), path_bytes: path.len() });
                 }
             }
@@ -318,6 +357,7 @@ pub fn extents(
                 }
             }
             ExtentNode::Inner { level, children } => {
+                nodes.expect(&mut children.iter().map(|child| child.node));
                 let below = level - 1;
                 stack.extend(children.iter().rev().map(|c| (c.node, Some(below), Some(c.bytes))));
             }

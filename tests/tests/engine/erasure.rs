@@ -16,7 +16,7 @@ use cairn_engine::store::memory::MemoryStore;
 use cairn_format::certificate::Role;
 use cairn_format::names::ObjectName;
 use cairn_tests::lab::{Lab, OWNER, TestClock, back_up, new_key, object, select, verify_full};
-use cairn_tests::odd::{Deletes, Odd};
+use cairn_tests::odd::{Deletes, LOCKED_UNTIL_MS, Odd};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
@@ -189,6 +189,7 @@ fn versions_that_are_locked_are_in_no_receipt() {
     let scene = Scene::new(404, Deletes::Locked);
     let collected = scene.collect();
     assert!(!collected.versions_kept.is_empty());
+    assert_eq!(collected.versions_locked_until_ms, Some(LOCKED_UNTIL_MS));
     let is_pack = |name: &&ObjectName| matches!(name, ObjectName::Pack(..));
     let packs = scene.store.deleted().keys().filter(is_pack).count() as u64;
     let report = scene.report(false);
@@ -199,6 +200,7 @@ fn versions_that_are_locked_are_in_no_receipt() {
     let scene = Scene { store: scene.store.clone().deleting(Deletes::Versions), ..scene };
     let collected = scene.collect();
     assert!(collected.versions_kept.is_empty() && !collected.receipts.is_empty());
+    assert_eq!(collected.versions_locked_until_ms, None);
     let report = scene.report(false);
     assert!(report.objects >= packs && report.pending.is_empty(), "{:?}", report.pending);
 }

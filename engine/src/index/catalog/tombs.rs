@@ -10,13 +10,13 @@ use cairn_format::limits::TOMB_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::record::Tomb;
 
-use super::{Catalog, list_packs};
+use super::{Catalog, WAVE_BYTES_MAX, list_packs};
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::local::PackNumber;
 use crate::repo::Vault;
 use crate::seal::Role;
-use crate::store::StoreError;
+use crate::store::{StoreError, together};
 
 impl Catalog {
     /// Lists tombs and reads those not seen before; true when there were any. One that cannot be
@@ -25,35 +25,46 @@ impl Catalog {
     /// # Errors
     /// Failures of the store.
     pub fn sync_tombs(&self, vault: &Vault) -> Result<bool, Error> {
-        let mut listed = BTreeSet::new();
-        vault.store.list(Folder::Tombs, &mut |name, _| {
-            listed.insert(name);
+        let mut listed = BTreeMap::new();
+        vault.store.list(Folder::Tombs, &mut |name, bytes| {
+            listed.insert(name, bytes);
             Ok(())
         })?;
         let mut state = self.state.lock();
         let mut any = false;
         state.damaged_tombs.clear();
-        for name in &listed {
-            if state.tombs_read.contains(name) {
-                continue;
-            }
-            match read_tomb(vault, name) {
-                Ok(tomb) => {
-                    any |= tomb.is_some();
-                    state.tombs_read.insert(*name);
-                    let packs = tomb.into_iter().flat_map(|tomb| tomb.packs);
-                    state.condemned.extend(packs.map(|(kind, pack)| (pack, kind)));
+        let new = listed.iter().filter(|(name, _)| !state.tombs_read.contains(*name));
+        let new = new.map(|(name, bytes)| (*name, *bytes)).collect::<Vec<_>>();
+        let mut left = new.as_slice();
+        while !left.is_empty() {
+            let mut bytes = 0;
+            let fit = |(_, one): &&(ObjectName, u64)| {
+                bytes += one;
+                bytes <= WAVE_BYTES_MAX
+            };
+            let fit = left.iter().take(together::calls_at_once(vault.store())).take_while(fit);
+            let (wave, rest) = left.split_at(fit.count().max(1));
+            left = rest;
+            let read = together::map(vault.store(), wave, |(name, _)| read_tomb(vault, name));
+            for ((name, _), read) in wave.iter().zip(read) {
+                match read {
+                    Ok(tomb) => {
+                        any |= tomb.is_some();
+                        state.tombs_read.insert(*name);
+                        let packs = tomb.into_iter().flat_map(|tomb| tomb.packs);
+                        state.condemned.extend(packs.map(|(kind, pack)| (pack, kind)));
+                    }
+                    Err(Error::Store(StoreError::NotFound { .. })) => {}
+                    Err(error) if error.is_damage() => {
+                        let remark = Remark::of(name, &error);
+                        vault.monitor().warn(remark.clone());
+                        state.damaged_tombs.push(remark);
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(Error::Store(StoreError::NotFound { .. })) => {}
-                Err(error) if error.is_damage() => {
-                    let remark = Remark::of(name, &error);
-                    vault.monitor().warn(remark.clone());
-                    state.damaged_tombs.push(remark);
-                }
-                Err(error) => return Err(error),
             }
         }
-        state.tombs = listed;
+        state.tombs = listed.into_keys().collect();
         Ok(any)
     }
 

@@ -19,6 +19,7 @@ use crate::ops::backup::relied::Relied;
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
+use crate::tree::reader::NodeSource as _;
 
 /// Nodes that are read at once.
 const NODES_AT_ONCE: usize = 256;
@@ -237,6 +238,7 @@ impl<'a> Need<'a> {
 
 /// What nodes name: further nodes, and chunks of data.
 fn read(reader: &ChunkReader<'_>, nodes: &[Node]) -> Vec<Result<Found, Error>> {
+    reader.expect(&mut nodes.iter().map(|(id, _)| *id));
     nodes.par_iter().map(|(id, kind)| read_node(reader, id, *kind)).collect()
 }
 

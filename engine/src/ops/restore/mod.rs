@@ -12,6 +12,7 @@ use super::snapshots::SnapshotInfo;
 use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::repo::Repository;
+use crate::repo::chunks::ChunkReader;
 use crate::target::create::{Overwrite, Owners, Target, TargetOptions, check_target};
 use crate::tree::reader::{self, Visit, Visitor};
 
@@ -110,7 +111,7 @@ pub fn plan(repository: &Repository, options: &RestoreOptions) -> Result<Restore
         check_target(&options.target, &target_options(options, None))?;
     }
     let mut tally = Tally(RestorePlan::default());
-    visit(repository, options, &mut tally)?;
+    visit(&repository.nodes(&options.snapshot)?, options, &mut tally)?;
     Ok(tally.0)
 }
 
@@ -151,19 +152,18 @@ fn target_options(options: &RestoreOptions, resumed: Option<Overwrite>) -> Targe
 
 /// Shows what is to be restored to a visitor, with paths relative to the target.
 fn visit(
-    repository: &Repository,
+    nodes: &ChunkReader<'_>,
     options: &RestoreOptions,
     visitor: &mut dyn Visitor,
 ) -> Result<(), Error> {
     let snapshot = &options.snapshot;
-    let nodes = repository.nodes(snapshot)?;
     let path = options.path.as_deref().unwrap_or_default();
     if reader::components(path).next().is_none() {
-        return reader::walk(&nodes, &snapshot.record.root, &mut Vec::new(), visitor);
+        return reader::walk(nodes, &snapshot.record.root, &mut Vec::new(), visitor);
     }
-    match reader::lookup_path(&nodes, &snapshot.record.root, path)? {
+    match reader::lookup_path(nodes, &snapshot.record.root, path)? {
         Some(Entry { node: Node::Directory(root), .. }) => {
-            reader::walk(&nodes, &root, &mut Vec::new(), visitor)
+            reader::walk(nodes, &root, &mut Vec::new(), visitor)
         }
         Some(entry) => {
             let below = [b"/", entry.name.as_slice()].concat();
@@ -193,7 +193,7 @@ pub fn run(repository: &Repository, options: &RestoreOptions) -> Result<RestoreR
     repository.monitor().stage("restore", total);
     let nodes = repository.nodes(&options.snapshot)?;
     let mut writer = TreeWriter::new(repository, &nodes, &target, options.keep_going);
-    visit(repository, options, &mut writer)?;
+    visit(&nodes, options, &mut writer)?;
     let mut report = writer.finish()?;
     repository.monitor().stage("making durable", None);
     target.sync()?;

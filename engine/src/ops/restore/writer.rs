@@ -517,6 +517,10 @@ impl Visitor for TreeWriter<'_> {
         Ok(())
     }
 
+    fn reads_content(&self) -> bool {
+        true
+    }
+
     fn damaged(&mut self, path: &[u8], error: Error) -> Result<(), Error> {
         self.damage(&shown(path), error)
     }

@@ -1,6 +1,7 @@
 //! Chunks out of a repository: places are looked up, frames read and decoded, and every chunk is
 //! checked against its id.
 
+mod ahead;
 mod bases;
 mod cache;
 mod elsewhere;
@@ -18,6 +19,7 @@ use cairn_format::pack::{Codec, FrameDescription};
 use cairn_format::segment::PackSection;
 use parking_lot::Mutex;
 
+use self::ahead::TreeAhead;
 use self::cache::FrameCache;
 use self::elsewhere::Elsewhere;
 pub use self::elsewhere::Fallback;
@@ -50,6 +52,8 @@ pub struct ChunkReader<'a> {
     packs: PackReader<'a>,
     tree_cache: Mutex<FrameCache>,
     base_cache: Mutex<FrameCache>,
+    /// Of tree packs in a store behind a network.
+    ahead: Mutex<TreeAhead>,
     /// The index was brought up to date because a chunk was not found: once is enough.
     looked_again: AtomicBool,
     /// Other copies of the repository, for what this one cannot give.
@@ -84,6 +88,7 @@ impl Repository {
             packs: PackReader::new(self.store(), &self.vault().keys),
             tree_cache: Mutex::new(FrameCache::new(TREE_CACHE_BYTES)),
             base_cache: Mutex::new(FrameCache::new(BASE_CACHE_BYTES)),
+            ahead: Mutex::default(),
             looked_again: AtomicBool::new(false),
             elsewhere: (self.fallbacks().iter())
                 .map(|fallback| Elsewhere::new(fallback, namespace))
@@ -395,6 +400,12 @@ impl ChunkReader<'_> {
 }
 
 impl NodeSource for ChunkReader<'_> {
+    fn expect(&self, ids: &mut dyn Iterator<Item = ChunkId>) {
+        if !self.repository.store().is_near() {
+            self.ahead.lock().expect(ids);
+        }
+    }
+
     fn node(&self, id: &ChunkId) -> Result<Bytes, Error> {
         let mut looked_for = HashSet::new();
         for _ in 0..ROUNDS_MAX {

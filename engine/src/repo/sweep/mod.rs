@@ -19,6 +19,7 @@ use super::chunks::ChunkReader;
 use crate::context::Counter;
 use crate::error::Error;
 use crate::index::local::{ChunkPlace, PackNumber};
+use crate::pipeline::budget::{Budget, Share};
 use crate::timings::Stage;
 
 mod plan;
@@ -34,7 +35,9 @@ const BATCH_BASED_MAX: usize = 256;
 const KEPT_BYTES_MAX: usize = 40 << 20;
 /// Threads that read ahead from a store on this machine, and from one behind a network.
 const READERS_NEAR: usize = 1;
-const READERS_FAR: usize = 4;
+const READERS_FAR: usize = 16;
+/// What these read ahead of the workers, sealed bytes; a single batch may be longer.
+const READ_AHEAD_BYTES_MAX: usize = 32 << 20;
 /// Frames whose bases one thread looks up.
 const LOOKUP_FRAMES_MIN: usize = 16;
 /// Batches that are read and wait for a worker.
@@ -62,6 +65,8 @@ struct Piece {
 struct ReadBatch<'p> {
     batch: &'p Batch,
     pieces: Vec<Piece>,
+    /// Until a worker takes it up.
+    share: Option<Share<'p>>,
 }
 
 impl Piece {
@@ -146,11 +151,13 @@ impl ChunkReader<'_> {
         receive: Receive<'_, J>,
     ) -> Result<(Vec<J>, HashMap<PackNumber, bool>), Error> {
         let plan = self.plan_sweep(&tasks, whole);
+        let ahead = Budget::new(READ_AHEAD_BYTES_MAX);
         let sweep = Sweep {
             reader: self,
             done: tasks.iter().map(|_| AtomicBool::new(false)).collect(),
             tasks: &tasks,
             plan: &plan,
+            ahead: &ahead,
             hashes: whole
                 .iter()
                 .map(|pack| (*pack, Mutex::new(self.hash_of(&plan, pack))))
@@ -189,6 +196,8 @@ struct Sweep<'s, 'r, J> {
     tasks: &'s [FrameTask<J>],
     done: Vec<AtomicBool>,
     plan: &'s Plan,
+    /// What is read ahead.
+    ahead: &'s Budget,
     /// Of packs that are read as a whole.
     hashes: HashMap<PackNumber, Mutex<PackHash>>,
     receive: Receive<'s, J>,
@@ -231,12 +240,22 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
         while !self.stop.load(Ordering::Relaxed)
             && let Some(batch) = self.plan.batches.get(self.next.fetch_add(1, Ordering::Relaxed))
         {
-            let read = self.read(batch);
+            let share = self.ahead.share(self.bytes_of(batch));
+            let read = ReadBatch { share: Some(share), ..self.read(batch) };
             let _waiting = self.reader.timings().waiting(Stage::Fetch);
             if sender.send(read).is_err() {
                 return;
             }
         }
+    }
+
+    /// What is read for a batch, about, bytes.
+    fn bytes_of(&self, batch: &Batch) -> usize {
+        let part = batch.part.map_or(0, |part| part.end.saturating_sub(part.start));
+        let based = self.plan.based.get(batch.based.clone()).unwrap_or_default();
+        let based = based.iter().filter_map(|based| self.tasks.get(based.task));
+        let based = based.map(|task| u64::from(task.place.frame_bytes)).sum::<u64>();
+        usize::try_from(part.saturating_add(based)).unwrap_or(usize::MAX)
     }
 
     /// Reads what a batch needs; frames with bases of the same pack that lie near to each other at
@@ -277,12 +296,16 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
             }
         }
         pieces.extend(part.and_then(|part| self.piece(part)));
-        ReadBatch { batch, pieces }
+        ReadBatch { batch, pieces, share: None }
     }
 
     fn piece(&self, part: Part) -> Option<Piece> {
         let pack = self.plan.packs.get(&part.pack)?;
         let (offset, sealed) = self.reader.range(pack, part.start, part.end).ok()?;
+        if !self.reader.repository().store().is_near() {
+            // Here, so that no worker waits for it; what is wrong with it they find out.
+            let _opener = self.reader.opener(pack);
+        }
         Some(Piece { pack: part.pack, offset, sealed })
     }
 
@@ -290,8 +313,9 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
         let mut buffers = Buffers::default();
         loop {
             let waiting = self.reader.timings().waiting(Stage::Decode);
-            let Ok(read) = receiver.lock().recv() else { return Ok(()) };
+            let Ok(mut read) = receiver.lock().recv() else { return Ok(()) };
             drop(waiting);
+            drop(read.share.take());
             // Also after a failure everything is received: nobody may wait for ever to send.
             if self.stop.load(Ordering::Relaxed) {
                 continue;

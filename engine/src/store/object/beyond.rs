@@ -17,9 +17,9 @@ pub(in crate::store) type Answer<'a, T> =
 
 /// Requests of one kind of service. Paths are those of objects below the root.
 pub(in crate::store) trait Beyond: Debug + Send + Sync {
-    /// Until when an object is locked.
-    fn locked<'a>(&'a self, path: &'a str) -> Option<Answer<'a, Locked>> {
-        let _ = path;
+    /// Until when an object is locked, or a version of it.
+    fn locked<'a>(&'a self, path: &'a str, version: Option<&'a str>) -> Option<Answer<'a, Locked>> {
+        let _ = (path, version);
         None
     }
 
@@ -51,10 +51,18 @@ impl ObjectStore {
     /// As [`crate::store::Store::locked`].
     pub(super) fn locked_until(&self, name: &ObjectName) -> Result<Locked, StoreError> {
         let path = name.to_string();
-        let request = self.beyond.as_ref().and_then(|beyond| beyond.locked(&path));
+        let request = self.beyond.as_ref().and_then(|beyond| beyond.locked(&path, None));
         let request = request.ok_or_else(|| self.no_locks())?;
         let answer = self.wait(RequestKind::Look, || self.place(name), 0, request);
         answer.map_err(|error| self.or_no_locks(error))
+    }
+
+    /// Until when a version is locked that is not to be deleted; not locked where that is not said.
+    pub(super) fn version_locked(&self, name: &ObjectName, version: &str) -> Locked {
+        let path = name.to_string();
+        let request = self.beyond.as_ref().and_then(|beyond| beyond.locked(&path, Some(version)));
+        let Some(request) = request else { return Locked::No };
+        self.wait(RequestKind::Look, || self.place(name), 0, request).unwrap_or(Locked::No)
     }
 
     /// As [`crate::store::Store::lock`].

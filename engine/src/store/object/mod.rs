@@ -19,6 +19,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
+use cairn_format::format_object::FORMAT_BYTES;
 use cairn_format::names::{Folder, ObjectName};
 use futures_core::Stream;
 use opendal::options::{ListOptions, ReadOptions};
@@ -37,7 +38,7 @@ use super::{Each, Keeping, Listing, Purged, Put, Store};
 pub(super) use beyond::{Answer, Beyond};
 pub(super) use errors::from_opendal;
 pub(super) use versions::{Deleted, LockSeen};
-pub(super) use write::base64;
+pub(super) use write::{base64, note_sent_sum};
 
 /// Threads that drive requests; they wait more than they work.
 const RUNTIME_THREADS: usize = 2;
@@ -95,6 +96,9 @@ pub struct ObjectStore {
     unconditional: AtomicBool,
     /// Set when an entity tag was found that looks like an MD5 sum and is none.
     tags_are_other: AtomicBool,
+    /// What `format` holds, read when the place was asked for the first time: for the first that
+    /// reads it.
+    format_seen: Mutex<Option<Bytes>>,
     /// Started by the first call; `None` again only while being dropped.
     runtime: Mutex<Option<Runtime>>,
 }
@@ -136,7 +140,22 @@ impl ObjectStore {
             kept_for: OnceLock::new(),
             unconditional: AtomicBool::new(false),
             tags_are_other: AtomicBool::new(false),
+            format_seen: Mutex::new(None),
             runtime: Mutex::new(None),
+        }
+    }
+
+    /// Whether there is a `format` object. It is read, and kept for whoever reads it next.
+    pub(super) fn meet(&self) -> Result<bool, StoreError> {
+        match self.get_once(&ObjectName::Format, FORMAT_BYTES as u64) {
+            Ok(format) => {
+                *self.format_seen.lock() = Some(format);
+                Ok(true)
+            }
+            // Whoever reads it is told what is wrong with it.
+            Err(StoreError::TooLarge { .. }) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -332,6 +351,12 @@ impl Store for ObjectStore {
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
+        if *name == ObjectName::Format
+            && let Some(seen) = self.format_seen.lock().take()
+            && seen.len() as u64 <= bytes_max
+        {
+            return Ok(seen);
+        }
         let data = self.get_once(name, bytes_max)?;
         // Altered where it lies, or only on its way here?
         match name.content_hash() {
@@ -380,6 +405,7 @@ impl Store for ObjectStore {
     /// Puts as [`Store::put`] says. Two that create `format` at the same moment exclude one another
     /// only where the service keeps its word about conditional writes.
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+        self.format_seen.lock().take();
         let mut written = 1;
         loop {
             match self.put_once(name, data) {

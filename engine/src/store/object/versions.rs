@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{ObjectStore, RequestKind, next};
 use crate::store::error::{Place, StoreError};
-use crate::store::lock::KeptFor;
+use crate::store::lock::{KeptFor, Locked};
 use crate::store::{Keeping, Purged};
 
 /// How a service treats what is deleted.
@@ -146,6 +146,10 @@ impl ObjectStore {
             Err(StoreError::NotFound { .. }) => {}
             Err(error) if is_refusal(&error) => {
                 purged.refused += 1;
+                if let Locked::Until(until_ms) = self.version_locked(&version.name, &version.id) {
+                    purged.locked += 1;
+                    purged.locked_until_ms = purged.locked_until_ms.max(Some(until_ms));
+                }
                 return Ok(true);
             }
             Err(error) => return Err(error),

@@ -1,5 +1,6 @@
 //! Writing an object so that it is whole and right under its name once the put returns.
 
+use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -91,9 +92,14 @@ impl ObjectStore {
         }
         let options = WriteOptions { if_not_exists: conditional, ..WriteOptions::default() };
         let bytes = Bytes::copy_from_slice(data);
-        let request = async {
+        let body = bytes.clone();
+        let request = SENT_SUM.scope(RefCell::default(), async {
             match self.operator.write_options(&path, bytes, options).await {
-                Ok(metadata) => Ok(Wrote::Done(Receipt::of(&metadata))),
+                Ok(metadata) => {
+                    // The sum is of the copy that was sent: of `data` only if that is still the same.
+                    let sent = SENT_SUM.with(RefCell::take).filter(|_| body == data);
+                    Ok(Wrote::Done(Receipt { sent, ..Receipt::of(&metadata) }))
+                }
                 Err(error) if conditional => match error.kind() {
                     ErrorKind::ConditionNotMatch | ErrorKind::AlreadyExists => Ok(Wrote::Taken),
                     _ if refuses_condition(&error) => {
@@ -104,7 +110,7 @@ impl ObjectStore {
                 },
                 Err(error) => Err(error),
             }
-        };
+        });
         self.wait(RequestKind::Write, || self.place(name), data.len() as u64, request)
     }
 
@@ -150,8 +156,10 @@ impl ObjectStore {
             let same = self.stat(name)? == sent && self.get(name, sent)? == data;
             return judge_existing(|| self.place(name), name, data, same).map(|_| ());
         }
+        // Most of what a write costs this machine: computed once, here or for the request.
+        let sum_of_data = || receipt.sent.clone().unwrap_or_else(|| base64(&Md5::digest(data)));
         if let Some(sum) = &receipt.sum {
-            return match *sum == base64(&Md5::digest(data)) {
+            return match *sum == sum_of_data() {
                 true => Ok(()),
                 false => Err(StoreError::Altered { place: self.place(name) }),
             };
@@ -159,7 +167,7 @@ impl ObjectStore {
         if let Some(tag) = &receipt.tag
             && !self.tags_are_other.load(Ordering::Relaxed)
         {
-            if *tag == hexadecimal(&Md5::digest(data)) {
+            if *tag == sum_of_data() {
                 return Ok(());
             }
             // Encrypting services make tags that look the same and are none: then the object is
@@ -183,25 +191,43 @@ impl ObjectStore {
 struct Receipt {
     /// Its MD5 sum, in base 64.
     sum: Option<String>,
-    /// The entity tag in lower case, if it can be an MD5 sum.
+    /// The entity tag in base 64, if it can be an MD5 sum.
     tag: Option<String>,
+    /// The MD5 sum of what was sent, in base 64, if the request had one.
+    sent: Option<String>,
+}
+
+tokio::task_local! {
+    /// The MD5 sum that the request of the write under way has, in base 64.
+    static SENT_SUM: RefCell<Option<String>>;
+}
+
+/// Notes the MD5 sum, in base 64, of the body of a request that is being sent; of no effect outside
+/// of a write.
+pub(in crate::store) fn note_sent_sum(sum: &str) {
+    let _outside = SENT_SUM.try_with(|sent| sent.replace(Some(sum.to_owned())));
 }
 
 impl Receipt {
     fn of(metadata: &Metadata) -> Self {
-        let tag = metadata.etag().map(|tag| tag.trim_matches('"').to_ascii_lowercase());
-        let is_sum = |tag: &String| {
-            tag.len() == MD5_DIGITS && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
-        };
         Self {
             sum: metadata.content_md5().map(str::to_owned).filter(|sum| !sum.is_empty()),
-            tag: tag.filter(is_sum),
+            tag: metadata.etag().and_then(|tag| sum_of_tag(tag.trim_matches('"'))),
+            sent: None,
         }
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The sum that an entity tag is, in base 64, if it can be one.
+fn sum_of_tag(tag: &str) -> Option<String> {
+    let digit = |digit: &u8| char::from(*digit).to_digit(16);
+    let digits = tag.bytes().collect::<Vec<_>>();
+    let pairs = digits.chunks_exact(2).map(|pair| match pair {
+        [high, low] => u8::try_from(digit(high)? << 4 | digit(low)?).ok(),
+        _ => None,
+    });
+    let bytes = pairs.collect::<Option<Vec<_>>>().filter(|_| tag.len() == MD5_DIGITS)?;
+    Some(base64(&bytes))
 }
 
 /// Base 64 with padding.
@@ -232,6 +258,14 @@ mod tests {
             assert_eq!(base64(plain.as_bytes()), text);
         }
         assert_eq!(base64(&Md5::digest(b"")), "1B2M2Y8AsgTpgAmY7PhCfg==");
-        assert_eq!(hexadecimal(&Md5::digest(b"")), "d41d8cd98f00b204e9800998ecf8427e");
+        let sum = Some("1B2M2Y8AsgTpgAmY7PhCfg==".to_owned());
+        assert_eq!(sum_of_tag("d41d8cd98f00b204e9800998ecf8427e"), sum);
+        assert_eq!(sum_of_tag("D41D8CD98F00B204E9800998ECF8427E"), sum);
+        // Of parts, too short, no digits.
+        for other in
+            ["d41d8cd98f00b204e9800998ecf8427e-2", "d41d", "", "g41d8cd98f00b204e9800998ecf8427e"]
+        {
+            assert_eq!(sum_of_tag(other), None, "{other}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
-use crate::store::object::LockSeen;
+use crate::store::object::{LockSeen, note_sent_sum};
 use crate::store::traffic::{Meter, RequestKind};
 
 /// Longest wait for a connection, handshakes included, in milliseconds.
@@ -18,6 +18,9 @@ const IDLE_MS: u64 = 20_000;
 
 /// The header by which S3 says until when an object is locked.
 pub(super) const LOCKED_UNTIL: &str = "x-amz-object-lock-retain-until-date";
+
+/// The header with the MD5 sum of a body.
+const SUM: &str = "content-md5";
 
 /// Sends requests, and counts them.
 pub(super) struct Transport {
@@ -86,6 +89,9 @@ impl HttpTransport for Transport {
     async fn fetch(&self, request: Request<Buffer>) -> opendal::Result<Response<HttpBody>> {
         let kind = kind_of(&request);
         self.meter.sent(kind, request.body().len() as u64);
+        if let Some(sum) = request.headers().get(SUM).and_then(|sum| sum.to_str().ok()) {
+            note_sent_sum(sum);
+        }
         let response = match self.inner.fetch(request).await {
             Ok(response) => response,
             Err(error) => {

@@ -14,7 +14,7 @@ mod webdav;
 
 use std::sync::Arc;
 
-use cairn_format::names::{Folder, ObjectName};
+use cairn_format::names::Folder;
 use opendal::{HttpTransporter, OperationContext, Operator};
 
 use super::Store;
@@ -28,6 +28,10 @@ use super::traffic::Meter;
 /// How a place is asked for the first time: a person may be waiting who mistyped its name.
 const FIRST_CONTACT: Policy =
     Policy { attempts_max: 3, pause_ms: 500, pause_ms_max: 1_000, calls_max: 1 };
+
+/// Calls at once over SFTP: each takes a connection, and a server refuses some at random when more
+/// than ten are being opened (`MaxStartups` of OpenSSH).
+const SFTP_CALLS_MAX: usize = 8;
 
 /// A service, configured, and how it is to be treated.
 struct Service {
@@ -66,7 +70,11 @@ pub(super) fn connect(
     };
     let store = Arc::new(object_store(service, options)?);
     let found = first_contact(&Guarded::new(Arc::clone(&store), FIRST_CONTACT))?;
-    Ok((Arc::new(Guarded::new(store, options.policy)), found))
+    let mut policy = options.policy;
+    if scheme == Scheme::Sftp {
+        policy.calls_max = policy.calls_max.min(SFTP_CALLS_MAX);
+    }
+    Ok((Arc::new(Guarded::new(store, policy)), found))
 }
 
 fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore, StoreError> {
@@ -109,11 +117,9 @@ fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore
 /// Whether there is a `format` object. Where there is none, a listing tells whether there is at
 /// least a place to keep one: services answer alike to whoever asks for an absent object and for
 /// an object of an absent bucket.
-fn first_contact(store: &impl Store) -> Result<bool, StoreError> {
-    match store.size(&ObjectName::Format) {
-        Ok(_) => return Ok(true),
-        Err(StoreError::NotFound { .. }) => {}
-        Err(error) => return Err(error),
+fn first_contact(store: &Guarded<Arc<ObjectStore>>) -> Result<bool, StoreError> {
+    if store.ask(|store| store.meet())? {
+        return Ok(true);
     }
     let place = || Place::folder(store.location(), Folder::Config);
     let stop = |_, _| Err(StoreError::Stopped { place: place() });

@@ -81,9 +81,11 @@ impl Locks {
 }
 
 impl Beyond for Locks {
-    fn locked<'a>(&'a self, path: &'a str) -> Option<Answer<'a, Locked>> {
+    fn locked<'a>(&'a self, path: &'a str, version: Option<&'a str>) -> Option<Answer<'a, Locked>> {
         Some(Box::pin(async move {
-            let request = Request::builder().method(Method::HEAD).uri(self.uri(path, ""));
+            let query = version.map(|version| format!("?versionId={}", encoded(version)));
+            let uri = self.uri(path, query.as_deref().unwrap_or_default());
+            let request = Request::builder().method(Method::HEAD).uri(uri);
             let response = self.asker.send(request, String::new()).await?;
             if !response.status().is_success() {
                 return Err(refused(response));
