@@ -31,8 +31,10 @@ const READ_BYTES_MAX: u64 = 4 << 20;
 const READ_GAP_BYTES: u64 = 64 << 10;
 /// Frames with bases that one batch decodes, at most.
 const BATCH_BASED_MAX: usize = 256;
-/// Plaintext of frames that are still needed as bases, bytes.
+/// Memory of frames that are still needed as bases, bytes.
 const KEPT_BYTES_MAX: usize = 40 << 20;
+/// Buffers of frames that are gone which are kept for those to come.
+const SPARE_MAX: usize = 8;
 /// Threads that read ahead from a store on this machine, and from one behind a network.
 const READERS_NEAR: usize = 1;
 const READERS_FAR: usize = 16;
@@ -93,10 +95,17 @@ struct Kept {
 }
 
 impl Kept {
-    fn put(&mut self, node: u32, frame: Arc<Vec<u8>>) {
-        self.bytes += frame.len();
-        if let Some(old) = self.frames.insert(node, frame) {
-            self.bytes -= old.len();
+    /// Keeps the plaintext of a frame. What is much shorter than its buffer gets one of its length:
+    /// patches of some hundred bytes follow frames of megabytes.
+    fn put(&mut self, node: u32, mut plain: Vec<u8>) -> Arc<Vec<u8>> {
+        if plain.capacity() / 2 > plain.len() {
+            let short = plain.as_slice().to_vec();
+            self.reuse(std::mem::replace(&mut plain, short));
+        }
+        let frame = Arc::new(plain);
+        self.bytes += frame.capacity();
+        if let Some(old) = self.frames.insert(node, Arc::clone(&frame)) {
+            self.bytes -= old.capacity();
         } else {
             self.order.push_back(node);
         }
@@ -105,12 +114,21 @@ impl Kept {
         {
             self.remove(oldest);
         }
+        frame
     }
 
     fn remove(&mut self, node: u32) {
         if let Some(frame) = self.frames.remove(&node) {
-            self.bytes -= frame.len();
-            self.spare.extend(Arc::try_unwrap(frame).ok());
+            self.bytes -= frame.capacity();
+            if let Ok(plain) = Arc::try_unwrap(frame) {
+                self.reuse(plain);
+            }
+        }
+    }
+
+    fn reuse(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(buffer);
         }
     }
 }
@@ -363,7 +381,7 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
         }
         if is_base {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
-            self.kept.lock().put(number, Arc::new(plain));
+            self.kept.lock().put(number, plain);
         } else {
             buffers.plain = plain;
         }
@@ -412,9 +430,7 @@ impl<'s, J: Send + Sync> Sweep<'s, '_, J> {
         if !self.open(&pieces, &place, &[], &mut Vec::new(), &mut plain) {
             return None;
         }
-        let frame = Arc::new(plain);
-        self.kept.lock().put(number, Arc::clone(&frame));
-        Some(frame)
+        Some(self.kept.lock().put(number, plain))
     }
 
     /// Opens and decompresses a frame; false when that does not succeed.
@@ -471,4 +487,28 @@ fn prefix_of<'f>(
         buffer.extend_from_slice(frames.get(&part.node)?.get(part.offset as usize..end(part))?);
     }
     Some(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_frames_in_long_buffers_keep_no_memory_they_do_not_need() {
+        let mut kept = Kept::default();
+        for node in 0..200 {
+            let mut plain = kept.spare.pop().unwrap_or_default();
+            plain.clear();
+            plain.reserve_exact(4 << 20);
+            plain.resize(if node % 2 == 0 { 4 << 20 } else { 300 }, 7);
+            assert_eq!(kept.put(node, plain).len() == 300, node % 2 == 1);
+            let held = kept.frames.values().map(|frame| frame.capacity()).sum::<usize>();
+            assert_eq!(held, kept.bytes);
+            assert!(held <= KEPT_BYTES_MAX && kept.spare.len() <= SPARE_MAX, "{held}");
+        }
+        for node in 0..200 {
+            kept.remove(node);
+        }
+        assert!(kept.bytes == 0 && kept.frames.is_empty() && kept.spare.len() <= SPARE_MAX);
+    }
 }
