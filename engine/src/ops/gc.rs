@@ -643,7 +643,8 @@ impl Collection<'_> {
             self.repository.monitor().warn(Remark {
                 code: "gc.still_there",
                 subject: name.to_string(),
-                message: "the store said that it was deleted, and still has it".to_owned(),
+                message: "it was deleted, and the store still has or lists it: no receipt names it until \
+                          that ends, which the next collection looks for".to_owned(),
             });
         }
         let packs = look.still.iter().filter(|name| matches!(name, ObjectName::Pack(..))).count();

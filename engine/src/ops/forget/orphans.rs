@@ -25,8 +25,8 @@ const BATCH: usize = 64;
 /// Removes snapshots that were not acknowledged. Returns those that stay, because they are by now.
 ///
 /// # Errors
-/// Damage of a record; failures of the store; as [`super::run`]. Of one that is acknowledged at that
-/// moment the record may be missing then.
+/// Damage of a record; failures of the store; as [`super::run`]. What was removed while it could not be
+/// told whether it is acknowledged is put back as far as the store allows.
 pub(in crate::ops) fn remove_orphans(
     repository: &Repository,
     objects: &Objects,
@@ -58,14 +58,16 @@ fn remove_batch(
     }
     let removed = held.iter().try_for_each(|(_, name, _)| delete_surely(repository, name));
     let mut acknowledged = HashSet::new();
-    evidence::list_acks(repository, &mut |id, _| {
+    let listed = evidence::list_acks(repository, &mut |id, _| {
         if ids.contains(&id) {
             acknowledged.insert(id);
         }
-    })?;
-    for (_, name, record) in held.iter().filter(|(id, ..)| acknowledged.contains(id)) {
-        store.put(name, record)?;
-    }
-    removed?;
+    });
+    // Without the list any of them may be acknowledged.
+    let unknown = listed.is_err();
+    let back = held.iter().filter(|(id, ..)| unknown || acknowledged.contains(id));
+    let put = back.map(|(_, name, record)| store.put(name, record)).collect::<Vec<_>>();
+    removed.and(listed)?;
+    put.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(acknowledged)
 }

@@ -7,6 +7,7 @@ use cairn_engine::ops::forget;
 use cairn_engine::ops::snapshots;
 use cairn_engine::retention::{Cause, Verdict};
 use cairn_engine::store::Store as _;
+use cairn_engine::store::fault::{Fault, FaultStore, Plan};
 use cairn_engine::store::record::CallKind;
 use cairn_format::names::ObjectName;
 use cairn_tests::lab::{back_up, verify_full};
@@ -94,4 +95,25 @@ fn an_orphan_that_is_acknowledged_while_it_is_removed_stays() {
     assert_eq!(scene.listed(), ids.into_iter().chain([orphan]).collect());
     assert!(scene.store.names().contains(&ack));
     assert!(verify_full(&scene.as_key("owner")).findings.is_empty());
+}
+
+/// Acknowledgements cannot be listed once an orphan's record is gone: it may have been acknowledged, so
+/// it is put back.
+#[test]
+fn an_orphan_stays_where_it_cannot_be_told_whether_it_was_acknowledged() {
+    let mut failed = 0;
+    for nth in 0.. {
+        let (scene, _) = Scene::with_days(90, 3);
+        let orphan = scene.put_unacknowledged("owner", NOW_MS - 5 * DAY_MS, |_| {});
+        let plan = Plan::new().nth(CallKind::List, nth, Fault::FailBefore);
+        let failing = FaultStore::new(scene.store.clone(), plan);
+        let opened = scene.lab.try_open(&failing, "owner", "failing");
+        let outcome = opened.and_then(|repository| forget_in(&repository, &last(3)));
+        assert_eq!(scene.listed().contains(&orphan), outcome.is_err(), "listing {nth}");
+        if outcome.is_ok() {
+            break;
+        }
+        failed += 1;
+    }
+    assert!(failed > 2, "{failed}");
 }
