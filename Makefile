@@ -67,8 +67,9 @@ bench-history: build ## Measure a month of backups each hour, or each day (HISTO
 bench-index: setup ## Measure an index of 50 million chunks (8 GB of disk; INDEX_OPTIONS).
 	cargo run --release --locked --package cairn-benches --example index -- $(INDEX_OPTIONS)
 
-bench-gc: setup ## Measure collections after one of 720 snapshots was forgotten (1 GB of disk; GC_OPTIONS).
+bench-gc: build ## Measure collections after one of 720 snapshots was forgotten, and backups beside them (4 GB of disk; GC_OPTIONS).
 	cargo run --release --locked --package cairn-benches --example gc -- $(GC_OPTIONS)
+	/usr/bin/python3 benches/measure/beside.py --cairn "$(CAIRN)" --work .work/beside
 
 bench-remote: build ## Measure cairn on S3 beside a disk, restic and rustic (1 GB of disk; REMOTE_OPTIONS).
 	garage=$$($(GARAGE)) && /usr/bin/python3 benches/remote/remote.py --cairn "$(CAIRN)" --garage "$$garage" $(REMOTE_OPTIONS)

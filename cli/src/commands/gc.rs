@@ -1,5 +1,7 @@
 //! `cairn gc`
 
+use std::io;
+
 use cairn_engine::context::{Clock as _, SystemClock};
 use cairn_engine::ops::gc::{self, GcOptions, GcPlan, GcReport};
 use serde_json::json;
@@ -11,7 +13,21 @@ use crate::session::{self, Show};
 use crate::ui::errors::Failure;
 use crate::ui::format;
 
+/// How nice a collection is to other processes of this machine, as `nice` counts: it has time, and a
+/// backup beside it does not.
+const NICENESS: i32 = 10;
+
+/// Gives way to other processes; a process that is nicer already stays so. Threads that begin later do
+/// the same.
+fn give_way() -> io::Result<()> {
+    let nicer = rustix::process::getpriority_process(None)?.max(NICENESS);
+    Ok(rustix::process::setpriority_process(None, nicer)?)
+}
+
 pub(super) fn run(app: &App, arguments: &Gc) -> Result<Finished, Failure> {
+    if let Err(error) = give_way() {
+        app.printer.note(&format!("other processes are not given way to: {error}"));
+    }
     let session = session::open(app, Show::Progress)?;
     let options = GcOptions {
         max_dead_percent: arguments.max_dead,
@@ -177,4 +193,24 @@ fn still_there(report: &GcReport, finished: Finished) -> Finished {
         return finished.but(ExitCode::Failed, "gc.still_there", fact);
     }
     finished
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collection_gives_way_and_what_is_nicer_stays_so() {
+        // What is said of a thread holds for it and those it begins.
+        let of = |nice: i32| {
+            std::thread::spawn(move || -> io::Result<i32> {
+                rustix::process::setpriority_process(None, nice)?;
+                give_way()?;
+                let begun = std::thread::spawn(|| rustix::process::getpriority_process(None));
+                Ok(begun.join().expect("it ends")?)
+            })
+        };
+        assert_eq!(of(0).join().expect("it ends").expect("it may"), NICENESS);
+        assert_eq!(of(NICENESS + 5).join().expect("it ends").expect("it may"), NICENESS + 5);
+    }
 }

@@ -12,7 +12,7 @@ use super::memo::Memos;
 use super::reach::{Reach, reach};
 use super::tidy::tidy;
 use super::tried::Tried;
-use super::walk::{Halt, walk};
+use super::walk::{Halt, Scope, walk};
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
@@ -135,11 +135,13 @@ impl<'a> Marked<'a> {
 
 /// The order in which snapshots are marked: acknowledged ones first, so that what others may lack is
 /// never passed over for their sake. Then trusted ones first: what they were found to need serves
-/// every namespace.
+/// every namespace. Then the oldest first: what is remembered of them is what they reach beyond those
+/// before.
 pub(super) fn in_order(snapshots: &[SnapshotInfo]) -> Vec<&SnapshotInfo> {
     let mut order = snapshots.iter().collect::<Vec<_>>();
-    order.sort_by_key(|snapshot| {
-        (!snapshot.acknowledged, snapshot.namespace != NAMESPACE_TRUSTED, snapshot.namespace)
+    order.sort_by_key(|one| {
+        let namespace = (one.namespace != NAMESPACE_TRUSTED, one.namespace);
+        (!one.acknowledged, namespace, one.name_time_ms, one.id)
     });
     order
 }
@@ -173,6 +175,10 @@ pub fn mark<'a>(
             Ok(marked) => return Ok(marked),
             Err(Halt::Unclear) => {}
             Err(Halt::Useless) => memos.clear()?,
+            Err(Halt::False) => {
+                memos.clear()?;
+                warn_of_false(repository);
+            }
             Err(Halt::Failed(error)) => return Err(error),
         }
     }
@@ -189,25 +195,27 @@ fn mark_remembering<'a>(
 ) -> Result<Marked<'a>, Halt> {
     let mut marked = Marked::new(repository, catalog, doubtful);
     let packs = memos.open(catalog, &|pack| doubtful.contains(&pack))?;
-    let mut walked = walk(repository, memos, &packs, snapshots, &mut marked)?;
+    let all = (snapshots, Scope::All);
+    let mut walked = walk(repository, memos, &packs, all, &mut marked)?;
     match walked.recall.compare(repository, catalog) {
         Ok(true) => {}
-        Ok(false) => {
-            memos.clear()?;
-            repository.monitor().warn(Remark {
-                code: "gc.memo",
-                subject: repository.context.cache_dir.display().to_string(),
-                message: "what this host remembers of tree nodes is not what they say; it is \
-                          forgotten, and everything is read"
-                    .to_owned(),
-            });
-            return Err(Halt::Unclear);
-        }
+        Ok(false) => return Err(Halt::False),
         Err(error) if error.is_damage() || error.has_vanished() => return Err(Halt::Unclear),
         Err(error) => return Err(error.into()),
     }
     tidy(&mut walked, catalog, &packs, marked.live.count())?;
     Ok(marked)
+}
+
+fn warn_of_false(repository: &Repository) {
+    repository.monitor().warn(Remark {
+        code: "gc.memo",
+        subject: repository.context.cache_dir.display().to_string(),
+        message:
+            "what this host remembers of tree nodes is not what they say; it is forgotten, and \
+                  everything is read"
+                .to_owned(),
+    });
 }
 
 /// Marks with nothing but what the store says.

@@ -12,7 +12,8 @@ use crate::index::local::{ChunkPlace, PackNumber};
 /// Layouts of packs kept at hand; each takes eight bytes for each chunk of its pack.
 const LAYOUTS_MAX: usize = 256;
 
-const WORD_BITS: usize = u64::BITS as usize;
+/// Bits of one word.
+pub const WORD_BITS: usize = u64::BITS as usize;
 
 /// Bits for chunks, by pack and position in the pack's directory.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +54,46 @@ impl Marks {
         }
     }
 
+    /// Sets the bits that are set in words, which begin with position 0.
+    pub fn set_words(&mut self, pack: PackNumber, more: &[u64]) {
+        if more.is_empty() {
+            return;
+        }
+        let words = self.packs.entry(pack).or_default();
+        if words.len() < more.len() {
+            words.resize(more.len(), 0);
+        }
+        words.iter_mut().zip(more).for_each(|(word, more)| *word |= more);
+    }
+
+    /// The words of each pack, in no order of packs; there may be words without bits.
+    pub fn words(&self) -> impl Iterator<Item = (PackNumber, &[u64])> {
+        self.packs.iter().map(|(pack, words)| (*pack, words.as_slice()))
+    }
+
+    /// Whether every bit is set in one of `others` as well.
+    #[must_use]
+    pub fn is_within(&self, others: &[&Self]) -> bool {
+        self.words().all(|(pack, words)| {
+            words.iter().enumerate().all(|(at, word)| {
+                let set = others.iter().fold(0, |set, other| set | other.word(pack, at));
+                word & !set == 0
+            })
+        })
+    }
+
+    /// Whether a bit is set here and in `other`.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        self.words().any(|(pack, words)| {
+            words.iter().enumerate().any(|(at, word)| word & other.word(pack, at) != 0)
+        })
+    }
+
+    fn word(&self, pack: PackNumber, at: usize) -> u64 {
+        self.packs.get(&pack).and_then(|words| words.get(at)).copied().unwrap_or_default()
+    }
+
     /// The positions whose bits are set, ascending.
     #[must_use]
     pub fn positions(&self, pack: PackNumber) -> Vec<usize> {
@@ -63,6 +104,13 @@ impl Marks {
             set.map(move |bit| number * WORD_BITS + bit)
         };
         words.iter().enumerate().flat_map(bits).collect()
+    }
+
+    /// Clears the bits of a pack; returns the positions of those that were set, ascending.
+    pub fn take(&mut self, pack: PackNumber) -> Vec<usize> {
+        let positions = self.positions(pack);
+        self.packs.remove(&pack);
+        positions
     }
 
     /// Bits set in a pack.
@@ -192,6 +240,26 @@ mod tests {
         assert_eq!(marks.count(), 3);
         marks.clear();
         assert!(!marks.any(one) && marks.count() == 0);
+    }
+
+    #[test]
+    fn sets_are_compared_bit_by_bit() {
+        let of = |bits: &[(u32, usize)]| {
+            let mut marks = Marks::default();
+            bits.iter().for_each(|(pack, at)| {
+                marks.set(PackNumber(*pack), *at);
+            });
+            marks
+        };
+        let (some, one, other) =
+            (of(&[(1, 3), (2, 200)]), of(&[(1, 3), (1, 4)]), of(&[(2, 200), (3, 0)]));
+        assert!(some.is_within(&[&one, &other]) && !some.is_within(&[&one]));
+        assert!(!some.is_within(&[]) && Marks::default().is_within(&[]));
+        assert!(some.meets(&one) && some.meets(&other) && !one.meets(&other));
+        let mut both = one.clone();
+        other.words().for_each(|(pack, words)| both.set_words(pack, words));
+        assert_eq!(both.count(), 4);
+        assert!(one.is_within(&[&both]) && other.is_within(&[&both]) && !both.is_within(&[&one]));
     }
 
     #[test]

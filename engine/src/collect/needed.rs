@@ -8,7 +8,7 @@ use cairn_format::names::PackKind;
 
 use super::mark::{Marked, Thoroughness, mark};
 use super::memo::Memos;
-use super::walk::{Halt, walk};
+use super::walk::{Halt, Scope, walk};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::ops::snapshots::SnapshotInfo;
@@ -25,7 +25,7 @@ pub fn packs_needed(
 ) -> Result<BTreeMap<PackId, PackKind>, Error> {
     let mut marked = match remembered(repository, catalog, snapshots) {
         Ok(Some(marked)) => marked,
-        Ok(None) | Err(Halt::Unclear | Halt::Useless) => {
+        Ok(None) | Err(Halt::Unclear | Halt::Useless | Halt::False) => {
             mark(repository, catalog, snapshots, &HashSet::new(), Thoroughness::Careful)?
         }
         Err(Halt::Failed(error)) => return Err(error),
@@ -49,6 +49,6 @@ fn remembered<'a>(
     let memos = Memos::new(repository.vault(), catalog);
     let packs = memos.open(catalog, &|_| false)?;
     let mut marked = Marked::new(repository, catalog, &HashSet::new());
-    let mut walked = walk(repository, &memos, &packs, snapshots, &mut marked)?;
+    let mut walked = walk(repository, &memos, &packs, (snapshots, Scope::Some), &mut marked)?;
     Ok(walked.recall.compare(repository, catalog)?.then_some(marked))
 }

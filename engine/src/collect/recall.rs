@@ -44,15 +44,13 @@ pub(super) struct Recall<'w, 'a> {
     sheets: HashMap<SheetKey, Slot>,
     order: VecDeque<SheetKey>,
     bytes: usize,
-    /// How many nodes each sheet has that was at hand.
-    pub(super) counts: HashMap<SheetKey, usize>,
     sample: Sample,
 }
 
 impl<'w, 'a> Recall<'w, 'a> {
     pub(super) fn new(memos: &'w Memos<'a>, sample: Sample) -> Self {
         let (sheets, order) = (HashMap::new(), VecDeque::new());
-        Self { memos, sheets, order, bytes: 0, counts: HashMap::new(), sample }
+        Self { memos, sheets, order, bytes: 0, sample }
     }
 
     /// Gets the sheet of a pack at hand.
@@ -77,6 +75,11 @@ impl<'w, 'a> Recall<'w, 'a> {
         self.sheets.insert(key, Slot { sheet, bytes, fresh: false });
         self.order.push_back(key);
         Ok(())
+    }
+
+    /// One of so many, by its number from 0.
+    pub(super) fn choose(&mut self, count: usize) -> Option<usize> {
+        usize::try_from(self.sample.next().checked_rem(count as u64)?).ok()
     }
 
     /// What a node of a pack at hand points to, if that is remembered.
@@ -125,7 +128,6 @@ impl<'w, 'a> Recall<'w, 'a> {
     fn put_away(&mut self, catalog: &Catalog, key: SheetKey) -> Result<(), Error> {
         let Some(slot) = self.sheets.remove(&key) else { return Ok(()) };
         self.bytes -= slot.bytes;
-        self.counts.insert(key, slot.sheet.nodes.len());
         let (namespace, pack) = key;
         if slot.fresh {
             let id = catalog.pack(pack)?.id;

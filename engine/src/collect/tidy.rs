@@ -4,9 +4,11 @@
 use std::collections::HashSet;
 
 use cairn_format::ids::WriterId;
+use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use super::memo::record::{Edges, Name, Run, Sheet};
-use super::memo::{Memos, Packs, Standing};
+use super::memo::span::Span;
+use super::memo::{Memos, Packs, SpanKey, Standing};
 use super::recall::SheetKey;
 use super::tried;
 use super::walk::Walked;
@@ -33,15 +35,22 @@ pub(super) fn tidy(
     let rename = walked.moved.len() as u64 > MOVED_MIN + live / MOVED_ONE_IN;
     let mut named = HashSet::new();
     for (namespace, pack) in memos.sheets()? {
-        let key = (namespace, pack);
-        let Some(count) = walked.recall.counts.get(&key).copied() else {
+        let seen = walked.reached.get(&namespace).map_or(0, |reached| reached.nodes_in(pack));
+        if seen == 0 || packs.standing(pack) == Standing::Gone {
             memos.forget_sheet(namespace, pack)?;
             continue;
-        };
-        let seen = walked.seen.get(&namespace).map_or(0, |seen| seen.count(pack));
+        }
+        let count = memos.sheet_nodes(namespace, pack, &catalog.pack(pack)?.id)?;
         // Sheets have no more nodes than were seen unless some were not.
-        if rename || walked.too_many_moved || count as u64 > seen {
-            write_anew(walked, catalog, packs, key, rename, &mut named)?;
+        if rename || walked.too_many_moved || count.is_none_or(|count| count > seen) {
+            write_anew(walked, catalog, packs, (namespace, pack), rename, &mut named)?;
+        }
+    }
+    for key in memos.spans()? {
+        if !walked.spans.contains(&key) {
+            memos.forget_span(key)?;
+        } else if rename || walked.too_many_moved {
+            write_span_anew(walked, packs, key, &mut named)?;
         }
     }
     if !rename && !walked.too_many_moved {
@@ -77,9 +86,10 @@ fn write_anew(
     let id = catalog.pack(pack)?.id;
     let before = memos.sheet(namespace, pack, &id)?;
     let mut after = Sheet::default();
-    let seen = walked.seen.get(&namespace);
+    let reached = walked.reached.get(&namespace);
     for ((position, kind), bytes) in &before.nodes {
-        if !seen.is_some_and(|seen| seen.has(pack, *position, *kind)) {
+        let name = Name { pack, position: *position };
+        if !reached.is_some_and(|reached| reached.has_node(name, *kind)) {
             continue;
         }
         let mut bytes = bytes.clone();
@@ -98,6 +108,48 @@ fn write_anew(
         after.nodes.insert((*position, *kind), bytes);
     }
     if after == before { Ok(()) } else { memos.put_sheet(namespace, pack, &id, &after) }
+}
+
+/// Writes a span anew with names that are true today. Sheets are written first: what they name is
+/// named by spans as well, until both are done.
+fn write_span_anew(
+    walked: &Walked<'_, '_>,
+    packs: &Packs,
+    key: SpanKey,
+    named: &mut HashSet<PackNumber>,
+) -> Result<(), Error> {
+    let memos = walked.recall.memos;
+    let is_gone = |pack: PackNumber| packs.standing(pack) == Standing::Gone;
+    let Some(mut span) = memos.span(key)? else { return memos.forget_span(key) };
+    if !span.packs().any(is_gone) {
+        return Ok(());
+    }
+    if walked.too_many_moved {
+        // Where to is not known of all.
+        return memos.forget_span(key);
+    }
+    let Span { own, skipped } = &mut span;
+    for marks in own.kinds_mut().into_iter().chain(skipped.kinds_mut()) {
+        let gone = marks.packs().filter(|pack| is_gone(*pack)).collect::<Vec<_>>();
+        for pack in gone {
+            for position in marks.take(pack) {
+                let name = u32::try_from(position).ok().map(|position| Name { pack, position });
+                // What a writer's snapshots have in common with trusted ones is looked up for those.
+                let namespaces = [key.namespace(), NAMESPACE_TRUSTED];
+                let now = |name: Name| {
+                    let mut moved = namespaces.iter().map(|own| walked.moved.get(&(*own, name)));
+                    moved.find_map(|now| now)
+                };
+                if let Some(now) = name.and_then(now) {
+                    marks.set(now.pack, now.position as usize);
+                } else {
+                    marks.set(pack, position);
+                    named.insert(pack);
+                }
+            }
+        }
+    }
+    memos.put_span(key, &span)
 }
 
 /// The same edges, with the names that moved chunks go by now.

@@ -3,6 +3,9 @@
 //! what is remembered of a pack is read once; the newest packs first, because nodes are stored before
 //! those that point to them.
 //!
+//! Where it is remembered what a span of snapshots reaches beyond those before it, not even that is
+//! walked ([`super::spans`]), but for one span, chosen at random, to compare.
+//!
 //! Nothing here decides in doubt. Whatever is not as it should be is [`Halt::Unclear`], and found out
 //! by reading everything (`mark.rs`).
 
@@ -12,15 +15,17 @@ use cairn_format::ids::{ChunkId, WriterId};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use super::mark::{Marked, in_order, is_missing};
-use super::marks::Marks;
-use super::memo::record::{Edges, Name, NodeKind, Run};
-use super::memo::{Memos, Packs, Standing};
+use super::marks::{Marks, WORD_BITS};
+use super::memo::record::{Edges, Name, NodeKind, PACK_CHUNKS_MAX, Run};
+use super::memo::span::Span;
+use super::memo::{Memos, Packs, SpanKey, Standing};
 use super::reach::{Found, read_node};
+use super::reached::Reached;
 use super::recall::{Recall, Sample};
+use super::spans::{is_same, key_of, spans};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
-use crate::index::local::ChunkPlace;
-use crate::index::local::{IndexError, PackNumber};
+use crate::index::local::{ChunkPlace, IndexError, PackNumber};
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::Repository;
 use crate::repo::chunks::ChunkReader;
@@ -38,6 +43,8 @@ pub(super) enum Halt {
     Unclear,
     /// What is remembered cannot be used.
     Useless,
+    /// What is remembered is not so.
+    False,
 }
 
 impl From<Error> for Halt {
@@ -53,43 +60,6 @@ impl From<IndexError> for Halt {
     }
 }
 
-/// Nodes that were met: as part of directories, and of files.
-#[derive(Default)]
-pub(super) struct Seen {
-    directories: Marks,
-    extents: Marks,
-}
-
-impl Seen {
-    fn of(&mut self, kind: NodeKind) -> &mut Marks {
-        match kind {
-            NodeKind::Directory => &mut self.directories,
-            NodeKind::Extents => &mut self.extents,
-        }
-    }
-
-    /// Whether a node was met.
-    pub(super) fn has(&self, pack: PackNumber, position: u32, kind: NodeKind) -> bool {
-        let marks = match kind {
-            NodeKind::Directory => &self.directories,
-            NodeKind::Extents => &self.extents,
-        };
-        marks.get(pack, position as usize)
-    }
-
-    /// How many nodes of a pack were met; those met as two kinds count twice.
-    pub(super) fn count(&self, pack: PackNumber) -> u64 {
-        self.directories.count_in(pack) + self.extents.count_in(pack)
-    }
-}
-
-/// What is to be looked up of one pack.
-#[derive(Default)]
-struct ById {
-    nodes: BTreeSet<(u32, NodeKind)>,
-    data: Marks,
-}
-
 /// A walk through all snapshots.
 struct Walk<'w, 'm, 'a> {
     repository: &'a Repository,
@@ -97,14 +67,22 @@ struct Walk<'w, 'm, 'a> {
     packs: &'w Packs,
     marked: &'m mut Marked<'a>,
     recall: Recall<'w, 'a>,
-    seen: HashMap<WriterId, Seen>,
+    /// What snapshots before these reach.
+    before: HashMap<WriterId, Reached>,
+    /// What these reach beyond that, as far as they were walked, and which nodes were not followed
+    /// because those before do.
+    span: Span,
+    /// Nodes of these that had to be looked up, by the places they are read from.
+    elsewhere: Reached,
     namespace: WriterId,
     /// Chunks may be missing.
     tolerant: bool,
     /// Nodes whose turn has not come.
     pending: BTreeMap<PackNumber, Vec<(u32, NodeKind)>>,
-    /// What is named by packs that are gone, or that have to be looked up for another reason.
-    by_id: BTreeMap<PackNumber, ById>,
+    /// Nodes that are named by packs that are gone, or that have to be looked up for another reason.
+    nodes_by_id: BTreeMap<PackNumber, BTreeSet<(u32, NodeKind)>>,
+    /// What has to be looked up in order to mark it.
+    by_id: Marks,
     /// Where chunks are found by now whose pack is gone.
     moved: HashMap<(WriterId, Name), Name>,
     /// More moved than are kept in mind.
@@ -123,10 +101,22 @@ struct Read {
 /// What a walk leaves for those who keep memos in order.
 pub(super) struct Walked<'w, 'a> {
     pub(super) recall: Recall<'w, 'a>,
-    pub(super) seen: HashMap<WriterId, Seen>,
+    /// What all snapshots reach.
+    pub(super) reached: HashMap<WriterId, Reached>,
+    /// The spans that snapshots are in.
+    pub(super) spans: HashSet<SpanKey>,
     pub(super) moved: HashMap<(WriterId, Name), Name>,
     pub(super) too_many_moved: bool,
     pub(super) named: HashSet<PackNumber>,
+}
+
+/// Whether these are all snapshots that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// They are: it is remembered what spans of them reach.
+    All,
+    /// Some are left out.
+    Some,
 }
 
 /// Marks everything that the snapshots reach.
@@ -134,7 +124,7 @@ pub(super) fn walk<'w, 'a>(
     repository: &'a Repository,
     memos: &'w Memos<'a>,
     packs: &'w Packs,
-    snapshots: &[SnapshotInfo],
+    (snapshots, scope): (&[SnapshotInfo], Scope),
     marked: &mut Marked<'a>,
 ) -> Result<Walked<'w, 'a>, Halt> {
     let catalog = marked.catalog();
@@ -144,11 +134,14 @@ pub(super) fn walk<'w, 'a>(
         packs,
         marked,
         recall: Recall::new(memos, Sample::new(repository)?),
-        seen: HashMap::new(),
+        before: HashMap::new(),
+        span: Span::default(),
+        elsewhere: Reached::default(),
         namespace: NAMESPACE_TRUSTED,
         tolerant: false,
         pending: BTreeMap::new(),
-        by_id: BTreeMap::new(),
+        nodes_by_id: BTreeMap::new(),
+        by_id: Marks::default(),
         moved: HashMap::new(),
         too_many_moved: false,
         named: HashSet::new(),
@@ -157,7 +150,11 @@ pub(super) fn walk<'w, 'a>(
     let alike = |a: &&SnapshotInfo, b: &&SnapshotInfo| {
         (a.acknowledged, a.namespace) == (b.acknowledged, b.namespace)
     };
-    for group in order.chunk_by(alike) {
+    let groups = || order.chunk_by(alike);
+    let assured = groups().filter(|group| group.iter().all(|one| one.acknowledged));
+    let mut compared = walk.recall.choose(assured.flat_map(spans).count());
+    let mut known = HashSet::new();
+    for group in groups() {
         let Some(first) = group.first() else { continue };
         walk.namespace = first.namespace;
         walk.tolerant = !first.acknowledged;
@@ -165,73 +162,235 @@ pub(super) fn walk<'w, 'a>(
             walk.marked.end_of_assured();
         }
         let reader = repository.chunk_reader(first.namespace)?;
-        let roots = group.iter().map(|one| (one.record.root, NodeKind::Directory)).collect();
-        walk.run(&reader, roots)?;
+        // What some snapshots may lack is not remembered as what they reach.
+        if walk.tolerant || scope == Scope::Some {
+            walk.follow_all(&reader, group)?;
+            walk.take_in()?;
+        } else {
+            for span in spans(group) {
+                let key = key_of(first.namespace, span);
+                known.insert(key);
+                walk.enter_span(&reader, key, span, compared == Some(0))?;
+                compared = compared.and_then(|compared| compared.checked_sub(1));
+            }
+        }
+        walk.mark_by_id()?;
     }
     walk.recall.flush(catalog)?;
-    let Walk { recall, seen, moved, too_many_moved, named, .. } = walk;
-    Ok(Walked { recall, seen, moved, too_many_moved, named })
+    let Walk { recall, before, moved, too_many_moved, named, .. } = walk;
+    Ok(Walked { recall, reached: before, spans: known, moved, too_many_moved, named })
 }
 
 impl Walk<'_, '_, '_> {
-    fn run(
+    /// Takes in what a span of snapshots reaches: as it is remembered, unless that is to be `compared`.
+    fn enter_span(
         &mut self,
         reader: &ChunkReader<'_>,
-        roots: Vec<(ChunkId, NodeKind)>,
+        key: SpanKey,
+        snapshots: &[&SnapshotInfo],
+        compared: bool,
     ) -> Result<(), Halt> {
-        self.enter(&roots)?;
+        self.repository.check_cancelled()?;
+        let remembered = self.recall.memos.span(key)?.filter(|span| self.holds(span));
+        match remembered {
+            Some(span) if !compared => self.span = span,
+            Some(span) => {
+                self.follow_all(reader, snapshots)?;
+                if !self.is_so(&span.own)? {
+                    return Err(Halt::False);
+                }
+            }
+            None => {
+                self.follow_all(reader, snapshots)?;
+                if self.lasts(&self.span) {
+                    self.recall.memos.put_span(key, &self.span)?;
+                }
+            }
+        }
+        self.take_in()
+    }
+
+    /// Whether what is remembered of a span holds where these snapshots come before it.
+    fn holds(&self, span: &Span) -> bool {
+        let before = self.before();
+        let trusted = self.before.get(&NAMESPACE_TRUSTED);
+        let trusted = trusted.filter(|_| self.namespace != NAMESPACE_TRUSTED);
+        self.lasts(span)
+            && [NodeKind::Directory, NodeKind::Extents].into_iter().all(|kind| {
+                let before = before.iter().map(|reached| reached.nodes(kind)).collect::<Vec<_>>();
+                // What trusted snapshots reach is not looked up in the namespace of a writer.
+                let twice = |trusted: &Reached| span.own.nodes(kind).meets(trusted.nodes(kind));
+                span.skipped.nodes(kind).is_within(&before) && !trusted.is_some_and(twice)
+            })
+    }
+
+    /// Whether what was walked is so whatever becomes of the packs. A writer's nodes may also be read
+    /// from trusted packs, where those that trusted snapshots reach are not followed.
+    fn lasts(&self, span: &Span) -> bool {
+        let mut nodes =
+            [&span.own.directories, &span.own.extents].into_iter().flat_map(Marks::packs);
+        self.namespace == NAMESPACE_TRUSTED
+            || nodes.all(|pack| self.packs.standing(pack) == Standing::Direct)
+    }
+
+    /// What snapshots before these reach, as far as it serves them.
+    fn before(&self) -> Vec<&Reached> {
+        let of = |namespace| self.before.get(namespace);
+        let own = Some(&self.namespace).filter(|own| **own != NAMESPACE_TRUSTED);
+        of(&NAMESPACE_TRUSTED).into_iter().chain(own.and_then(of)).collect()
+    }
+
+    fn is_before(&self, name: Name, kind: NodeKind) -> bool {
+        self.before().iter().any(|reached| reached.has_node(name, kind))
+    }
+
+    /// Whether what was just walked is what is remembered of it, by whatever names.
+    fn is_so(&mut self, remembered: &Reached) -> Result<bool, Halt> {
+        if is_same(&self.span.own, remembered, &self.before()) {
+            return Ok(true);
+        }
+        let before = self.before().into_iter().cloned().collect::<Vec<_>>();
+        let before = before.iter().map(|reached| self.settled(reached));
+        let before = before.collect::<Result<Vec<_>, _>>()?;
+        let own = std::mem::take(&mut self.span.own);
+        let (walked, remembered) = (self.settled(&own)?, self.settled(remembered)?);
+        self.span.own = own;
+        Ok(is_same(&walked, &remembered, &before.iter().collect::<Vec<_>>()))
+    }
+
+    /// The same chunks by the names of the places that they are read from now.
+    fn settled(&mut self, reached: &Reached) -> Result<Reached, Halt> {
+        let mut settled = Reached::default();
+        for (from, to) in reached.kinds().into_iter().zip(settled.kinds_mut()) {
+            for (pack, words) in from.words() {
+                if self.packs.standing(pack) == Standing::Direct {
+                    to.set_words(pack, words);
+                    continue;
+                }
+                let ids = self.catalog.ids_in(pack)?.ok_or(Halt::Useless)?;
+                let named =
+                    from.positions(pack).into_iter().map(|at| ids.get(at).map(|(id, _)| *id));
+                let named = named.collect::<Option<Vec<_>>>().ok_or(Halt::Useless)?;
+                for place in self.catalog.places(&named, self.namespace)? {
+                    let place = place.ok_or(Halt::Unclear)?;
+                    to.set(place.pack, self.marked.position(&place)?);
+                }
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Marks what was walked or remembered, and counts it among what snapshots before the next reach.
+    fn take_in(&mut self) -> Result<(), Halt> {
+        let Span { own, .. } = std::mem::take(&mut self.span);
+        for marks in own.kinds() {
+            for (pack, words) in marks.words() {
+                let used = words.iter().rposition(|word| *word != 0);
+                let Some((last, word)) = used.and_then(|at| Some((at, words.get(at)?))) else {
+                    continue;
+                };
+                let end = (last + 1) * WORD_BITS - word.leading_zeros() as usize;
+                match self.standing(pack, end)? {
+                    Standing::Direct => self.marked.live.set_words(pack, words),
+                    standing => {
+                        if standing == Standing::Gone {
+                            self.named.insert(pack);
+                        }
+                        self.by_id.set_words(pack, words);
+                    }
+                }
+            }
+        }
+        self.before.entry(self.namespace).or_default().add(&own);
+        self.elsewhere = Reached::default();
+        Ok(())
+    }
+
+    /// How chunks of a pack are found of which the last has a position below `end`.
+    fn standing(&self, pack: PackNumber, end: usize) -> Result<Standing, Halt> {
+        let standing = self.packs.standing(pack);
+        let listed = match standing {
+            // Its length is found out when it is looked up.
+            Standing::Gone => PACK_CHUNKS_MAX,
+            _ => self.packs.chunks(pack) as usize,
+        };
+        if end <= listed { Ok(standing) } else { Err(Halt::Useless) }
+    }
+
+    /// Walks everything that snapshots reach beyond those before them.
+    fn follow_all(
+        &mut self,
+        reader: &ChunkReader<'_>,
+        snapshots: &[&SnapshotInfo],
+    ) -> Result<(), Halt> {
+        let roots = snapshots.iter().map(|one| one.record.root).collect::<Vec<_>>();
+        for roots in roots.chunks(LOOKUPS) {
+            for place in self.catalog.first_places(roots, self.namespace)? {
+                match place {
+                    Some(place) => {
+                        let name = self.name(&place)?;
+                        self.visit(name, NodeKind::Directory)?;
+                    }
+                    None => self.missing()?,
+                }
+            }
+        }
         loop {
             if let Some((pack, nodes)) = self.pending.pop_last() {
                 self.repository.check_cancelled()?;
                 self.take(reader, pack, nodes)?;
             } else if !self.enter_by_id()? {
-                break;
+                return Ok(());
             }
         }
-        self.mark_by_id()
     }
 
     fn missing(&self) -> Result<(), Halt> {
         if self.tolerant { Ok(()) } else { Err(Halt::Unclear) }
     }
 
-    /// Looks up nodes, marks them, and puts those not met before among the pending.
-    fn enter(&mut self, nodes: &[(ChunkId, NodeKind)]) -> Result<Vec<Option<Name>>, Halt> {
-        let mut found = Vec::with_capacity(nodes.len());
-        for nodes in nodes.chunks(LOOKUPS) {
-            let ids = nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>();
-            for ((id, kind), place) in nodes.iter().zip(self.catalog.places(&ids, self.namespace)?)
-            {
-                let Some(place) = place else {
-                    self.missing()?;
-                    found.push(None);
-                    continue;
-                };
-                let name = self.set(*id, &place)?;
-                self.visit(name, *kind);
-                found.push(Some(name));
-            }
-        }
-        Ok(found)
-    }
-
-    fn set(&mut self, id: ChunkId, place: &ChunkPlace) -> Result<Name, Halt> {
-        let position = self.marked.set(id, place, self.namespace)?;
-        let position = u32::try_from(position).map_err(|_| Halt::Unclear)?;
+    fn name(&mut self, place: &ChunkPlace) -> Result<Name, Halt> {
+        let position = u32::try_from(self.marked.position(place)?).map_err(|_| Halt::Unclear)?;
         Ok(Name { pack: place.pack, position })
     }
 
-    /// Puts a node among the pending unless it was met before.
-    fn visit(&mut self, name: Name, kind: NodeKind) {
-        let Name { pack, position } = name;
-        let met = self.seen.get(&NAMESPACE_TRUSTED);
-        if met.is_some_and(|seen| seen.has(pack, position, kind)) {
-            return;
+    /// Puts a node among those to be followed unless it was met before.
+    fn visit(&mut self, name: Name, kind: NodeKind) -> Result<(), Halt> {
+        let standing = self.standing(name.pack, name.position as usize + 1)?;
+        if self.is_before(name, kind) {
+            self.span.skipped.add_node(name, kind);
+        } else if self.span.own.add_node(name, kind) {
+            match standing {
+                Standing::Direct => {
+                    self.pending.entry(name.pack).or_default().push((name.position, kind));
+                }
+                Standing::Gone | Standing::ById => {
+                    self.nodes_by_id.entry(name.pack).or_default().insert((name.position, kind));
+                }
+            }
         }
-        let seen = self.seen.entry(self.namespace).or_default();
-        if seen.of(kind).set(pack, position as usize) {
-            self.pending.entry(pack).or_default().push((position, kind));
+        Ok(())
+    }
+
+    /// Looks up nodes that are named by packs they are not read from; false when there are none.
+    fn enter_by_id(&mut self) -> Result<bool, Halt> {
+        let Some((pack, nodes)) = self.nodes_by_id.pop_first() else { return Ok(false) };
+        let all = self.catalog.ids_in(pack)?.ok_or(Halt::Useless)?;
+        let ids = nodes.iter().map(|(position, _)| all.get(*position as usize).map(|(id, _)| *id));
+        let ids = ids.collect::<Option<Vec<_>>>().ok_or(Halt::Useless)?;
+        for ((_, kind), place) in nodes.iter().zip(self.catalog.places(&ids, self.namespace)?) {
+            let Some(place) = place else {
+                self.missing()?;
+                continue;
+            };
+            let name = self.name(&place)?;
+            if self.is_before(name, *kind) {
+                self.span.skipped.add_node(name, *kind);
+            } else if self.elsewhere.add_node(name, *kind) {
+                self.pending.entry(name.pack).or_default().push((name.position, *kind));
+            }
         }
+        Ok(true)
     }
 
     /// Follows what nodes of one pack point to; reads those of which that is not remembered.
@@ -323,92 +482,34 @@ impl Walk<'_, '_, '_> {
         found.sort_unstable_by_key(|(_, place)| (place.pack, place.frame_number, place.offset));
         let mut names = HashMap::with_capacity(found.len());
         for (id, place) in found {
-            let position = self.marked.position(&place)?;
-            let position = u32::try_from(position).map_err(|_| Halt::Unclear)?;
-            names.insert(id, (Name { pack: place.pack, position }, place.bytes));
+            names.insert(id, (self.name(&place)?, place.bytes));
         }
         Ok(names)
     }
 
-    /// Marks what a node points to.
+    /// Notes what a node points to.
     fn follow(&mut self, edges: &Edges) -> Result<(), Halt> {
         for (kind, name) in &edges.nodes {
-            match self.packs.standing(name.pack) {
-                Standing::Direct if name.position < self.packs.chunks(name.pack) => {
-                    self.marked.live.set(name.pack, name.position as usize);
-                    self.visit(*name, *kind);
-                }
-                Standing::Direct => return Err(Halt::Useless),
-                standing => {
-                    self.note_gone(name.pack, standing);
-                    let by_id = self.by_id.entry(name.pack).or_default();
-                    by_id.nodes.insert((name.position, *kind));
-                }
-            }
+            self.visit(*name, *kind)?;
         }
-        for Run { first, count } in &edges.data {
-            let (pack, from) = (first.pack, first.position as usize);
+        for Run { first: Name { pack, position }, count } in &edges.data {
+            let from = *position as usize;
             let to = from + *count as usize;
-            match self.packs.standing(pack) {
-                Standing::Direct if to <= self.packs.chunks(pack) as usize => {
-                    self.marked.live.set_all(pack, from..to);
-                }
-                Standing::Direct => return Err(Halt::Useless),
-                standing => {
-                    self.note_gone(pack, standing);
-                    let listed = match standing {
-                        // Its length is found out when it is looked up.
-                        Standing::Gone => GONE_CHUNKS_MAX,
-                        _ => self.packs.chunks(pack) as usize,
-                    };
-                    if to > listed {
-                        return Err(Halt::Useless);
-                    }
-                    self.by_id.entry(pack).or_default().data.set_all(pack, from..to);
-                }
-            }
+            self.standing(*pack, to)?;
+            self.span.own.data.set_all(*pack, from..to);
         }
         Ok(())
     }
 
-    fn note_gone(&mut self, pack: PackNumber, standing: Standing) {
-        if standing == Standing::Gone {
-            self.named.insert(pack);
-        }
-    }
-
-    /// Looks up the nodes that are named by packs they are not read from; false when there are none.
-    fn enter_by_id(&mut self) -> Result<bool, Halt> {
-        let mut any = false;
-        let packs = self.by_id.iter().filter(|(_, by_id)| !by_id.nodes.is_empty());
-        for pack in packs.map(|(pack, _)| *pack).collect::<Vec<_>>() {
-            let Some(by_id) = self.by_id.get_mut(&pack) else { continue };
-            let nodes = std::mem::take(&mut by_id.nodes);
-            let ids = self.catalog.ids_in(pack)?.ok_or(Halt::Useless)?;
-            let mut wanted = Vec::with_capacity(nodes.len());
-            for (position, kind) in &nodes {
-                let (id, _) = ids.get(*position as usize).ok_or(Halt::Useless)?;
-                wanted.push((*id, *kind));
-            }
-            let found = self.enter(&wanted)?;
-            for ((position, _), name) in nodes.into_iter().zip(found) {
-                self.note_moved(Name { pack, position }, name);
-            }
-            any = true;
-        }
-        Ok(any)
-    }
-
-    /// Looks up and marks the data chunks that are named by packs they are not read from.
+    /// Looks up and marks what is named by packs it is not read from.
     fn mark_by_id(&mut self) -> Result<(), Halt> {
-        for (pack, by_id) in std::mem::take(&mut self.by_id) {
+        let by_id = std::mem::take(&mut self.by_id);
+        let mut packs = by_id.packs().collect::<Vec<_>>();
+        packs.sort_unstable();
+        for pack in packs {
             self.repository.check_cancelled()?;
-            let wanted = by_id.data.positions(pack);
-            if wanted.is_empty() {
-                continue;
-            }
             let all = self.catalog.ids_in(pack)?.ok_or(Halt::Useless)?;
-            for positions in wanted.chunks(LOOKUPS) {
+            for positions in by_id.positions(pack).chunks(LOOKUPS) {
                 let chunks = positions.iter().map(|at| all.get(*at).copied());
                 let chunks = chunks.collect::<Option<Vec<_>>>().ok_or(Halt::Useless)?;
                 let ids = chunks.iter().map(|(id, _)| *id).collect::<Vec<_>>();
@@ -421,18 +522,31 @@ impl Walk<'_, '_, '_> {
                     if place.bytes != bytes {
                         return Err(Halt::Unclear);
                     }
-                    let name = self.set(id, &place)?;
+                    let to = u32::try_from(self.marked.set(id, &place, self.namespace)?);
+                    let to = to.map_err(|_| Halt::Unclear)?;
                     let position = u32::try_from(*at).map_err(|_| Halt::Unclear)?;
-                    self.note_moved(Name { pack, position }, Some(name));
+                    let (from, to) =
+                        (Name { pack, position }, Name { pack: place.pack, position: to });
+                    self.note_node_elsewhere(from, to);
+                    self.note_moved(from, to);
                 }
             }
         }
         Ok(())
     }
 
+    /// A node that was reached was reached by the place it is read from, too.
+    fn note_node_elsewhere(&mut self, from: Name, to: Name) {
+        let Some(reached) = self.before.get_mut(&self.namespace) else { return };
+        for kind in [NodeKind::Directory, NodeKind::Extents] {
+            if reached.has_node(from, kind) {
+                reached.add_node(to, kind);
+            }
+        }
+    }
+
     /// Keeps in mind where a chunk of a pack that is gone is found from now on.
-    fn note_moved(&mut self, from: Name, to: Option<Name>) {
-        let Some(to) = to else { return };
+    fn note_moved(&mut self, from: Name, to: Name) {
         // Only a place that nothing speaks against is the first one.
         let lasts = self.packs.standing(to.pack) == Standing::Direct;
         if lasts && self.packs.standing(from.pack) == Standing::Gone {
@@ -444,6 +558,3 @@ impl Walk<'_, '_, '_> {
         }
     }
 }
-
-/// Chunks that a pack can list, at most: each takes more than a byte of its directory.
-const GONE_CHUNKS_MAX: usize = cairn_format::limits::PACK_BYTES_MAX as usize;

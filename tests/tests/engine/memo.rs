@@ -13,6 +13,7 @@ use cairn_engine::collect::choose::{Chosen, choose};
 use cairn_engine::collect::mark::{Marked, Thoroughness, mark};
 use cairn_engine::collect::memo::Memos;
 use cairn_engine::collect::memo::record::{Edges, Name, NodeKind, Sheet};
+use cairn_engine::collect::reached::Reached;
 use cairn_engine::collect::survey::{Survey, survey};
 use cairn_engine::context::Context;
 use cairn_engine::error::{Error, Explain as _};
@@ -38,7 +39,8 @@ use cairn_tests::tree;
 
 /// Histories, and steps of each.
 const HISTORIES: u64 = 24;
-const STEPS: usize = 24;
+const STEPS: usize = 36;
+const STEPS_AT_FIRST: usize = 14;
 const WRITER: &str = "writer";
 
 struct Scene {
@@ -172,8 +174,9 @@ impl Scene {
     }
 
     /// Does one thing; returns what it was.
-    fn step(&mut self, repository: &mut Repository, kept: bool) -> String {
-        let what = self.seed.below(20);
+    fn step(&mut self, number: usize, repository: &mut Repository, kept: bool) -> String {
+        // Enough snapshots at first that what is remembered of some of them is not compared.
+        let what = if number < STEPS_AT_FIRST { self.seed.below(9) } else { self.seed.below(20) };
         match what {
             0..=4 => self.back_up("one", OWNER, Plan::new()),
             5..=6 => self.back_up("two", OWNER, Plan::new()),
@@ -287,7 +290,7 @@ fn marks_are_the_same_with_and_without_what_is_remembered() {
         let mut scene = Scene::new(5_000 + history, kept);
         let mut repository = scene.collector();
         for step in 0..STEPS {
-            let what = scene.step(&mut repository, kept);
+            let what = scene.step(step, &mut repository, kept);
             match scene.compare(&repository, &format!("history {history}, {step}: {what}")) {
                 Some(true) => compared += 1,
                 Some(false) => failed += 1,
@@ -371,6 +374,77 @@ fn memos_that_are_false_are_found_out_and_everything_is_read() {
     falsify(&repository, &|edges| edges.data.truncate(edges.data.len().saturating_sub(1)));
     gc::run(&repository, &GcOptions::default()).expect("it collects");
     assert!(scene.warnings.all().iter().any(|remark| remark.code == "gc.memo"));
+}
+
+#[test]
+fn what_spans_are_said_to_reach_is_compared() {
+    type Change = fn(&mut Reached);
+    let less: Change = |reached| {
+        let packs = reached.data.packs().collect::<Vec<_>>();
+        packs.into_iter().for_each(|pack| reached.data.unset(pack, 0));
+    };
+    let more: Change = |reached| {
+        reached.directories.set(PackNumber(0), 0);
+    };
+    let unfounded: Change = |reached| {
+        reached.extents.set(PackNumber(900_000), 0);
+    };
+    let none: Change = |reached| *reached = Reached::default();
+    // What cannot be looked up is noticed before it is compared.
+    let changes = [(less, true), (more, true), (none, true), (unfounded, false)];
+    for (number, (change, is_false)) in changes.into_iter().enumerate() {
+        let (mut scene, repository) = remembered(40 + number as u64);
+        let catalog = repository.catalog().expect("an index");
+        let memos = Memos::new(repository.vault(), catalog);
+        // All of them, because one is compared.
+        for key in memos.spans().expect("spans") {
+            let mut span = memos.span(key).expect("a span").expect("it is remembered");
+            change(&mut span.own);
+            memos.put_span(key, &span).expect("put");
+        }
+        assert_eq!(scene.compare(&repository, &format!("change {number}")), Some(true));
+        let warned = scene.warnings.all();
+        let told = warned.iter().any(|remark| remark.code == "gc.memo");
+        assert_eq!(told, is_false, "change {number}: {warned:?}");
+    }
+}
+
+#[test]
+fn a_span_does_not_outlast_what_it_leans_on() {
+    // Two spans, of which the second skips what the first reaches; the first then reaches nothing.
+    let mut scene = Scene::new(60, true);
+    let repository = scene.collector();
+    let catalog = repository.catalog().expect("an index");
+    let memos = Memos::new(repository.vault(), catalog);
+    let leaning = |memos: &Memos<'_>| {
+        let spans = memos.spans().expect("spans").into_iter();
+        let spans = spans.map(|key| memos.span(key).expect("a span").expect("remembered"));
+        spans.filter(|span| span.skipped.directories.count() > 0).count()
+    };
+    for round in 0.. {
+        assert!(round < 100, "ids that end a span are one of eight");
+        scene.back_up("one", OWNER, Plan::new());
+        assert_eq!(scene.compare(&repository, "in the beginning"), Some(true));
+        if memos.spans().expect("spans").len() > 1 && leaning(&memos) > 0 {
+            break;
+        }
+    }
+    // From the oldest on, one by one.
+    let names = scene.store.names();
+    let snapshots = names.iter().filter_map(|name| match name {
+        ObjectName::Snapshot { time_ms, id } => Some((*time_ms, *id, name)),
+        _ => None,
+    });
+    let mut snapshots = snapshots.collect::<Vec<_>>();
+    snapshots.sort();
+    for (_, id, name) in snapshots {
+        let is_ack = |name: &&ObjectName| matches!(name, ObjectName::Ack { snapshot, .. } if *snapshot == id);
+        for name in names.iter().filter(is_ack).chain([name]) {
+            scene.store.delete(name).expect("deleted");
+        }
+        assert_eq!(scene.compare(&repository, "after the oldest went"), Some(true));
+    }
+    assert_eq!(memos.spans().expect("spans"), []);
 }
 
 #[test]

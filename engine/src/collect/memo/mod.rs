@@ -9,12 +9,13 @@
 //! numbers do not stand for the packs they stood for.
 
 pub mod record;
+pub mod span;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use cairn_format::codec::{Reader, Writer};
-use cairn_format::ids::{ChunkId, PackId, SegmentId, WriterId};
+use cairn_format::ids::{ChunkId, PackId, SegmentId, SnapshotId, WriterId};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use crate::error::Error;
@@ -23,6 +24,7 @@ use crate::index::local::{LocalIndex, MemoChange, PackNumber, PackRecord};
 use crate::repo::Vault;
 use crate::seal::{Keys, MEMO_CHECK_BYTES};
 use record::{Edges, Sheet};
+use span::Span;
 
 /// Written before everything else; another number means that nothing is remembered.
 const LAYOUT: u8 = 1;
@@ -37,8 +39,10 @@ const KEY_BASES: u8 = b'b';
 const KEY_WEIGHT: u8 = b'w';
 const KEY_SEGMENT: u8 = b'i';
 const KEY_TRIED: u8 = b't';
-/// Kept beside each sheet, so that there is a list of them that takes no reading of sheets.
+/// Kept beside each sheet: how many nodes it has, so that there is a list of them that takes no
+/// reading of sheets.
 const KEY_LISTED: u8 = b'l';
+const KEY_SPAN: u8 = b'r';
 
 /// What memos are kept in.
 pub struct Memos<'a> {
@@ -55,6 +59,45 @@ pub enum Standing {
     Direct,
     /// There may be better places, or more than one that counts.
     ById,
+}
+
+/// Which snapshots a [`Span`] is about: in which namespace they are, and a hash of their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpanKey {
+    namespace: WriterId,
+    digest: [u8; SPAN_DIGEST_BYTES],
+}
+
+const SPAN_DIGEST_BYTES: usize = 16;
+
+impl SpanKey {
+    /// That of these snapshots, in this order.
+    #[must_use]
+    pub fn new<'i>(namespace: WriterId, ids: impl Iterator<Item = &'i SnapshotId>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        ids.for_each(|id| {
+            hasher.update(id.as_bytes());
+        });
+        let mut digest = [0; SPAN_DIGEST_BYTES];
+        hasher.finalize_xof().fill(&mut digest);
+        Self { namespace, digest }
+    }
+
+    /// The namespace its snapshots are in.
+    #[must_use]
+    pub fn namespace(&self) -> WriterId {
+        self.namespace
+    }
+
+    fn to_bytes(self) -> Vec<u8> {
+        [&[KEY_SPAN], self.namespace.as_bytes().as_slice(), &self.digest].concat()
+    }
+
+    fn from_bytes(key: &[u8]) -> Option<Self> {
+        let (namespace, digest) = key.get(1..)?.split_at_checked(WriterId::LEN)?;
+        let namespace = WriterId::from_slice(namespace).ok()?;
+        Some(Self { namespace, digest: digest.try_into().ok()? })
+    }
 }
 
 /// All packs of the index, as they stood when a collection began to mark: eight bytes for each number
@@ -266,8 +309,26 @@ impl<'a> Memos<'a> {
             return self.forget_sheet(namespace, pack);
         }
         let body = sheet.encode();
-        let (sheet, listed) = (key(KEY_SHEET, namespace, pack), key(KEY_LISTED, namespace, pack));
-        self.put(&[self.change(sheet, id.as_bytes(), &body), (listed, Some(Vec::new()))])
+        let (written, listed) = (key(KEY_SHEET, namespace, pack), key(KEY_LISTED, namespace, pack));
+        let count = (sheet.nodes.len() as u64).to_le_bytes();
+        self.put(&[
+            self.change(written, id.as_bytes(), &body),
+            self.change(listed, id.as_bytes(), &count),
+        ])
+    }
+
+    /// How many nodes the sheet of a pack has, if that can be told without reading it.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn sheet_nodes(
+        &self,
+        namespace: WriterId,
+        pack: PackNumber,
+        id: &PackId,
+    ) -> Result<Option<u64>, Error> {
+        let count = self.get(&key(KEY_LISTED, namespace, pack), id.as_bytes())?;
+        Ok(count.and_then(|count| count.try_into().ok()).map(u64::from_le_bytes))
     }
 
     /// Forgets what is remembered of the nodes of a pack.
@@ -293,6 +354,39 @@ impl<'a> Memos<'a> {
         Ok(keys.into_iter().filter_map(parse).collect())
     }
 
+    /// What is remembered of a span of snapshots.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn span(&self, key: SpanKey) -> Result<Option<Span>, Error> {
+        Ok(self.get(&key.to_bytes(), &[])?.and_then(|value| Span::decode(&value)))
+    }
+
+    /// Remembers what a span of snapshots reaches.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn put_span(&self, key: SpanKey, span: &Span) -> Result<(), Error> {
+        self.put(&[self.change(key.to_bytes(), &[], &span.encode())])
+    }
+
+    /// Forgets what is remembered of a span of snapshots.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn forget_span(&self, key: SpanKey) -> Result<(), Error> {
+        self.put(&[(key.to_bytes(), None)])
+    }
+
+    /// The spans of which something is remembered.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn spans(&self) -> Result<Vec<SpanKey>, Error> {
+        let keys = self.index.memo_keys(&[KEY_SPAN])?;
+        Ok(keys.iter().filter_map(|key| SpanKey::from_bytes(key)).collect())
+    }
+
     /// Forgets everything that marking goes by. What frames were tried against stays: nothing that is
     /// marked follows from it, and it names no packs.
     ///
@@ -309,7 +403,7 @@ impl<'a> Memos<'a> {
     }
 
     /// Forgets the directories of packs that are gone, because they name what was erased, and with
-    /// them what is remembered of nodes that name chunks by such packs: those are read again.
+    /// them what is remembered of nodes and spans that name chunks by such packs: those are read again.
     ///
     /// # Errors
     /// Failures of the cache.
@@ -333,6 +427,12 @@ impl<'a> Memos<'a> {
             };
             if names_gone {
                 self.forget_sheet(namespace, pack)?;
+            }
+        }
+        for key in self.spans()? {
+            let span = self.span(key)?;
+            if span.is_none_or(|span| span.packs().any(|pack| gone.binary_search(&pack).is_ok())) {
+                self.forget_span(key)?;
             }
         }
         Ok(self.index.forget_gone_packs(&gone)?)
@@ -407,8 +507,10 @@ impl<'a> Memos<'a> {
         for (namespace, pack) in self.sheets()? {
             sheets.entry(namespace).or_default().push(pack);
         }
+        let spans = self.spans()?;
         for (number, writer) in arrived {
-            if !sheets.contains_key(writer) {
+            let has_spans = spans.iter().any(|key| key.namespace == *writer);
+            if !sheets.contains_key(writer) && !has_spans {
                 continue;
             }
             let ids = catalog.ids_in(*number)?.unwrap_or_default();
@@ -421,6 +523,9 @@ impl<'a> Memos<'a> {
             if superseded {
                 for pack in sheets.remove(writer).unwrap_or_default() {
                     self.forget_sheet(*writer, pack)?;
+                }
+                for key in spans.iter().filter(|key| key.namespace == *writer) {
+                    self.forget_span(*key)?;
                 }
             }
         }

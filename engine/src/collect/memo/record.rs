@@ -20,6 +20,9 @@ pub struct Name {
     pub position: u32,
 }
 
+/// Chunks that a pack can list, at most: each takes more than a byte of its directory.
+pub const PACK_CHUNKS_MAX: usize = cairn_format::limits::PACK_BYTES_MAX as usize;
+
 /// As what a node is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeKind {
