@@ -48,12 +48,13 @@ impl Scene {
                     }
                     site.forgotten.lock().insert(*snapshot);
                 }
-                if let (ObjectName::Snapshot { id, .. }, Place::Replica, Some(actor)) =
-                    (name, place, actor)
+                if let ObjectName::Snapshot { id, .. } = name
                     && site.lost_ack(*id)
                 {
                     // Its acknowledgement would have gone before.
-                    self.judge_forgetting(actor, *id);
+                    if let (Place::Replica, Some(actor)) = (place, actor) {
+                        self.judge_forgetting(actor, *id);
+                    }
                     site.forgotten.lock().insert(*id);
                 }
                 site.deleted.lock().insert(*name);
