@@ -10,8 +10,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CAIRN := $(TARGET)/release/cairn
 CARGO_DENY_VERSION := 0.20.2
 GARAGE_VERSION := 2.5.0
+S3S_FS_VERSION := 0.14.1
 # As few of its parts as make a cluster, and little optimised: it compiles for half an hour.
 GARAGE = CARGO_PROFILE_RELEASE_OPT_LEVEL=1 tests/setup/tool.sh garage $(GARAGE_VERSION) garage --no-default-features --features bundled-libs,lmdb
+# Keeps objects as files: what a backup to S3 takes beside what a server does with it.
+S3S_FS = tests/setup/tool.sh s3s-fs $(S3S_FS_VERSION) s3s-fs --features binary
 
 .PHONY: help setup build demo test lint lint-deny test-python simulate torture fuzz bench bench-compare bench-history bench-index bench-gc bench-remote test-cluster measure clean
 
@@ -72,7 +75,7 @@ bench-gc: build ## Measure collections after one of 720 snapshots was forgotten,
 	/usr/bin/python3 benches/measure/beside.py --cairn "$(CAIRN)" --work .work/beside
 
 bench-remote: build ## Measure cairn on S3 beside a disk, restic and rustic (1 GB of disk; REMOTE_OPTIONS).
-	garage=$$($(GARAGE)) && /usr/bin/python3 benches/remote/remote.py --cairn "$(CAIRN)" --garage "$$garage" $(REMOTE_OPTIONS)
+	garage=$$($(GARAGE)) && s3s=$$($(S3S_FS)) && /usr/bin/python3 benches/remote/remote.py --cairn "$(CAIRN)" --garage "$$garage" --s3s-fs "$$s3s" $(REMOTE_OPTIONS)
 
 test-cluster: build ## Back up to three nodes of Garage that are killed and cut off, as root (Garage compiles for half an hour).
 	garage=$$($(GARAGE)) && /usr/bin/python3 tests/cluster/cluster.py --cairn "$(CAIRN)" --garage "$$garage"

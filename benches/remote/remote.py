@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Measures cairn on a server that speaks S3, beside a disk and beside restic and rustic.
 
-The server is Garage, one node, on loopback and on the same cores. A proxy counts requests, and
-lets answers come 20 ms later where that is asked for. Each sample is written to `--work` as soon
+The server is Garage, one node, on loopback and on the same cores; backups go to s3s-fs as well,
+which does little but keep files. A proxy counts requests, and lets answers come 20 ms later where
+that is asked for. Each sample is written to `--work` as soon
 as it is there: started again with the same options and programs, the run goes on where it was.
 Results go to `--results` as `remote.json` and `remote.md`.
 """
@@ -29,6 +30,7 @@ from install import find_programs
 from measure import human_bytes, run
 from proxy import Proxy
 from report import machine, machine_line
+from s3s import FileServer
 from tools import TOOLS
 
 DELAY_SECONDS = 0.020
@@ -39,6 +41,7 @@ SMALL_FILES = 400
 CHANGED_SHARE = 0.01
 AIMS = {
     "backup": "backup to S3, times as fast as to the disk",
+    "backup to files": "backup to S3 that is files (s3s-fs), times as fast as to the disk",
     "restore": "restore with 20 ms latency, times as fast as without",
     "replicate": "replicate of one hour, times as long as its backup",
 }
@@ -132,8 +135,10 @@ class Samples:
 class Bench:
     """One run."""
 
-    def __init__(self, options, programs, server, key):
+    def __init__(self, options, programs, server, key, files):
         self.options, self.programs, self.server, self.key = options, programs, server, key
+        # Another server, for backups alone.
+        self.files = files
         self.source = Source(os.path.join(options.work, "source"), options.megabytes << 20)
 
     def tool(self, name, folder, place=None, port=None):
@@ -167,10 +172,13 @@ class Bench:
         return tool
 
     def server_cpu_seconds(self):
-        """User and system time of the server so far."""
-        with open(f"/proc/{self.server.process.pid}/stat", encoding="utf-8") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time of the servers so far."""
+        ticks = 0
+        for server in (self.server, self.files):
+            with open(f"/proc/{server.process.pid}/stat", encoding="utf-8") as file:
+                fields = file.read().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def cost(self, tool, command):
         """Runs a command after all written data was synced; what it took, also of the server."""
@@ -195,8 +203,10 @@ class Bench:
     def backup(self, kind):
         """The first backup into a new repository."""
         self.fresh("backup")
-        place = f"backup-{secrets.token_hex(4)}" if kind == "s3" else None
+        place = None if kind == "disk" else f"backup-{secrets.token_hex(4)}"
         tool = self.tool("cairn", "backup", place)
+        if kind == "files":
+            tool.env.update(garage.environment(self.files.endpoint, self.files.key))
         self.cost(tool, tool.init())
         cost = self.cost(tool, tool.backup_files(self.source.folder, ""))
         self.fresh("backup")
@@ -271,7 +281,7 @@ def measure(options, bench, samples):
     rounds = range(options.runs)
     result = {"backup": {}, "restore": {}, "replicate": {}, "tools": {}}
     for number in rounds:
-        kinds = ("disk", "s3") if number % 2 == 0 else ("s3", "disk")
+        kinds = ("disk", "s3", "files") if number % 2 == 0 else ("files", "s3", "disk")
         for kind in kinds:
             result["backup"].setdefault(kind, []).append(
                 samples.take(f"backup {kind} {number}", lambda kind=kind: bench.backup(kind))
@@ -302,9 +312,14 @@ def measure(options, bench, samples):
 
 def aims(result):
     """The measures with their aims: value, aim, and whether it is met."""
-    disk, s3 = (median(result["backup"][kind], "seconds") for kind in ("disk", "s3"))
+    kinds = ("disk", "s3", "files")
+    disk, s3, files = (median(result["backup"][kind], "seconds") for kind in kinds)
     near, far = (median(result["restore"][delay], "seconds") for delay in ("0", "20"))
-    found = {"backup": (disk / s3, ">= 0.8"), "restore": (near / far, ">= 0.7")}
+    found = {
+        "backup": (disk / s3, ">= 0.8"),
+        "backup to files": (disk / files, ">= 0.8"),
+        "restore": (near / far, ">= 0.7"),
+    }
     for home, steps in result["replicate"].items():
         ratio = statistics.median(
             step["replicate"]["seconds"] / step["backup"]["seconds"] for step in steps
@@ -356,7 +371,7 @@ def markdown(result):
     lines += [
         "",
         f"Server: {result['server']}, one node without compression, on loopback and on the same"
-        f" cores. Source: {human_bytes(result['source_bytes'])} in tables of 4 MiB, half of each"
+        f" cores; for one measure {result['file_server']}, likewise. Source: {human_bytes(result['source_bytes'])} in tables of 4 MiB, half of each"
         f" page text, and {SMALL_FILES} small files; an hour changes 1 % of the pages. Medians of"
         f" {result['runs']} runs; the load average before each sample is in the JSON.",
         "",
@@ -387,11 +402,18 @@ def markdown(result):
     return "\n".join(lines) + "\n"
 
 
+def version_of(program):
+    """What a server says of itself."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return said.stdout.strip()
+
+
 def main():
     """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cairn", required=True)
     parser.add_argument("--garage", required=True)
+    parser.add_argument("--s3s-fs", required=True)
     parser.add_argument("--megabytes", type=int, default=512, help="size of the source, MiB")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tools", default="cairn,restic,rustic")
@@ -407,17 +429,20 @@ def main():
     shutil.rmtree(folder, ignore_errors=True)
     ports = garage.S3_PORT, garage.RPC_PORT
     server = garage.Node(options.garage, folder, secrets.token_hex(32), 1, "127.0.0.1", ports)
+    kept = os.path.join(options.work, "s3s-fs")
+    shutil.rmtree(kept, ignore_errors=True)
+    files = FileServer(options.s3s_fs, kept, garage.BUCKET)
     host, when = machine(), datetime.date.today().isoformat()
     try:
-        bench = Bench(options, programs, server, garage.start([server]))
+        bench = Bench(options, programs, server, garage.start([server]), files)
         result = measure(options, bench, samples)
         names = options.tools.split(",")
         result["versions"] = {name: bench.tool(name, "version").version() for name in names}
-        version = [options.garage, "--version"]
-        version = subprocess.run(version, capture_output=True, text=True, check=True)
-        result["server"] = version.stdout.split("[")[0].strip()
+        result["server"] = version_of(options.garage).split("[")[0].strip()
+        result["file_server"] = version_of(options.s3s_fs)
     finally:
         server.kill()
+        files.kill()
         for inner in os.listdir(options.work):
             if inner != "samples.json":
                 shutil.rmtree(os.path.join(options.work, inner), ignore_errors=True)
