@@ -1,5 +1,5 @@
 //! What a collection costs after one of many hourly snapshots was forgotten, beside one that marks
-//! everything: `gc [--hours N] [--files N] [--changed N] [--rounds N] [--work DIR]`.
+//! everything: `gc [--hours N] [--files N] [--changed N] [--chunk-bytes N] [--rounds N] [--work DIR]`.
 //!
 //! Makes a repository on a local disk of a set of files of which some change each hour in a few
 //! places. Then, by turns, forgets a snapshot and collects, with and without what the collection
@@ -44,6 +44,7 @@ struct Options {
     hours: u64,
     files: u64,
     changed: u64,
+    chunk_bytes: u32,
     rounds: u64,
     work: PathBuf,
 }
@@ -51,7 +52,8 @@ struct Options {
 impl Options {
     fn from_arguments() -> Result<Self, Failure> {
         let work = PathBuf::from(".work/gc");
-        let mut options = Self { hours: 720, files: 100, changed: 12, rounds: 3, work };
+        let (chunk_bytes, rounds) = (4096, 3);
+        let mut options = Self { hours: 720, files: 100, changed: 12, chunk_bytes, rounds, work };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name}: a value is missing"))?;
@@ -59,6 +61,7 @@ impl Options {
                 "--hours" => options.hours = value.parse()?,
                 "--files" => options.files = value.parse()?,
                 "--changed" => options.changed = value.parse()?,
+                "--chunk-bytes" => options.chunk_bytes = value.parse()?,
                 "--rounds" => options.rounds = value.parse()?,
                 "--work" => options.work = value.into(),
                 _ => return Err(format!("{name}: no such option").into()),
@@ -192,8 +195,9 @@ fn make(options: &Options, clock: &Arc<SetClock>) -> Result<(), Failure> {
     let context = context(options, clock, Arc::new(Silent))?;
     let store = LocalStore::create(&place)?;
     let key = NewKey { label: "bench".into(), role: Role::Owner, lock: Lock::KeyFile(secret()) };
-    let chunker =
-        ChunkerSettings { bytes_min: 1024, bytes_avg: 4096, bytes_max: 16384, ..CHUNKER_DEFAULT };
+    let bytes_avg = options.chunk_bytes;
+    let (bytes_min, bytes_max) = (bytes_avg / 4, bytes_avg * 4);
+    let chunker = ChunkerSettings { bytes_min, bytes_avg, bytes_max, ..CHUNKER_DEFAULT };
     init(&store, &InitOptions { chunker, ..InitOptions::new(key) }, &context)?;
     let repository = open(options, &context)?;
     for hour in 0..options.hours {

@@ -184,6 +184,8 @@ impl GcReport {
 struct Found<'a> {
     survey: Survey,
     marked: Marked<'a>,
+    /// How many packs were in doubt when it was marked.
+    doubted: usize,
     chosen: Chosen,
     /// Packs that tombs condemned already.
     condemned: Condemned,
@@ -296,17 +298,25 @@ fn find<'a>(
         erases: !options.keeps_bases(),
         dead_since_ms: past.map(|past| past.dead_since_ms.unwrap_or(past.last_ms)),
     };
-    Ok((Found { survey, marked, chosen, condemned, packs_below, plan }, options))
+    let doubted = marked.doubtful.len();
+    Ok((Found { survey, marked, doubted, chosen, condemned, packs_below, plan }, options))
 }
 
-impl Found<'_> {
-    /// Chooses once more after marks were added.
+impl<'a> Found<'a> {
+    /// Chooses once more after marks were added. What was found damaged since it was marked is
+    /// needed from elsewhere from then on, where it stands elsewhere too: it is marked anew.
     fn choose_again(
         &mut self,
-        repository: &Repository,
-        catalog: &Catalog,
+        repository: &'a Repository,
+        catalog: &'a Catalog,
         options: &GcOptions,
     ) -> Result<(), Error> {
+        if self.marked.doubtful.len() > self.doubted {
+            let (snapshots, doubtful) = (&self.survey.snapshots, &self.marked.doubtful);
+            let how = Thoroughness::Remembering;
+            self.marked = mark(repository, catalog, snapshots, doubtful, how)?;
+            self.doubted = self.marked.doubtful.len();
+        }
         self.marked.follow_bases(options.keeps_bases(), &self.survey.sessions)?;
         let memos = Memos::new(repository.vault(), catalog);
         let max_dead_percent = options.max_dead_percent;
@@ -340,17 +350,17 @@ fn refuse_unlikely(found: &Found<'_>, options: &GcOptions) -> Result<(), Error> 
 }
 
 /// A collection that is changing the store.
-struct Collection<'a> {
+struct Collection<'a, 'l> {
     repository: &'a Repository,
     catalog: &'a Catalog,
     session: SessionId,
-    options: &'a GcOptions,
-    lease: &'a HeldLease<'a>,
+    options: &'l GcOptions,
+    lease: &'l HeldLease<'l>,
 }
 
-impl Collection<'_> {
+impl<'a> Collection<'a, '_> {
     /// Copies what is live of packs that go, and condemns them.
-    fn condemn(&self, found: &mut Found<'_>, report: &mut GcReport) -> Result<Condemned, Error> {
+    fn condemn(&self, found: &mut Found<'a>, report: &mut GcReport) -> Result<Condemned, Error> {
         let bytes = found.plan.bytes_copied;
         self.repository.monitor().stage("gc: copying", Some((Counter::BytesFetched, bytes)));
         let mut copier = Copier::new(self.repository, self.catalog, self.session)?;
@@ -395,7 +405,7 @@ impl Collection<'_> {
     }
 
     /// Sees to it that copies of chunks that go are not the only ones that can be read.
-    fn confirm(&self, found: &mut Found<'_>) -> Result<(), Error> {
+    fn confirm(&self, found: &mut Found<'a>) -> Result<(), Error> {
         if self.options.weakness == Some(Weakness::UnreadCopies) {
             return Ok(());
         }

@@ -145,7 +145,11 @@ impl Scene {
             if sound { Ok(()) } else { Err(format!("verify finds {:?}", report.findings)) },
         ];
         let wrong = wrong.into_iter().filter_map(Result::err).collect::<Vec<_>>();
-        if wrong.is_empty() { Ok(()) } else { Err(format!("{place}: {}", wrong.join("; "))) }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        self.picture.lock().get_or_insert_with(|| self.draw());
+        Err(format!("{place}: {}", wrong.join("; ")))
     }
 
     /// After one more replication and a collection the replica has what home has, or what its rules
