@@ -177,6 +177,29 @@ impl GcReport {
             && self.still_there.is_empty()
             && self.versions_kept.is_empty()
             && self.damaged.is_empty()
+            // What was rescued was copied with what it is stored against, needed or not.
+            && self.chunks_rescued == 0
+    }
+
+    /// Adds what another collection did after this one. The plan stays.
+    fn add(&mut self, next: Self) {
+        self.packs_deleted += next.packs_deleted;
+        self.bytes_deleted += next.bytes_deleted;
+        self.packs_written += next.packs_written;
+        self.bytes_written += next.bytes_written;
+        self.chunks_rescued += next.chunks_rescued;
+        self.chunks_rebased += next.chunks_rebased;
+        self.segments_written += next.segments_written;
+        self.segments_removed += next.segments_removed;
+        self.receipts.extend(next.receipts);
+        self.confirmed += next.confirmed;
+        self.reappeared.extend(next.reappeared);
+        self.damaged.extend(next.damaged);
+        // It looked at all of these again.
+        self.still_there = next.still_there;
+        self.versions_kept = next.versions_kept;
+        self.versions_locked_until_ms = next.versions_locked_until_ms;
+        self.elapsed_ms += next.elapsed_ms;
     }
 }
 
@@ -224,6 +247,14 @@ pub(super) fn look(repository: &Repository, options: &GcOptions) -> Result<GcPla
 /// of the store and the cache. What was not deleted then is deleted by the next collection.
 pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Error> {
     repository.require_collect("collect garbage")?;
+    let mut report = run_once(repository, options)?;
+    if report.plan.erases && report.chunks_rescued > 0 {
+        report.add(run_once(repository, options)?);
+    }
+    Ok(report)
+}
+
+fn run_once(repository: &Repository, options: &GcOptions) -> Result<GcReport, Error> {
     let started_ms = repository.context.clock.now_ms();
     let catalog = repository.catalog()?;
     let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);

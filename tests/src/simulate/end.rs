@@ -140,7 +140,7 @@ impl Scene {
         // All that is wrong: of what was tampered with each part is to be noticed.
         let wrong = [
             index_is_whole(&fresh).map_err(text)?,
-            self.nothing_dead(&fresh, &listed).map_err(text)?,
+            self.nothing_dead(site, &fresh, &listed).map_err(text)?,
             deletions_are_receipted(&fresh).map_err(text)?,
             if sound { Ok(()) } else { Err(format!("verify finds {:?}", report.findings)) },
         ];
@@ -237,10 +237,16 @@ impl Scene {
     }
 
     fn last_collection(&self, site: &Site, salt: u64) -> Result<(), Error> {
-        let owner = self.world.open(site.truth(), OWNER, salt);
+        let owner = self.world.open(site.truth(), OWNER, site.salt(salt));
         let options =
             GcOptions { max_delete_percent: 100.0, honour_leases: false, ..GcOptions::default() };
-        gc::run(&owner, &options).map(|_| ())
+        gc::run(&owner, &options)?;
+        // What it found damaged stays while something in it is needed, with whatever else is in it.
+        let catalog = owner.catalog()?;
+        let suspects = catalog.suspects();
+        let packs = suspects.iter().map(|number| Ok(catalog.pack(*number)?.id));
+        *site.damaged.lock() = packs.collect::<Result<_, Error>>()?;
+        Ok(())
     }
 
     /// What was forgotten and came back is forgotten once more.
@@ -263,6 +269,7 @@ impl Scene {
 
     fn nothing_dead(
         &self,
+        site: &Site,
         repository: &Repository,
         listed: &[SnapshotInfo],
     ) -> Result<Result<(), String>, Error> {
@@ -279,7 +286,8 @@ impl Scene {
             bases.extend(section.frames.iter().flat_map(|frame| &frame.bases).map(|base| base.id));
             sections.push((id, section));
         }
-        for (id, section) in sections {
+        let damaged = site.damaged.lock().clone();
+        for (id, section) in sections.into_iter().filter(|(id, _)| !damaged.contains(id)) {
             let chunks = section.frames.iter().flat_map(|frame| {
                 frame.chunks.iter().map(|chunk| (chunk, !frame.bases.is_empty()))
             });

@@ -145,7 +145,7 @@ impl Scene {
     }
 
     fn heal_site(&self, site: &Site, other: &Site, salt: u64) -> Result<(), Error> {
-        let mut repository = self.world.open_late(site.truth(), salt)?;
+        let mut repository = self.world.open_late(site.truth(), site.salt(salt))?;
         let context = repository.context.clone();
         let copy = repository.open_copy(other.truth(), &context)?;
         repository.add_fallback(copy);

@@ -1,12 +1,12 @@
 //! One copy of the repository: the service it lies on, and what is known of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_engine::repo::read_format;
 use cairn_engine::store::Store;
-use cairn_format::ids::SnapshotId;
+use cairn_format::ids::{PackId, SnapshotId};
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
@@ -48,6 +48,8 @@ pub(super) struct Site {
     pub(super) harmed: Mutex<BTreeMap<ObjectName, Bytes>>,
     /// Packs that collections put and the service lost, with the snapshots that were acknowledged then.
     pub(super) lost_when: Mutex<BTreeMap<ObjectName, BTreeSet<SnapshotId>>>,
+    /// Packs that the last collection found damaged, and that may stay therefore.
+    pub(super) damaged: Mutex<HashSet<PackId>>,
 }
 
 impl Site {
@@ -61,12 +63,22 @@ impl Site {
             reported: Mutex::default(),
             harmed: Mutex::default(),
             lost_when: Mutex::default(),
+            damaged: Mutex::default(),
         }
     }
 
     /// What is really there.
     pub(super) fn truth(&self) -> Arc<dyn Store> {
         self.service.truth()
+    }
+
+    /// A salt for this copy: sessions at both that drew the same numbers would have one id, and take
+    /// what the other stored for their own.
+    pub(super) fn salt(&self, salt: u64) -> u64 {
+        match self.place {
+            Place::Home => salt,
+            Place::Replica => salt + 1_000_000,
+        }
     }
 
     /// Whether there is a repository.

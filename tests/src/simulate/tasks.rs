@@ -306,6 +306,16 @@ impl Scene {
             store.delete(ack)?;
             if matches!(store.size(ack), Err(StoreError::NotFound { .. })) {
                 store.delete(&snapshot)?;
+                // As `cairn forget` does: a backup that was not told that its acknowledgement was
+                // stored puts it again.
+                let mut late = Vec::new();
+                store.list(Folder::Acks, &mut |name, _| {
+                    if matches!(name, ObjectName::Ack { snapshot, .. } if snapshot == id) {
+                        late.push(name);
+                    }
+                    Ok(())
+                })?;
+                late.iter().try_for_each(|name| store.delete(name))?;
             }
         }
         Ok(())

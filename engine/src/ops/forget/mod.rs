@@ -510,17 +510,12 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
     }
     rollback::removed(repository, &going.iter().chain(&orphans).copied().collect())?;
     let objects = plan.objects.with_late_acks(repository, &going.iter().copied().collect())?;
-    let mut unacknowledged = HashSet::new();
     for id in &going {
         repository.check_cancelled()?;
-        if remove(repository, &objects, *id)? {
-            report.acknowledged += 1;
-        } else {
-            unacknowledged.insert(*id);
-        }
+        report.acknowledged += u64::from(remove(repository, &objects, *id)?);
     }
-    if !unacknowledged.is_empty() {
-        remove_late_acks(repository, &unacknowledged)?;
+    if !going.is_empty() {
+        remove_late_acks(repository, &going.iter().copied().collect())?;
     }
     let stay = remove_orphans(repository, &plan.objects, &orphans)?;
     going.extend(orphans.into_iter().filter(|id| !stay.contains(id)));
@@ -561,9 +556,10 @@ fn delete_surely(repository: &Repository, name: &ObjectName) -> Result<(), Error
     }
 }
 
-/// A backup that was paused may have acknowledged its snapshot just before the record went. It
-/// looks for the record after that, fails, and removes its acknowledgement; here it is removed for
-/// one that died meanwhile.
+/// A backup that was paused may have acknowledged its snapshot just before the record went, or put its
+/// acknowledgement again because it was not told that the first was stored, which is why that was
+/// found. It looks for the record after that, fails where it is gone, and removes its
+/// acknowledgement; here it is removed for one that died meanwhile, or looked before.
 pub(super) fn remove_late_acks(
     repository: &Repository,
     removed: &HashSet<SnapshotId>,
