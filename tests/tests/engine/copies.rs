@@ -2,6 +2,8 @@
 //! Method: every pack damaged, or lost, in turn; found by one host, healed by a backup, and collected
 //! by a host that knows of neither.
 
+use std::sync::Arc;
+
 use cairn_engine::collect::Weakness;
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
 use cairn_engine::ops::gc::{self, GcOptions};
@@ -11,8 +13,8 @@ use cairn_engine::store::Store as _;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_tests::compare::assert_same_tree;
-use cairn_tests::garbage::{Scene, everything, forget, packs};
-use cairn_tests::lab::{copy_of, inside, object, verify_full};
+use cairn_tests::garbage::{Scene, everything, forget, pack_bytes, packs};
+use cairn_tests::lab::{Warnings, copy_of, inside, object, verify_full};
 
 /// One host finds damage, and what was damaged is stored anew. Another, which knows nothing of
 /// that, collects: of the copies it must keep one that can be read. Returns whether the snapshot is
@@ -76,6 +78,39 @@ fn of_several_copies_one_that_can_be_read_is_kept() {
         lost += usize::from(!weakened);
     }
     assert!(lost > 0, "a collection that reads no copies would not be noticed");
+}
+
+/// What is needed of the damaged pack stands elsewhere: the collection that finds the damage out takes
+/// it, and everything that only it needed, at once.
+#[test]
+fn a_damaged_pack_goes_with_the_collection_that_finds_it() {
+    let scene = Scene::new(69);
+    let is_data = |name: &ObjectName| matches!(name, ObjectName::Pack(PackKind::Data, _));
+    let mut found = 0;
+    for damaged in packs(&scene.store).into_iter().filter(is_data) {
+        let store = copy_of(&scene.store);
+        let mut bytes = object(&store, &damaged).to_vec();
+        bytes[192..].iter_mut().step_by(1000).for_each(|byte| *byte ^= 1);
+        store.overwrite(damaged, bytes.into());
+        let cache = |host: &str| format!("{host}-{damaged}").replace('/', "-");
+        let healer = scene.lab.open(&store, &cache("healer"));
+        let healing = heal(&scene, &healer, &damaged);
+        drop(healer);
+        one_that_is_healed(&scene, &store, &damaged, healing);
+        let warnings = Arc::new(Warnings::default());
+        let collector = scene.lab.open_watched(&store, &cache("collector"), warnings.clone());
+        gc::run(&collector, &everything()).expect("it collects");
+        drop(collector);
+        let named = damaged.to_string();
+        found += warnings.all().iter().filter(|remark| remark.subject == named).count();
+        assert!(!packs(&store).contains(&damaged), "{damaged} is still there");
+        let reader = scene.lab.open(&store, &cache("reader"));
+        assert!(verify_full(&reader).findings.is_empty());
+        let left = pack_bytes(&store);
+        gc::run(&reader, &everything()).expect("it collects");
+        assert_eq!(pack_bytes(&store), left, "nothing was left for another collection");
+    }
+    assert!(found > 0, "no collection found any damage");
 }
 
 #[test]

@@ -102,15 +102,6 @@ fn a_replication_relies_on_nothing_that_it_has_not_named() {
     assert!(course.unwrap_or_else(|violation| panic!("{violation}")).copied > 0);
 }
 
-/// A chunk was stored anew because a copy of it was damaged; the collection that found that out kept
-/// the damaged pack, and what it was stored against, for the next one.
-#[test]
-fn what_a_collection_finds_damaged_is_needed_from_elsewhere_at_once() {
-    let world = Arc::new(World::new());
-    let course = run(&world, &Trial::new(10_000_261, Profile::Strong));
-    assert!(course.unwrap_or_else(|violation| panic!("{violation}")).healed > 0);
-}
-
 #[test]
 fn deletions_that_were_not_carried_out_get_no_receipt() {
     simulate(Profile::Keeping, SEEDS_OF_PROFILES);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use cairn_engine::error::Explain as _;
 use cairn_engine::ops::forget;
+use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots;
 use cairn_engine::retention::{Cause, Verdict};
 use cairn_engine::store::Store as _;
@@ -95,6 +96,27 @@ fn an_orphan_that_is_acknowledged_while_it_is_removed_stays() {
     assert_eq!(scene.listed(), ids.into_iter().chain([orphan]).collect());
     assert!(scene.store.names().contains(&ack));
     assert!(verify_full(&scene.as_key("owner")).findings.is_empty());
+}
+
+/// A backup is not told that its acknowledgement was stored, and puts it again after it was taken away
+/// with which the snapshot was found to be acknowledged: it does not stay without a record.
+#[test]
+fn an_acknowledgement_that_is_put_again_while_its_snapshot_is_forgotten_goes() {
+    let (scene, ids) = Scene::with_days(93, 3);
+    let of_first = |name: &&ObjectName| matches!(name, ObjectName::Ack { snapshot, .. } if *snapshot == ids[0]);
+    let ack = scene.store.names().iter().find(of_first).copied().expect("it is acknowledged");
+    let bytes = scene.store.get(&ack, u64::MAX).expect("its bytes");
+    let store = scene.store.clone();
+    let is_record = |kind, name: Option<&ObjectName>| {
+        kind == CallKind::Delete && matches!(name, Some(ObjectName::Snapshot { .. }))
+    };
+    let appears = scene.odd().before(is_record, move || store.overwrite(ack, bytes));
+    let plan = forget::plan(&scene.over(&appears), &last(2)).expect("a plan");
+    forget::run(&scene.over(&appears), &plan).expect("done");
+    assert!(appears.has_acted());
+    assert_eq!(scene.listed(), ids[1..].iter().copied().collect());
+    assert!(!scene.store.names().contains(&ack));
+    gc::run(&scene.as_key("owner"), &GcOptions::default()).expect("it collects");
 }
 
 /// Acknowledgements cannot be listed once an orphan's record is gone: it may have been acknowledged, so
