@@ -412,13 +412,7 @@ impl<'a> Collection<'a, '_> {
         let vault = self.repository.vault();
         condemn(vault, self.session, TombReason::Unreferenced, &dead, &[])?;
         condemn(vault, self.session, TombReason::Repacked, &repacked, &replacements)?;
-        // What cannot be read may be what a session at work is storing.
-        let mut junk = BTreeSet::new();
-        if found.survey.sessions.is_empty() {
-            junk.extend(
-                found.survey.junk.iter().filter(|(_, id)| !found.condemned.contains_key(id)),
-            );
-        }
+        let junk = self.junk(found)?;
         // Descriptions of what is lost go with the next segments.
         let lost = found.chosen.lost.iter().copied().collect::<BTreeSet<_>>();
         condemn(
@@ -433,6 +427,32 @@ impl<'a> Collection<'a, '_> {
             .flatten()
             .map(|(kind, id)| (id, kind))
             .collect())
+    }
+
+    /// Packs that no segment names and that cannot be read. They may be what a session at work is
+    /// storing; and what could not be read once may have been named meanwhile, and be needed.
+    fn junk(&self, found: &Found<'_>) -> Result<BTreeSet<(PackKind, PackId)>, Error> {
+        let mut junk = BTreeSet::new();
+        if !found.survey.sessions.is_empty() {
+            return Ok(junk);
+        }
+        for (kind, id) in &found.survey.junk {
+            let known = self.catalog.index().pack_number(id)?.is_some();
+            if !known && !found.condemned.contains_key(id) {
+                junk.insert((*kind, *id));
+            }
+        }
+        Ok(junk)
+    }
+
+    /// Whether something that was condemned unread is named by a segment by now.
+    fn condemned_what_is_named(&self, found: &Found<'_>, own: &Condemned) -> Result<bool, Error> {
+        for (_, id) in found.survey.junk.iter().filter(|(_, id)| own.contains_key(id)) {
+            if self.catalog.index().pack_number(id)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Sees to it that copies of chunks that go are not the only ones that can be read.
@@ -575,6 +595,7 @@ impl<'a> Collection<'a, '_> {
             // With the same snapshots and no tombs but its own, nothing can have come to need what
             // was condemned.
             if found.plan.packs_condemned == 0
+                && !self.condemned_what_is_named(found, own)?
                 && identities(&snapshots) == identities(&found.survey.snapshots)
                 && self.catalog.condemned() == known
             {

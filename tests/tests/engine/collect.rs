@@ -3,6 +3,7 @@
 //! Method: a repository in which much is dead (`cairn_tests::garbage`), damage, and faults of the store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_engine::error::{Class, Explain as _};
 use cairn_engine::ops::gc::{self, GcOptions};
@@ -331,6 +332,49 @@ fn more_dead_than_likely_is_refused() {
     assert_eq!(error.class(), Class::Refused, "{error}");
     assert!(error.hint().is_some_and(|hint| hint.contains("--max-delete")));
     assert_eq!(packs(&scene.store), before);
+}
+
+/// A pack cannot be read while no segment names it, for a moment: another collection has stored it and
+/// is about to name it. It is not taken for rubbish when that has happened.
+#[test]
+fn what_could_not_be_read_for_a_moment_and_is_needed_stays() {
+    let (mut read, scene) = (0, Scene::new(70));
+    scene.collect(&scene.store, "collector").expect("it collects");
+    for pack in packs(&scene.store) {
+        let store = copy_of(&scene.store);
+        let is_segment = |name: &ObjectName| matches!(name, ObjectName::Index(_));
+        let held = store.names().into_iter().filter(|name| *name == pack || is_segment(name));
+        let held = held.map(|name| (name, object(&store, &name))).collect::<Vec<_>>();
+        for (name, bytes) in &held {
+            store.delete(name).expect("deleted");
+            if *name == pack {
+                let mut damaged = bytes.to_vec();
+                damaged.iter_mut().rev().take(40).for_each(|byte| *byte ^= 1);
+                store.put(name, &damaged).expect("put");
+            }
+        }
+        // From the listing on that follows its being read all is as it should be.
+        let (seen, whole) = (AtomicBool::new(false), store.clone());
+        let relists = move |kind, name: Option<&ObjectName>| {
+            let reads = matches!(kind, CallKind::Get | CallKind::GetRange);
+            if reads && name == Some(&pack) {
+                seen.store(true, Ordering::SeqCst);
+            }
+            kind == CallKind::List && seen.load(Ordering::SeqCst)
+        };
+        let odd = Odd::new(store.clone()).before(relists, move || {
+            held.into_iter().for_each(|(name, bytes)| whole.overwrite(name, bytes));
+        });
+        let collector = scene.lab.open(&odd, &format!("collector-{pack}").replace('/', "-"));
+        let _stopped_or_done = gc::run(&collector, &everything());
+        drop(collector);
+        if odd.has_acted() {
+            read += 1;
+            assert!(packs(&store).contains(&pack), "{pack} was taken for rubbish");
+            scene.assert_kept(&store, &format!("fresh-{pack}").replace('/', "-"));
+        }
+    }
+    assert!(read > 1, "{read}");
 }
 
 fn is_pack_deletion(kind: CallKind, name: Option<&ObjectName>) -> bool {
