@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
@@ -20,14 +19,15 @@ use super::create::{Target, proc_path};
 use super::edges::{Edge, Edges, OutOfBlock};
 use super::error::TargetError;
 use super::file::TargetFile;
+use super::line::{Giver, Line};
 use crate::timings::Stage;
 
 /// What offsets, lengths and memory are multiples of: no common device has larger blocks.
 const ALIGN_BYTES: usize = 4096;
 /// Written at once.
-const BLOCK_BYTES: usize = 512 << 10;
+const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks under way; the memory this takes.
-const BLOCKS: usize = 16;
+const BLOCKS: usize = 12;
 /// Threads that write: each waits for the device most of the time, and devices are fast only when
 /// they are given much at once.
 const WRITERS: usize = 8;
@@ -43,15 +43,21 @@ struct Block {
 }
 
 impl Block {
-    fn fill(&mut self, content: &[u8]) {
+    /// Adds content as far as there is room, and says how much of it.
+    fn append(&mut self, content: &[u8]) -> usize {
         if self.memory.is_empty() {
             self.memory = vec![0; BLOCK_BYTES + ALIGN_BYTES];
             self.start = self.memory.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES);
         }
-        self.bytes = content.len();
-        if let Some(room) = self.memory.get_mut(self.start..self.start + content.len()) {
-            room.copy_from_slice(content);
+        let bytes = content.len().min(BLOCK_BYTES - self.bytes);
+        let at = self.start + self.bytes;
+        if let (Some(room), Some(part)) =
+            (self.memory.get_mut(at..at + bytes), content.get(..bytes))
+        {
+            room.copy_from_slice(part);
         }
+        self.bytes += bytes;
+        bytes
     }
 
     fn content(&self) -> &[u8] {
@@ -70,8 +76,8 @@ struct Job {
 /// Takes content for files; see [`Target::writing`].
 pub struct Sink<'t> {
     target: &'t Target,
-    jobs: SyncSender<Job>,
-    free: Mutex<Receiver<Block>>,
+    jobs: Giver<'t, Job>,
+    free: &'t Line<Block>,
     edges: Mutex<Edges>,
     failure: &'t Failure,
 }
@@ -110,21 +116,16 @@ impl Target {
         work: impl FnOnce(&Sink<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
         let failure = Failure::default();
-        let (jobs, waiting) = sync_channel(BLOCKS);
-        let (freed, free) = sync_channel(BLOCKS);
-        for _ in 0..BLOCKS {
-            // There is room for all of them.
-            let _ = freed.try_send(Block::default());
-        }
-        let waiting = Mutex::new(waiting);
+        let jobs = Line::new([]);
+        let free = Line::new((0..BLOCKS).map(|_| Block::default()));
         let outcome = std::thread::scope(|threads| {
+            let edges = Mutex::default();
+            let sink =
+                Sink { target: self, jobs: jobs.giver(), free: &free, edges, failure: &failure };
             for _ in 0..WRITERS {
-                let freed = freed.clone();
-                threads.spawn(|| self.write_jobs(&waiting, freed, &failure));
+                let (freed, jobs, failure) = (free.giver(), &jobs, &failure);
+                threads.spawn(move || self.write_jobs(jobs, &freed, failure));
             }
-            drop(freed);
-            let (free, edges) = (Mutex::new(free), Mutex::default());
-            let sink = Sink { target: self, jobs, free, edges, failure: &failure };
             let outcome = work(&sink);
             let rest = sink.edges.lock().drain(true);
             match sink.write_edges(rest) {
@@ -138,21 +139,15 @@ impl Target {
         }
     }
 
-    fn write_jobs(
-        &self,
-        waiting: &Mutex<Receiver<Job>>,
-        freed: SyncSender<Block>,
-        failure: &Failure,
-    ) {
-        loop {
-            let Ok(job) = waiting.lock().recv() else { return };
+    fn write_jobs(&self, jobs: &Line<Job>, freed: &Giver<'_, Block>, failure: &Failure) {
+        while let Some(mut job) = jobs.take() {
             if !failure.any.load(Ordering::Acquire)
                 && let Err(error) = self.write_direct(&job)
             {
                 failure.note(error);
             }
-            // Nobody waits for it any more when this fails.
-            let _ = freed.send(job.block);
+            job.block.bytes = 0;
+            freed.give(job.block);
         }
     }
 
@@ -238,26 +233,27 @@ impl Sink<'_> {
         };
         self.target.check_bounds(file, offset, bytes.len() as u64)?;
         let (head, blocks, tail) = split(offset, bytes);
-        self.gather(file, &direct, offset, head)?;
-        let mut at = offset + head.len() as u64;
-        for part in blocks.chunks(BLOCK_BYTES) {
-            self.send(file, &direct, at, part)?;
-            at += part.len() as u64;
-        }
-        self.gather(file, &direct, at, tail)?;
+        let at = offset + head.len() as u64;
+        // What these complete lies right before and behind the whole blocks: all goes in one piece.
+        let before = self.gather(file, offset, head)?;
+        let after = self.gather(file, at + blocks.len() as u64, tail)?;
+        let begins = before.as_ref().map_or(at, |edge| edge.offset);
+        let block = |edge: Option<Edge>| edge.map_or_else(Vec::new, |edge| edge.block);
+        let (before, after) = (block(before), block(after));
+        self.send(file, &direct, begins, [&before, blocks, &after])?;
         Ok(true)
     }
 
-    /// Adds part of a block; writes the block when it is complete.
+    /// Adds part of a block. Returns the block when that makes it complete and it is not the last one of
+    /// its file, which is shorter.
     fn gather(
         &self,
         file: &TargetFile,
-        direct: &Arc<OwnedFd>,
         offset: u64,
         piece: &[u8],
-    ) -> Result<(), TargetError> {
+    ) -> Result<Option<Edge>, TargetError> {
         if piece.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let mut edges = self.edges.lock();
         let complete =
@@ -266,12 +262,9 @@ impl Sink<'_> {
         drop(edges);
         self.write_edges(too_many)?;
         match complete {
-            Some(edge) if edge.block.len() == ALIGN_BYTES => {
-                self.send(file, direct, edge.offset, &edge.block)
-            }
-            // The last block of a file is shorter.
-            Some(edge) => self.write_edges(vec![edge]),
-            None => Ok(()),
+            Some(edge) if edge.block.len() == ALIGN_BYTES => Ok(Some(edge)),
+            Some(edge) => self.write_edges(vec![edge]).map(|()| None),
+            None => Ok(None),
         }
     }
 
@@ -286,20 +279,33 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// Hands whole blocks to the writers.
+    /// Hands whole blocks that follow one another to the writers.
     fn send(
         &self,
         file: &TargetFile,
         direct: &Arc<OwnedFd>,
-        offset: u64,
-        content: &[u8],
+        mut offset: u64,
+        parts: [&[u8]; 3],
     ) -> Result<(), TargetError> {
-        let waiting = self.target.timings.waiting(Stage::Write);
-        let Ok(mut block) = self.free.lock().recv() else { return Err(self.gone(file)) };
-        drop(waiting);
-        block.fill(content);
-        let job = Job { file: file.clone(), direct: Arc::clone(direct), offset, block };
-        self.jobs.send(job).map_err(|_| self.gone(file))
+        let mut parts = parts.into_iter().filter(|part| !part.is_empty()).peekable();
+        while parts.peek().is_some() {
+            let waiting = self.target.timings.waiting(Stage::Write);
+            let Some(mut block) = self.free.take() else { return Err(self.gone(file)) };
+            drop(waiting);
+            while let Some(part) = parts.peek_mut() {
+                let (_, rest) = part.split_at(block.append(part));
+                if !rest.is_empty() {
+                    *part = rest;
+                    break;
+                }
+                parts.next();
+            }
+            let bytes = block.bytes as u64;
+            let (file, direct) = (file.clone(), Arc::clone(direct));
+            self.jobs.give(Job { file, direct, offset, block });
+            offset += bytes;
+        }
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ pub mod file;
 pub mod finish;
 
 mod edges;
+mod line;
 mod open_files;
 mod small;
 #[cfg(test)]
