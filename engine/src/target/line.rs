@@ -32,6 +32,12 @@ impl<T> Line<T> {
         Giver(self)
     }
 
+    /// Adds a thing at the end.
+    pub(super) fn put(&self, thing: T) {
+        self.inner.lock().things.push_back(thing);
+        self.came.notify_one();
+    }
+
     /// The first thing; waits for it. `None` when there is nothing, nor anybody to give more.
     pub(super) fn take(&self) -> Option<T> {
         let mut inner = self.inner.lock();
@@ -47,8 +53,7 @@ impl<T> Line<T> {
 impl<T> Giver<'_, T> {
     /// Adds a thing at the end.
     pub(super) fn give(&self, thing: T) {
-        self.0.inner.lock().things.push_back(thing);
-        self.0.came.notify_one();
+        self.0.put(thing);
     }
 }
 

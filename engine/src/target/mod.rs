@@ -22,6 +22,7 @@ pub mod finish;
 mod edges;
 mod line;
 mod open_files;
+mod regions;
 mod small;
 #[cfg(test)]
 mod tests;
