@@ -192,7 +192,11 @@ mod tests {
         };
         let mut hash = PackHash::default();
         assert_eq!(hash.add(60_000, &bytes.slice(60_000..150_000)), 0);
+        assert_eq!((hash.hole(), hash.waiting_bytes()), ((0, Some(60_000)), 90_000));
+        // The same once more, and less of it, changes nothing.
+        assert_eq!(hash.add(60_000, &bytes.slice(60_000..70_000)), 0);
         assert_eq!(hash.add(0, &bytes.slice(..70_000)), 150_000);
+        assert_eq!((hash.hole(), hash.waiting_bytes()), ((150_000, None), 0));
         assert!(!hash.is(&pack));
         assert_eq!(hash.add(0, &bytes.slice(..10)), 0);
         assert_eq!(hash.add(140_000, &bytes.slice(140_000..)), 50_000);
