@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource};
 use cairn_engine::source::filter::FileSourceOptions;
 use cairn_engine::source::profile::Profile;
+use cairn_engine::source::stream::widen;
 use serde_json::Value;
 
 use super::{App, Finished, replicate};
@@ -85,6 +86,7 @@ fn sources(arguments: &Backup) -> Result<Vec<BackupSource>, CliError> {
     let mut sources: Vec<BackupSource> = paths.into_iter().map(BackupSource::Path).collect();
     if arguments.stdin {
         let name = arguments.stdin_name.clone().unwrap_or_else(|| "stdin".to_owned());
+        widen(std::io::stdin());
         sources.push(BackupSource::Stream { name, reader: Box::new(std::io::stdin()) });
     }
     if arguments.command {

@@ -49,6 +49,9 @@ const COPIED_SMALL_DIVISOR: usize = 512;
 /// Below this share of the plaintext, a 32nd, nothing else needs to be estimated.
 const DELTA_SMALL_DIVISOR: usize = 32;
 
+/// How zstd's own dictionaries begin: `ZSTD_MAGIC_DICTIONARY`, little-endian.
+const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
+
 const _: () = assert!(PROBE_FROM_BYTES >= PROBE_SAMPLES * PROBE_BYTES);
 
 /// Why a frame could not be made or undone.
@@ -245,7 +248,8 @@ impl FrameCodec {
         let _checking = timings.span(Stage::Check, bytes as u64);
         self.decoded.clear();
         self.decoded.reserve(bytes);
-        decompress_with_prefix(&self.compressed, prefix, &mut self.decoded)
+        let Self { decompressor, compressed, decoded, .. } = self;
+        decompress_with_prefix(decompressor, compressed, prefix, decoded)
             .map_err(|_| FrameError::Mismatch { bytes })?;
         if self.decoded == plain { Ok(()) } else { Err(FrameError::Mismatch { bytes }) }
     }
@@ -329,7 +333,7 @@ impl FrameCodec {
                 let result = if prefix.is_empty() {
                     self.decompressor.decompress(plain, stored)
                 } else {
-                    decompress_with_prefix(stored, prefix, plain)
+                    decompress_with_prefix(&mut self.decompressor, stored, prefix, plain)
                 };
                 result.map_err(|code| failed(&error_name(code)))?;
             }
@@ -365,11 +369,17 @@ fn compress_with_prefix(
     compressor.compress2(compressed, plain)
 }
 
+/// A prefix is bytes and nothing else. zstd takes a dictionary for such too, unless it begins like one
+/// of zstd's own making; then it has to be told, which takes a context of its own.
 fn decompress_with_prefix(
+    decompressor: &mut DCtx<'static>,
     stored: &[u8],
     prefix: &[u8],
     plain: &mut Vec<u8>,
 ) -> zstd_safe::SafeResult {
+    if !prefix.starts_with(&DICTIONARY_MAGIC) {
+        return decompressor.decompress_using_dict(plain, stored, prefix);
+    }
     let mut decompressor = DCtx::create();
     decompressor.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
     decompressor.ref_prefix(prefix)?;
@@ -432,6 +442,27 @@ mod tests {
         codec.decode(Codec::Zstd, &stored, 500_000, &base, &mut decoded).unwrap();
         assert_eq!(decoded, plain);
         assert!(codec.decode(Codec::Zstd, &stored, 500_000, &[], &mut decoded).is_err());
+    }
+
+    #[test]
+    fn prefixes_are_bytes_also_where_they_look_like_dictionaries_of_zstd() {
+        let mut codec = codec();
+        let mut decoded = Vec::new();
+        // The one context sees all kinds in turn.
+        for base in [noise(9_000), [&DICTIONARY_MAGIC[..], b"no more"].concat(), noise(7)] {
+            for base in [base.clone(), [base, noise(70_000)].concat()] {
+                let plain = [&noise(100), &base[..], &noise(100)].concat();
+                let bytes = u32::try_from(plain.len()).unwrap();
+                let mut stored = Vec::new();
+                compress_with_prefix(3, &plain, &base, &mut stored).unwrap();
+                codec.decode(Codec::Zstd, &stored, bytes, &base, &mut decoded).unwrap();
+                assert_eq!(decoded, plain);
+                let alone = codec.encode(&plain).unwrap();
+                let (kind, alone) = (alone.0, alone.1.to_vec());
+                codec.decode(kind, &alone, bytes, &[], &mut decoded).unwrap();
+                assert_eq!(decoded, plain);
+            }
+        }
     }
 
     /// Content that compresses to about a half.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -17,6 +18,10 @@ use super::error::SourceError;
 /// As much of a command's standard error is kept for the message, bytes.
 pub const STDERR_TAIL_BYTES: usize = 4 << 10;
 
+/// What a pipe holds that is read from, bytes: what everybody may ask for. With the 64 KiB that pipes
+/// have, reader and writer wake each other for every one of them.
+const PIPE_BYTES: usize = 1 << 20;
+
 /// How long a command is given to end after it was asked to, before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -26,6 +31,11 @@ const STDERR_WAIT: Duration = Duration::from_secs(1);
 
 /// How often an ending command is looked at.
 const POLL: Duration = Duration::from_millis(10);
+
+/// Has a pipe hold more than usual, if it is one. Only advice: a smaller one is read all the same.
+pub fn widen(pipe: impl AsFd) {
+    let _advice = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
+}
 
 /// A stream to back up. What was read counts only once [`Self::finish`] succeeded.
 pub trait StreamSource: Send {
@@ -124,6 +134,7 @@ impl CommandSource {
             .spawn()
             .map_err(|cause| SourceError::CommandStart { program: program.clone(), cause })?;
         let stdout = child.stdout.take();
+        stdout.iter().for_each(widen);
         let stderr = child.stderr.take().map(StderrTail::follow);
         Ok(Self { program, child, reaped: false, stdout, ended: false, stderr })
     }
@@ -238,6 +249,14 @@ mod tests {
                 read => all.extend_from_slice(&buffer[..read]),
             }
         }
+    }
+
+    #[test]
+    fn pipes_are_widened_and_what_is_no_pipe_is_left_alone() {
+        let (reader, _writer) = io::pipe().unwrap();
+        widen(&reader);
+        assert_eq!(rustix::pipe::fcntl_getpipe_size(&reader).unwrap(), PIPE_BYTES);
+        widen(tempfile::tempfile().unwrap());
     }
 
     #[test]

@@ -3,13 +3,15 @@
 //! What is restored must reach the medium before the restore says so, and is rarely read again at
 //! once: copying it into the page cache costs more than half of the processor time of such a
 //! restore, drives out what others use, and leaves all writing to the end. So whole blocks are
-//! copied to aligned buffers and written by threads of their own while others decode. Blocks that
-//! come in pieces are put together first; those that stay incomplete go through the page cache, and
-//! no block goes both ways. Where the file system does not do this, everything goes through it.
+//! copied to aligned buffers and written by threads of their own while others decode. Content is put
+//! together by regions of a mebibyte first; of those that stay incomplete whole blocks are written,
+//! and blocks that come in pieces are put together. Blocks that stay incomplete go through the page
+//! cache, and no block goes both ways. Where the file system does not do this, everything goes
+//! through it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
@@ -20,14 +22,16 @@ use super::create::{Target, proc_path};
 use super::edges::{Edge, Edges, OutOfBlock};
 use super::error::TargetError;
 use super::file::TargetFile;
+use super::line::{Giver, Line};
+use super::regions::{Added, OPEN_MAX, Region, Regions, by_region};
 use crate::timings::Stage;
 
 /// What offsets, lengths and memory are multiples of: no common device has larger blocks.
 const ALIGN_BYTES: usize = 4096;
 /// Written at once.
-const BLOCK_BYTES: usize = 512 << 10;
-/// Blocks under way; the memory this takes.
-const BLOCKS: usize = 16;
+pub(super) const REGION_BYTES: usize = 1 << 20;
+/// Buffers of this length: those that are being filled, and those on their way into a file.
+const BLOCKS: usize = OPEN_MAX + 8;
 /// Threads that write: each waits for the device most of the time, and devices are fast only when
 /// they are given much at once.
 const WRITERS: usize = 8;
@@ -36,42 +40,46 @@ const FILE_BYTES_MIN: u64 = 4 << 20;
 
 /// Memory to be written, at an aligned address.
 #[derive(Default)]
-struct Block {
+pub(super) struct Block {
     memory: Vec<u8>,
     start: usize,
-    bytes: usize,
 }
 
 impl Block {
-    fn fill(&mut self, content: &[u8]) {
+    /// Puts content at a place; what does not fit is left out.
+    pub(super) fn put(&mut self, at: usize, content: &[u8]) {
         if self.memory.is_empty() {
-            self.memory = vec![0; BLOCK_BYTES + ALIGN_BYTES];
+            self.memory = vec![0; REGION_BYTES + ALIGN_BYTES];
             self.start = self.memory.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES);
         }
-        self.bytes = content.len();
-        if let Some(room) = self.memory.get_mut(self.start..self.start + content.len()) {
+        let room = self.memory.get_mut(self.start + at..self.start + at + content.len());
+        if let Some(room) = room {
             room.copy_from_slice(content);
         }
     }
 
-    fn content(&self) -> &[u8] {
-        self.memory.get(self.start..self.start + self.bytes).unwrap_or_default()
+    pub(super) fn content(&self, range: Range<usize>) -> &[u8] {
+        self.memory.get(self.start + range.start..self.start + range.end).unwrap_or_default()
     }
 }
 
-/// A block on its way into a file.
+/// Whole blocks on their way into a file.
 struct Job {
     file: TargetFile,
     direct: Arc<OwnedFd>,
+    /// Where the memory belongs in the file, bytes.
     offset: u64,
     block: Block,
+    /// What of it is to be written.
+    ranges: Vec<Range<usize>>,
 }
 
 /// Takes content for files; see [`Target::writing`].
 pub struct Sink<'t> {
     target: &'t Target,
-    jobs: SyncSender<Job>,
-    free: Mutex<Receiver<Block>>,
+    jobs: Giver<'t, Job>,
+    free: &'t Line<Block>,
+    regions: Mutex<Regions>,
     edges: Mutex<Edges>,
     failure: &'t Failure,
 }
@@ -110,24 +118,23 @@ impl Target {
         work: impl FnOnce(&Sink<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
         let failure = Failure::default();
-        let (jobs, waiting) = sync_channel(BLOCKS);
-        let (freed, free) = sync_channel(BLOCKS);
-        for _ in 0..BLOCKS {
-            // There is room for all of them.
-            let _ = freed.try_send(Block::default());
-        }
-        let waiting = Mutex::new(waiting);
+        let jobs = Line::new([]);
+        let free = Line::new((0..BLOCKS).map(|_| Block::default()));
         let outcome = std::thread::scope(|threads| {
+            let sink = Sink {
+                target: self,
+                jobs: jobs.giver(),
+                free: &free,
+                regions: Mutex::default(),
+                edges: Mutex::default(),
+                failure: &failure,
+            };
             for _ in 0..WRITERS {
-                let freed = freed.clone();
-                threads.spawn(|| self.write_jobs(&waiting, freed, &failure));
+                let (freed, jobs, failure) = (free.giver(), &jobs, &failure);
+                threads.spawn(move || self.write_jobs(jobs, &freed, failure));
             }
-            drop(freed);
-            let (free, edges) = (Mutex::new(free), Mutex::default());
-            let sink = Sink { target: self, jobs, free, edges, failure: &failure };
             let outcome = work(&sink);
-            let rest = sink.edges.lock().drain(true);
-            match sink.write_edges(rest) {
+            match sink.finish() {
                 Err(error) if outcome.is_ok() => Err(error.into()),
                 _ => outcome,
             }
@@ -138,30 +145,26 @@ impl Target {
         }
     }
 
-    fn write_jobs(
-        &self,
-        waiting: &Mutex<Receiver<Job>>,
-        freed: SyncSender<Block>,
-        failure: &Failure,
-    ) {
-        loop {
-            let Ok(job) = waiting.lock().recv() else { return };
-            if !failure.any.load(Ordering::Acquire)
-                && let Err(error) = self.write_direct(&job)
-            {
-                failure.note(error);
+    fn write_jobs(&self, jobs: &Line<Job>, freed: &Giver<'_, Block>, failure: &Failure) {
+        while let Some(job) = jobs.take() {
+            for range in &job.ranges {
+                if !failure.any.load(Ordering::Acquire)
+                    && let Err(error) = self.write_direct(&job, range)
+                {
+                    failure.note(error);
+                }
             }
-            // Nobody waits for it any more when this fails.
-            let _ = freed.send(job.block);
+            freed.give(job.block);
         }
     }
 
-    fn write_direct(&self, job: &Job) -> Result<(), TargetError> {
-        let content = job.block.content();
+    fn write_direct(&self, job: &Job, range: &Range<usize>) -> Result<(), TargetError> {
+        let content = job.block.content(range.clone());
+        let offset = job.offset + range.start as u64;
         let _writing = self.timings.span(Stage::Write, content.len() as u64);
         let mut done = 0;
         while let Some(rest) = content.get(done..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::pwrite(&*job.direct, rest, job.offset + done as u64) {
+            match rustix::io::pwrite(&*job.direct, rest, offset + done as u64) {
                 Ok(written) if written > 0 && written % ALIGN_BYTES == 0 => done += written,
                 Err(Errno::INTR) => {}
                 Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
@@ -171,7 +174,7 @@ impl Target {
                 // This file system or device wants something else.
                 Ok(_) | Err(_) => {
                     self.direct_refused.store(true, Ordering::Relaxed);
-                    return self.write_at(&job.file, job.offset + done as u64, rest);
+                    return self.write_at(&job.file, offset + done as u64, rest);
                 }
             }
         }
@@ -237,15 +240,67 @@ impl Sink<'_> {
             return self.target.write_if_different(file, offset, bytes);
         };
         self.target.check_bounds(file, offset, bytes.len() as u64)?;
-        let (head, blocks, tail) = split(offset, bytes);
-        self.gather(file, &direct, offset, head)?;
-        let mut at = offset + head.len() as u64;
-        for part in blocks.chunks(BLOCK_BYTES) {
-            self.send(file, &direct, at, part)?;
-            at += part.len() as u64;
+        for (at, piece) in by_region(offset, bytes) {
+            self.put(file, &direct, at, piece)?;
         }
-        self.gather(file, &direct, at, tail)?;
         Ok(true)
+    }
+
+    /// Puts a piece into its region; writes the region when it is complete, or an older one when
+    /// there are too many. Nobody waits for memory who holds some.
+    fn put(
+        &self,
+        file: &TargetFile,
+        direct: &Arc<OwnedFd>,
+        offset: u64,
+        piece: &[u8],
+    ) -> Result<(), TargetError> {
+        let mut regions = self.regions.lock();
+        let mut added = regions.add(file, offset, piece);
+        let mut oldest = None;
+        if matches!(added, Added::NoRegion) {
+            drop(regions);
+            let block = self.free_block(file)?;
+            regions = self.regions.lock();
+            added = regions.add(file, offset, piece);
+            if matches!(added, Added::NoRegion) {
+                oldest = regions.open(Region::new(file, direct, offset, block));
+                added = regions.add(file, offset, piece);
+            } else {
+                // Another one has opened it meanwhile.
+                self.free.put(block);
+            }
+        }
+        drop(regions);
+        let complete = match added {
+            Added::Complete(region) => Some(region),
+            Added::Partly | Added::NoRegion => None,
+        };
+        complete.into_iter().chain(oldest).try_for_each(|region| self.write_region(region))
+    }
+
+    /// Writes what is known of a region: whole blocks at once, and parts of blocks when these are
+    /// complete.
+    fn write_region(&self, region: Region) -> Result<(), TargetError> {
+        let (Region { file, direct, offset, block, .. }, known) = region.known();
+        let (mut ranges, mut parts) = (Vec::with_capacity(known.len()), Vec::new());
+        for range in known {
+            let at = offset + range.start as u64;
+            let content = block.content(range.clone());
+            let (head, blocks, tail) = split(at, content);
+            let from = range.start + head.len();
+            if !blocks.is_empty() {
+                ranges.push(from..from + blocks.len());
+            }
+            for (at, part) in [(at, head), (offset + (from + blocks.len()) as u64, tail)] {
+                if !part.is_empty() {
+                    parts.push((at, part.to_vec()));
+                }
+            }
+        }
+        let again = Arc::clone(&direct);
+        self.jobs.give(Job { file: file.clone(), direct, offset, block, ranges });
+        parts.into_iter().try_for_each(|(at, part)| self.gather(&file, &again, at, &part))
     }
 
     /// Adds part of a block; writes the block when it is complete.
@@ -256,9 +311,6 @@ impl Sink<'_> {
         offset: u64,
         piece: &[u8],
     ) -> Result<(), TargetError> {
-        if piece.is_empty() {
-            return Ok(());
-        }
         let mut edges = self.edges.lock();
         let complete =
             edges.add(file, offset, piece, ALIGN_BYTES).map_err(|OutOfBlock| self.gone(file))?;
@@ -267,12 +319,31 @@ impl Sink<'_> {
         self.write_edges(too_many)?;
         match complete {
             Some(edge) if edge.block.len() == ALIGN_BYTES => {
-                self.send(file, direct, edge.offset, &edge.block)
+                let mut block = self.free_block(file)?;
+                block.put(0, &edge.block);
+                let (file, direct, offset) = (edge.file, Arc::clone(direct), edge.offset);
+                let ranges = std::iter::once(0..ALIGN_BYTES).collect();
+                self.jobs.give(Job { file, direct, offset, block, ranges });
+                Ok(())
             }
             // The last block of a file is shorter.
             Some(edge) => self.write_edges(vec![edge]),
             None => Ok(()),
         }
+    }
+
+    /// Memory that is free; waits for it.
+    fn free_block(&self, file: &TargetFile) -> Result<Block, TargetError> {
+        let _waiting = self.target.timings.waiting(Stage::Write);
+        self.free.take().ok_or_else(|| self.gone(file))
+    }
+
+    /// Writes what is left.
+    fn finish(&self) -> Result<(), TargetError> {
+        let rest = self.regions.lock().drain();
+        rest.into_iter().try_for_each(|region| self.write_region(region))?;
+        let rest = self.edges.lock().drain(true);
+        self.write_edges(rest)
     }
 
     /// Writes parts of blocks through the page cache.
@@ -284,22 +355,6 @@ impl Sink<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Hands whole blocks to the writers.
-    fn send(
-        &self,
-        file: &TargetFile,
-        direct: &Arc<OwnedFd>,
-        offset: u64,
-        content: &[u8],
-    ) -> Result<(), TargetError> {
-        let waiting = self.target.timings.waiting(Stage::Write);
-        let Ok(mut block) = self.free.lock().recv() else { return Err(self.gone(file)) };
-        drop(waiting);
-        block.fill(content);
-        let job = Job { file: file.clone(), direct: Arc::clone(direct), offset, block };
-        self.jobs.send(job).map_err(|_| self.gone(file))
     }
 }
 

@@ -20,7 +20,9 @@ pub mod file;
 pub mod finish;
 
 mod edges;
+mod line;
 mod open_files;
+mod regions;
 mod small;
 #[cfg(test)]
 mod tests;

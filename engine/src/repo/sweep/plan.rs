@@ -1,26 +1,29 @@
-//! What a sweep does in which order: frames without bases as they lie in the packs, each frame with
-//! bases as soon as the last of these is decoded.
+//! What a sweep does in which order.
+//!
+//! Frames without bases are taken as they lie in the packs. What others were compressed against is
+//! put off until the first of these comes, and they follow at once: in the order of the base that
+//! most of each stands in, whichever of their bases lie in packs that were written later. So what
+//! the frames of many days have in common is decoded once for all of them, and kept for a short time.
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rayon::prelude::*;
 
-use super::{
-    BATCH_BASED_MAX, FrameTask, KEPT_BYTES_MAX, LOOKUP_FRAMES_MIN, READ_BYTES_MAX, READ_GAP_BYTES,
-};
+use super::kept::KEPT_BYTES_MAX;
+use super::{FrameTask, LOOKUP_FRAMES_MIN, READ_BYTES_MAX, READ_GAP_BYTES};
 use crate::error::Error;
 use crate::index::local::{ChunkPlace, PackNumber, PackRecord};
 use crate::repo::chunks::ChunkReader;
+
+/// Steps of one batch, at most.
+const BATCH_STEPS_MAX: usize = 512;
 
 /// A frame without bases.
 pub(super) struct Node {
     pub(super) place: ChunkPlace,
     /// Index of its task, where it is wanted for itself.
     pub(super) task: Option<usize>,
-    /// Frames still to come that it is a base of.
-    pub(super) uses: AtomicU32,
 }
 
 /// Part of a node's plaintext.
@@ -34,6 +37,7 @@ pub(super) struct BasePart {
 /// A frame with bases.
 pub(super) struct Based {
     pub(super) task: usize,
+    pub(super) place: ChunkPlace,
     pub(super) parts: Vec<BasePart>,
 }
 
@@ -45,25 +49,73 @@ pub(super) struct Part {
     pub(super) end: u64,
 }
 
-/// What is decoded in one go: frames that lie together, then those that need the last of these.
+/// A frame to be decoded: its index among those of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// One without bases.
+    Node(u32),
+    /// One with bases: all of these come before.
+    Based(u32),
+}
+
+/// What is read in one go.
 pub(super) struct Batch {
-    /// What is read for the nodes, and for the hash of a pack that is read as a whole.
-    pub(super) part: Option<Part>,
-    pub(super) nodes: Range<usize>,
-    pub(super) based: Range<usize>,
+    pub(super) parts: Vec<Part>,
+    /// What is decoded out of that.
+    pub(super) steps: Range<usize>,
 }
 
 /// Everything to be done, in order.
 pub(super) struct Plan {
     pub(super) packs: HashMap<PackNumber, PackRecord>,
     pub(super) nodes: Vec<Node>,
-    /// By the last node that each needs.
     pub(super) based: Vec<Based>,
+    pub(super) steps: Vec<Step>,
     pub(super) batches: Vec<Batch>,
 }
 
+impl Part {
+    /// Where a sealed frame lies.
+    pub(super) fn of(place: &ChunkPlace) -> Self {
+        let start = u64::from(place.frame_offset);
+        Self { pack: place.pack, start, end: start + u64::from(place.frame_bytes) }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+impl Batch {
+    /// What is read, bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts.iter().map(Part::bytes).sum()
+    }
+}
+
+impl Plan {
+    /// For each frame without bases those that need it, ascending.
+    pub(super) fn users(&self) -> Vec<Vec<u32>> {
+        let mut users = vec![Vec::new(); self.nodes.len()];
+        for (number, based) in (0..).zip(&self.based) {
+            for node in distinct(&based.parts) {
+                users.iter_mut().skip(node as usize).take(1).for_each(|users| users.push(number));
+            }
+        }
+        users
+    }
+}
+
+/// The frame of a step.
+fn place_of<'p>(nodes: &'p [Node], based: &'p [Based], step: Step) -> Option<&'p ChunkPlace> {
+    match step {
+        Step::Node(number) => nodes.get(number as usize).map(|node| &node.place),
+        Step::Based(number) => based.get(number as usize).map(|based| &based.place),
+    }
+}
+
 impl ChunkReader<'_> {
-    /// Plans to decode frames, and to read these packs as a whole.
+    /// Plans to decode frames. `whole` are packs that are read as a whole besides.
     pub(super) fn plan_sweep<J: Sync>(&self, tasks: &[FrameTask<J>], whole: &[PackNumber]) -> Plan {
         let mut packs = HashMap::new();
         for task in tasks {
@@ -96,16 +148,16 @@ impl ChunkReader<'_> {
         let nodes = nodes_of(frames);
         let mut based = Vec::with_capacity(with_bases.len());
         for (task, places) in with_bases {
-            if let Some(parts) = parts_of(&nodes, &packs, tasks.get(task), &places) {
-                based.push(Based { task, parts });
+            if let Some(place) = tasks.get(task).map(|task| task.place)
+                && let Some(parts) = parts_of(&nodes, &packs, &place, &places)
+            {
+                based.push(Based { task, place, parts });
             }
         }
-        based.sort_by_key(|based| based.parts.iter().map(|part| part.node).max());
-        let mut batches = batches_of(&nodes, &based);
-        if !whole.is_empty() {
-            batches = cover(batches, whole, &packs);
-        }
-        Plan { packs, nodes, based, batches }
+        in_order(&mut based);
+        let steps = steps_of(&nodes, &based);
+        let batches = batches_of(&nodes, &based, &steps);
+        Plan { packs, nodes, based, steps, batches }
     }
 
     fn note_pack(&self, packs: &mut HashMap<PackNumber, PackRecord>, number: PackNumber) {
@@ -137,20 +189,20 @@ fn nodes_of(mut frames: Vec<(ChunkPlace, Option<usize>)>) -> Vec<Node> {
             (node.place.pack, node.place.frame_number) == (place.pack, place.frame_number)
         };
         if !nodes.last().is_some_and(same) {
-            nodes.push(Node { place, task, uses: AtomicU32::new(0) });
+            nodes.push(Node { place, task });
         }
     }
     nodes
 }
 
-/// Which parts of which nodes are the bases of a task, and notes that they are used.
-fn parts_of<J>(
+/// Which parts of which nodes are the bases of a frame.
+fn parts_of(
     nodes: &[Node],
     packs: &HashMap<PackNumber, PackRecord>,
-    task: Option<&FrameTask<J>>,
+    frame: &ChunkPlace,
     places: &[ChunkPlace],
 ) -> Option<Vec<BasePart>> {
-    let kind = packs.get(&task?.place.pack)?.kind;
+    let kind = packs.get(&frame.pack)?.kind;
     let mut parts = Vec::with_capacity(places.len());
     for place in places {
         if packs.get(&place.pack)?.kind != kind {
@@ -168,16 +220,10 @@ fn parts_of<J>(
         bytes += nodes.get(node as usize)?.place.plain_bytes as usize;
     }
     // All of them are held at once: of a hostile frame that could be any amount.
-    if parts.is_empty() || bytes > KEPT_BYTES_MAX {
-        return None;
-    }
-    for node in distinct(&parts) {
-        nodes.get(node as usize)?.uses.fetch_add(1, Ordering::Relaxed);
-    }
-    Some(parts)
+    (!parts.is_empty() && bytes <= KEPT_BYTES_MAX).then_some(parts)
 }
 
-/// The nodes of some parts, each once.
+/// The nodes of some parts, each once, ascending.
 pub(super) fn distinct(parts: &[BasePart]) -> Vec<u32> {
     let mut nodes = parts.iter().map(|part| part.node).collect::<Vec<_>>();
     nodes.sort_unstable();
@@ -185,99 +231,102 @@ pub(super) fn distinct(parts: &[BasePart]) -> Vec<u32> {
     nodes
 }
 
-fn batches_of(nodes: &[Node], based: &[Based]) -> Vec<Batch> {
-    let last = |based: &Based| based.parts.iter().map(|part| part.node as usize).max();
-    let mut batches: Vec<Batch> = Vec::new();
-    let mut next = 0;
-    for (number, node) in nodes.iter().enumerate() {
-        let (pack, start) = (node.place.pack, u64::from(node.place.frame_offset));
-        let end = start + u64::from(node.place.frame_bytes);
-        match batches.last_mut() {
-            Some(Batch { part: Some(part), nodes, based })
-                if part.pack == pack
-                    && start <= part.end + READ_GAP_BYTES
-                    && end.saturating_sub(part.start) <= READ_BYTES_MAX
-                    && based.len() < BATCH_BASED_MAX =>
-            {
-                part.end = end;
-                nodes.end = number + 1;
-            }
-            _ => batches.push(Batch {
-                part: Some(Part { pack, start, end }),
-                nodes: number..number + 1,
-                based: next..next,
-            }),
+/// The node that most of a frame stands in; of several the first.
+fn main_of(parts: &[BasePart]) -> u32 {
+    let mut sums: HashMap<u32, u64> = HashMap::new();
+    for part in parts {
+        *sums.entry(part.node).or_default() += u64::from(part.bytes);
+    }
+    let most = sums.into_iter().max_by_key(|(node, bytes)| (*bytes, std::cmp::Reverse(*node)));
+    most.map_or(0, |(node, _)| node)
+}
+
+/// Sorts frames by the node that most of each stands in, and as they lie in their packs.
+fn in_order(based: &mut [Based]) {
+    based.sort_by_cached_key(|based| {
+        (main_of(&based.parts), based.place.pack, based.place.frame_number)
+    });
+}
+
+/// The order of all frames. `based` is in order already.
+fn steps_of(nodes: &[Node], based: &[Based]) -> Vec<Step> {
+    let mut planned = vec![false; nodes.len()];
+    for node in based.iter().flat_map(|based| &based.parts) {
+        planned.iter_mut().skip(node.node as usize).take(1).for_each(|planned| *planned = true);
+    }
+    // Those that serve nobody.
+    let alone = (0..)
+        .zip(nodes)
+        .zip(planned)
+        .filter(|((_, node), is_base)| node.task.is_some() && !is_base);
+    let mut alone = alone.map(|((number, _), _)| number).peekable();
+    let mut planned = vec![false; nodes.len()];
+    let mut steps = Vec::with_capacity(nodes.len() + based.len());
+    let mut waiting = None;
+    for (number, based) in (0..).zip(based) {
+        let main = main_of(&based.parts);
+        while let Some(node) = alone.next_if(|node| *node < main) {
+            steps.push(Step::Node(node));
         }
-        while based.get(next).is_some_and(|based| last(based) <= Some(number)) {
-            if batches.last().is_none_or(|batch| batch.based.len() >= BATCH_BASED_MAX) {
-                // The frames these need are at hand; only they themselves are still to be read.
-                let nodes = number..number;
-                batches.push(Batch { part: None, nodes, based: next..next });
-            }
-            next += 1;
-            if let Some(batch) = batches.last_mut() {
-                batch.based.end = next;
+        for node in distinct(&based.parts) {
+            if let Some(planned @ false) = planned.get_mut(node as usize) {
+                *planned = true;
+                steps.push(Step::Node(node));
             }
         }
+        // Behind what the next one needs: else everybody would wait for the last of its bases.
+        steps.extend(waiting.replace(Step::Based(number)));
+    }
+    steps.extend(waiting);
+    steps.extend(alone.map(Step::Node));
+    steps
+}
+
+/// Cuts the order into batches. What of one lies together is read together.
+fn batches_of(nodes: &[Node], based: &[Based], steps: &[Step]) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    let mut batch = Batch { parts: Vec::new(), steps: 0..0 };
+    // The last part of each pack.
+    let mut last: HashMap<PackNumber, usize> = HashMap::new();
+    let mut bytes = 0;
+    for (number, step) in steps.iter().enumerate() {
+        let Some(place) = place_of(nodes, based, *step) else { continue };
+        let part = Part::of(place);
+        let mut joined = last.get(&part.pack).and_then(|index| {
+            let before = batch.parts.get(*index)?;
+            let near = before.start <= part.start && part.start <= before.end + READ_GAP_BYTES;
+            near.then(|| (*index, part.end.max(before.end) - before.end))
+        });
+        let more = joined.map_or(part.bytes(), |(_, more)| more);
+        if !batch.steps.is_empty()
+            && (bytes + more > READ_BYTES_MAX || batch.steps.len() >= BATCH_STEPS_MAX)
+        {
+            let next = Batch { parts: Vec::new(), steps: number..number };
+            batches.push(std::mem::replace(&mut batch, next));
+            last.clear();
+            (bytes, joined) = (0, None);
+        }
+        match joined {
+            Some((index, more)) => {
+                batch.parts.iter_mut().skip(index).take(1).for_each(|part| part.end += more);
+                bytes += more;
+            }
+            None => {
+                last.insert(part.pack, batch.parts.len());
+                batch.parts.push(part);
+                bytes += part.bytes();
+            }
+        }
+        batch.steps.end = number + 1;
+    }
+    if !batch.steps.is_empty() {
+        batches.push(batch);
     }
     batches
 }
 
-/// Widens what is read, and adds to it, so that it covers whole packs from front to back.
-fn cover(
-    batches: Vec<Batch>,
-    whole: &[PackNumber],
-    packs: &HashMap<PackNumber, PackRecord>,
-) -> Vec<Batch> {
-    let mut whole = whole.to_vec();
-    whole.sort_unstable();
-    let mut whole = whole.into_iter().peekable();
-    let mut covered: Vec<Batch> = Vec::with_capacity(batches.len());
-    // The pack being covered, how far that is done, and where it ends.
-    let mut open: Option<Part> = None;
-    for mut batch in batches {
-        if let Some(part) = &mut batch.part {
-            while open.is_some_and(|open| open.pack < part.pack)
-                || (open.is_none() && whole.peek().is_some_and(|next| *next <= part.pack))
-            {
-                open.take().into_iter().for_each(|rest| read_only(&mut covered, rest));
-                open = whole.next_if(|next| *next <= part.pack).and_then(|pack| {
-                    let end = u64::from(packs.get(&pack)?.bytes);
-                    Some(Part { pack, start: 0, end })
-                });
-            }
-            if let Some(open) = open.as_mut().filter(|open| open.pack == part.pack) {
-                if part.start > open.start + READ_GAP_BYTES {
-                    read_only(&mut covered, Part { end: part.start, ..*open });
-                } else {
-                    part.start = part.start.min(open.start);
-                }
-                open.start = part.end;
-            }
-        }
-        covered.push(batch);
-    }
-    open.into_iter().for_each(|rest| read_only(&mut covered, rest));
-    for pack in whole {
-        let end = packs.get(&pack).map_or(0, |record| u64::from(record.bytes));
-        read_only(&mut covered, Part { pack, start: 0, end });
-    }
-    covered
-}
-
-/// Adds batches that read a part and decode nothing.
-fn read_only(batches: &mut Vec<Batch>, mut rest: Part) {
-    while rest.start < rest.end {
-        let end = rest.end.min(rest.start + READ_BYTES_MAX);
-        batches.push(Batch { part: Some(Part { end, ..rest }), nodes: 0..0, based: 0..0 });
-        rest.start = end;
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use cairn_format::ids::{PackId, SessionId, WriterId};
-    use cairn_format::names::PackKind;
     use proptest::prelude::*;
 
     use super::*;
@@ -296,91 +345,113 @@ mod tests {
         }
     }
 
-    fn pack(bytes: u32) -> PackRecord {
-        PackRecord {
-            id: PackId::from_bytes([0; 32]),
-            kind: PackKind::Data,
-            bytes,
-            writer: WriterId::from_bytes([0; 16]),
-            session: SessionId::from_bytes([0; 16]),
-            frames: 0,
-            chunks: 0,
-        }
-    }
+    /// A frame: whether it is wanted, its length, the gap before it.
+    type Shape = (bool, u32, u32);
 
     proptest! {
         #[test]
         fn everything_is_planned_once_and_bases_come_first(
-            // Of each frame: whether it is wanted, its length, the gap before it.
             frames in prop::collection::vec(
                 prop::collection::vec((any::<bool>(), 1..3_000_000_u32, 0..200_000_u32), 0..12), 1..5),
             needs in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 1..4), 0..600),
-            whole in any::<bool>(),
         ) {
-            let (mut found, mut packs) = (Vec::new(), HashMap::new());
-            for (number, frames) in frames.iter().enumerate() {
-                let number = PackNumber(number as u32);
-                let mut offset = 128;
-                for (frame, (wanted, bytes, gap)) in frames.iter().enumerate() {
-                    offset += gap;
-                    let place = place(number, frame as u32, offset, *bytes);
-                    found.push((place, wanted.then_some(found.len())));
-                    found.push((place, None));
-                    offset += bytes;
-                }
-                packs.insert(number, pack(offset + 70_000));
-            }
-            let nodes = nodes_of(found);
+            let mut found = places(&frames);
+            let nodes = nodes_of(found.clone());
             prop_assert_eq!(nodes.len(), frames.iter().map(Vec::len).sum::<usize>());
             let part = |index: &prop::sample::Index| {
                 let node = index.index(nodes.len()) as u32;
                 BasePart { node, offset: 0, bytes: 1 }
             };
-            let mut based = if nodes.is_empty() { Vec::new() } else {
-                needs.iter().enumerate()
-                    .map(|(task, parts)| Based { task, parts: parts.iter().map(part).collect() })
-                    .collect::<Vec<_>>()
+            let based = |(task, parts): (usize, &Vec<prop::sample::Index>)| {
+                let place = place(PackNumber(9), task as u32, task as u32 * 9_000, 8_000);
+                Based { task, place, parts: parts.iter().map(part).collect() }
             };
-            let last = |based: &Based| based.parts.iter().map(|part| part.node as usize).max();
-            based.sort_by_key(last);
-            let mut batches = batches_of(&nodes, &based);
-            let all = packs.keys().copied().collect::<Vec<_>>();
-            if whole {
-                batches = cover(batches, &all, &packs);
+            let mut based = if nodes.is_empty() { Vec::new() } else {
+                needs.iter().enumerate().map(based).collect()
+            };
+            in_order(&mut based);
+            let steps = steps_of(&nodes, &based);
+            let mut done = vec![false; nodes.len()];
+            let mut users = 0;
+            for step in &steps {
+                match *step {
+                    Step::Node(node) => prop_assert!(!std::mem::replace(&mut done[node as usize], true)),
+                    Step::Based(number) => {
+                        prop_assert_eq!(number, users);
+                        users += 1;
+                        let parts = &based[number as usize].parts;
+                        prop_assert!(parts.iter().all(|part| done[part.node as usize]));
+                    }
+                }
             }
-            let (mut next_node, mut next_based) = (0, 0);
+            prop_assert_eq!(users as usize, based.len());
+            found.retain(|(_, task)| task.is_some());
+            let wanted = nodes.iter().zip(&done).filter(|(node, _)| node.task.is_some());
+            prop_assert_eq!(wanted.filter(|(_, done)| **done).count(), found.len());
+            let batches = batches_of(&nodes, &based, &steps);
+            let mut next = 0;
             for batch in &batches {
-                if !batch.nodes.is_empty() {
-                    prop_assert_eq!(batch.nodes.start, next_node);
-                    next_node = batch.nodes.end;
-                    let part = batch.part.unwrap();
-                    for node in &nodes[batch.nodes.clone()] {
-                        let start = u64::from(node.place.frame_offset);
-                        let end = start + u64::from(node.place.frame_bytes);
-                        prop_assert!(part.pack == node.place.pack);
-                        prop_assert!(part.start <= start && end <= part.end);
-                    }
-                }
-                if !batch.based.is_empty() {
-                    prop_assert!(batch.based.start == next_based);
-                    prop_assert!(batch.based.len() <= BATCH_BASED_MAX + 1);
-                    next_based = batch.based.end;
-                    for based in &based[batch.based.clone()] {
-                        prop_assert!(last(based) < Some(next_node));
-                    }
+                prop_assert_eq!(batch.steps.start, next);
+                next = batch.steps.end;
+                prop_assert!(batch.bytes() <= READ_BYTES_MAX && batch.steps.len() <= BATCH_STEPS_MAX);
+                for step in &steps[batch.steps.clone()] {
+                    let wanted = Part::of(place_of(&nodes, &based, *step).unwrap());
+                    let holds = |part: &Part| part.pack == wanted.pack
+                        && part.start <= wanted.start && wanted.end <= part.end;
+                    prop_assert!(batch.parts.iter().any(holds));
                 }
             }
-            prop_assert_eq!((next_node, next_based), (nodes.len(), based.len()));
-            if whole {
-                for (number, record) in &packs {
-                    let mut done = 0;
-                    for part in batches.iter().filter_map(|batch| batch.part) {
-                        if part.pack == *number {
-                            prop_assert!(part.start <= done, "a gap at {done}");
-                            done = done.max(part.end);
-                        }
+            prop_assert_eq!(next, steps.len());
+        }
+    }
+
+    fn places(frames: &[Vec<Shape>]) -> Vec<(ChunkPlace, Option<usize>)> {
+        let mut found = Vec::new();
+        for (number, frames) in (0..).map(PackNumber).zip(frames) {
+            let mut offset = 128;
+            for (frame, (wanted, bytes, gap)) in (0..).zip(frames) {
+                offset += gap;
+                let place = place(number, frame, offset, *bytes);
+                found.push((place, wanted.then_some(found.len())));
+                found.push((place, None));
+                offset += bytes;
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn frames_of_many_days_follow_their_base_at_once() {
+        // Each day's pack holds, for each frame of the first day, a patch and a frame with it.
+        const FRAMES: u32 = 50;
+        let first_day = |frame| place(PackNumber(0), frame, frame * 300_000, 300_000);
+        let patch = |day, frame| place(PackNumber(day), 2 * frame, frame * 9_000, 1_000);
+        let mut found = (0..FRAMES).map(|frame| (first_day(frame), None)).collect::<Vec<_>>();
+        found
+            .extend((1..9).flat_map(|day| (0..FRAMES).map(move |frame| (patch(day, frame), None))));
+        let nodes = nodes_of(found);
+        let part = |node, bytes| BasePart { node, offset: 0, bytes };
+        let based = |day, frame| {
+            let place = place(PackNumber(day), 2 * frame + 1, frame * 9_000 + 1_000, 4_000);
+            let parts = vec![part(frame, 250_000), part(day * FRAMES + frame, 1_000)];
+            Based { task: 0, place, parts }
+        };
+        let mut based = (1..9)
+            .flat_map(|day| (0..FRAMES).map(move |frame| based(day, frame)))
+            .collect::<Vec<_>>();
+        in_order(&mut based);
+        let steps = steps_of(&nodes, &based);
+        let mut last = HashMap::new();
+        for (number, step) in steps.iter().enumerate() {
+            match step {
+                Step::Node(node) => {
+                    last.insert(*node, number);
+                }
+                Step::Based(based_number) => {
+                    for part in &based[*based_number as usize].parts {
+                        let since = number - last[&part.node];
+                        assert!(since <= 2 * 8 + 3, "{since} steps after its base");
                     }
-                    prop_assert_eq!(done, u64::from(record.bytes));
                 }
             }
         }
