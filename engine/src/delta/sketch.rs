@@ -191,15 +191,24 @@ mod tests {
             prop_assert_eq!(sketcher.sketch(&data), plainly(&sketcher, &data));
             prop_assert_eq!(sketcher.sketch(&data), sketcher.sketch(&data.clone()));
         }
+    }
 
-        #[test]
-        fn it_does_not_matter_where_content_lies(seed: u64, before in 1_usize..500, bytes in 20_000_usize..60_000) {
-            // Only hashes near the seams are others.
-            let (sketcher, data) = (sketcher(), noise(bytes, seed));
-            let moved = [&noise(before, seed ^ 1), data.as_slice()].concat();
+    /// Where content is moved, only hashes near the seams are others. That all super-features change
+    /// because of them happens, rarely.
+    #[test]
+    fn it_hardly_ever_matters_where_content_lies() {
+        const CASES: u64 = 400;
+        let sketcher = sketcher();
+        let found = (0..CASES).filter(|seed| {
+            let bytes = 20_000 + usize::try_from(mix(*seed) % 40_000).unwrap();
+            let before = 1 + usize::try_from(mix(seed ^ 7) % 300).unwrap();
+            let data = noise(bytes, *seed);
+            let moved = [&noise(before, seed ^ (1 << 40)), data.as_slice()].concat();
             let (one, other) = (sketcher.sketch(&data).unwrap(), sketcher.sketch(&moved).unwrap());
-            prop_assert!(shared(&one, &other) >= 1 || before > 300);
-        }
+            shared(&one, &other) >= 1
+        });
+        let found = found.count();
+        assert!(found >= 390, "{found} of {CASES}");
     }
 
     #[test]
