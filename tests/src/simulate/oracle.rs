@@ -85,6 +85,10 @@ impl Scene {
                 if site.deleted.lock().contains(name) {
                     site.put_again.lock().insert(*name);
                 }
+                // What was there before, and was damaged, may have been part of it only.
+                if site.truth().get(name, u64::MAX).is_ok_and(|there| there == *data) {
+                    site.harmed.lock().remove(name);
+                }
                 self.note_data_key(name, data);
             }
         }
