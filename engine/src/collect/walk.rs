@@ -241,7 +241,10 @@ impl Walk<'_, '_, '_> {
     }
 
     fn is_before(&self, name: Name, kind: NodeKind) -> bool {
-        self.before().iter().any(|reached| reached.has_node(name, kind))
+        let has = |namespace| {
+            self.before.get(namespace).is_some_and(|reached| reached.has_node(name, kind))
+        };
+        has(&NAMESPACE_TRUSTED) || has(&self.namespace)
     }
 
     /// Whether what was just walked is what is remembered of it, by whatever names.

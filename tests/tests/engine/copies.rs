@@ -16,14 +16,20 @@ use cairn_tests::compare::assert_same_tree;
 use cairn_tests::garbage::{Scene, everything, forget, pack_bytes, packs};
 use cairn_tests::lab::{Warnings, copy_of, inside, object, verify_full};
 
+/// A copy of a store in which one object is damaged behind its header.
+fn copy_with_damage(store: &MemoryStore, damaged: ObjectName) -> MemoryStore {
+    let copy = copy_of(store);
+    let mut bytes = object(&copy, &damaged).to_vec();
+    bytes[192..].iter_mut().step_by(1000).for_each(|byte| *byte ^= 1);
+    copy.overwrite(damaged, bytes.into());
+    copy
+}
+
 /// One host finds damage, and what was damaged is stored anew. Another, which knows nothing of
 /// that, collects: of the copies it must keep one that can be read. Returns whether the snapshot is
 /// whole then.
 fn is_whole_after_healing(scene: &Scene, damaged: ObjectName, weakness: Option<Weakness>) -> bool {
-    let store = copy_of(&scene.store);
-    let mut bytes = object(&store, &damaged).to_vec();
-    bytes[192..].iter_mut().step_by(1000).for_each(|byte| *byte ^= 1);
-    store.overwrite(damaged, bytes.into());
+    let store = copy_with_damage(&scene.store, damaged);
     let cache = |host: &str| format!("{host}-{damaged}-{weakness:?}").replace('/', "-");
     let healer = scene.lab.open(&store, &cache("healer"));
     let healing = heal(scene, &healer, &damaged);
@@ -88,10 +94,7 @@ fn a_damaged_pack_goes_with_the_collection_that_finds_it() {
     let is_data = |name: &ObjectName| matches!(name, ObjectName::Pack(PackKind::Data, _));
     let mut found = 0;
     for damaged in packs(&scene.store).into_iter().filter(is_data) {
-        let store = copy_of(&scene.store);
-        let mut bytes = object(&store, &damaged).to_vec();
-        bytes[192..].iter_mut().step_by(1000).for_each(|byte| *byte ^= 1);
-        store.overwrite(damaged, bytes.into());
+        let store = copy_with_damage(&scene.store, damaged);
         let cache = |host: &str| format!("{host}-{damaged}").replace('/', "-");
         let healer = scene.lab.open(&store, &cache("healer"));
         let healing = heal(&scene, &healer, &damaged);
