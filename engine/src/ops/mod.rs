@@ -1,5 +1,6 @@
 //! The operations, each Options -> Plan -> Report. They know nothing of terminals.
 
+mod acknowledge;
 pub mod backup;
 pub mod diff;
 pub mod dump;

@@ -223,20 +223,12 @@ impl Scene {
             }
         }
         let reported = site.reported.lock().clone();
-        // Whose acknowledgement was lost is erased from like one that never had any.
-        let bare = |first: SnapshotId| {
-            let is_its = |id: SnapshotId| self.first(id) == first;
-            let acked = |name: &ObjectName| matches!(name, ObjectName::Ack { snapshot, .. } if is_its(*snapshot));
-            listed.iter().any(|one| !one.acknowledged && is_its(one.id))
-                && site.service.toll().lost.keys().any(acked)
-        };
         let lost = reported.iter().find(|(id, tag)| match site.place {
             Place::Home => {
                 let first = self.first(**id);
                 !there.contains(&first)
                     && !self.given_up.lock().contains(&first)
                     && !self.is_erased(tag)
-                    && !bare(first)
             }
             Place::Replica => !there.contains(*id) && !forgotten.contains(*id),
         });

@@ -5,7 +5,7 @@ use cairn_format::envelope::Kind;
 use cairn_format::ids::{ObjectHash, SessionId, SnapshotId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::ObjectName;
-use cairn_format::record::{Ack, Snapshot, Statistics};
+use cairn_format::record::{Snapshot, Statistics};
 
 use super::Written;
 use super::prepare::usage;
@@ -13,6 +13,7 @@ use super::prove::{Claim, Proof};
 use crate::collect::Weakness;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
+use crate::ops::acknowledge::{Acknowledged, acknowledge};
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::Repository;
 use crate::retention::RetentionError;
@@ -160,26 +161,8 @@ pub fn publish(
         Proof::Complete(copied) => copied,
         Proof::Open(packs) => return Ok(Published::Open { name, packs }),
     };
-    let ack = Ack {
-        snapshot: id,
-        time_ms: vault.context.clock.now_ms(),
-        tombs_digest: catalog.tombs_digest(),
-        session,
-    };
-    let object = vault.seal_signed(Kind::Ack, &ack.encode())?;
-    let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-    let ack_name = ObjectName::Ack { snapshot: id, hash };
-    vault.store.put(&ack_name, &object)?;
-    // If this process was paused for long, its snapshot may have been taken for an orphan; and what is
-    // not acknowledged is taken for one sooner or later.
-    for needed in [&ack_name, &name] {
-        if let Err(error) = vault.store.size(needed) {
-            if !matches!(error, StoreError::NotFound { .. }) {
-                return Err(error.into());
-            }
-            vault.store.delete(&ack_name)?;
-            return Err(RetentionError::Forgotten { snapshot: id }.into());
-        }
+    if acknowledge(vault, catalog, session, (id, &name))? != Acknowledged::Stands {
+        return Err(RetentionError::Forgotten { snapshot: id }.into());
     }
     let signer = vault.keys.signer()?;
     let snapshot = SnapshotInfo {

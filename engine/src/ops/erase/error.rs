@@ -53,6 +53,14 @@ pub enum EraseError {
         /// How many, at least.
         chunks: u64,
     },
+    /// However often it was looked, there was more.
+    #[error(
+        "{snapshots} snapshots still hold what is to be erased, or do not stand for those that did"
+    )]
+    Unfinished {
+        /// How many.
+        snapshots: usize,
+    },
 }
 
 impl Explain for EraseError {
@@ -65,6 +73,7 @@ impl Explain for EraseError {
             Self::NothingLeft => "erase.nothing_left",
             Self::Unreadable { .. } => "erase.unreadable",
             Self::Incomplete { .. } => "erase.incomplete",
+            Self::Unfinished { .. } => "erase.unfinished",
         }
     }
 
@@ -75,6 +84,7 @@ impl Explain for EraseError {
             | Self::Ambiguous { .. }
             | Self::NothingMatches { .. }
             | Self::NothingLeft => Class::Refused,
+            Self::Unfinished { .. } => Class::Busy,
             Self::Unreadable { .. } | Self::Incomplete { .. } => Class::Damage,
         }
     }
@@ -108,6 +118,10 @@ impl Explain for EraseError {
             }
             Self::Incomplete { .. } => {
                 "the snapshots from before are all still there; run `cairn verify`"
+            }
+            Self::Unfinished { .. } => {
+                "what was erased until then is gone from the snapshots; exclude it from the backups that \
+                 bring it back, and repeat the erasure"
             }
         };
         Some(hint.to_owned())

@@ -116,7 +116,8 @@ pub struct EraseReport {
 /// anew.
 ///
 /// # Errors
-/// As [`plan`]; [`EraseError::Incomplete`]; failures of the store. What was done until then stays done.
+/// As [`plan`]; [`EraseError::Incomplete`]; [`EraseError::Unfinished`]; failures of the store. What was
+/// done until then stays done.
 pub fn run(
     repository: &Repository,
     options: &EraseOptions,
@@ -132,7 +133,8 @@ pub fn run(
     let again = EraseOptions { snapshots: named, ..options.clone() };
     let rounds = if options.only_named() { 1 } else { ROUNDS_MAX };
     let mut plan = plan;
-    for round in 0..rounds {
+    let mut left = 0;
+    for round in 0.. {
         if round > 0 {
             plan = match look(repository, &again, &mut paths, None) {
                 // What was named is gone.
@@ -142,7 +144,10 @@ pub fn run(
         }
         let waits = plan.snapshots.iter().filter(|planned| planned.fate == Fate::Waits);
         report.waiting = waits.map(|planned| planned.snapshot.id).collect();
-        if plan.is_done() {
+        if round == rounds && !options.only_named() {
+            left = plan.left();
+        }
+        if plan.is_done() || round == rounds {
             break;
         }
         match carry::out(repository, &plan, options, &mut paths, &mut noted, &mut report) {
@@ -152,6 +157,9 @@ pub fn run(
         }
     }
     prove(repository, &noted, &mut report)?;
+    if left > 0 {
+        return Err(EraseError::Unfinished { snapshots: left }.into());
+    }
     if options.collect {
         let collect = GcOptions {
             max_dead_percent: 0.0,

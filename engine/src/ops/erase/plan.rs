@@ -88,7 +88,13 @@ impl ErasePlan {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.bare.is_empty() && self.snapshots.iter().all(|planned| planned.fate == Fate::Waits)
+        self.left() == 0
+    }
+
+    /// Snapshots of which there is something to be done now.
+    pub(super) fn left(&self) -> usize {
+        let concerned = self.snapshots.iter().filter(|planned| planned.fate != Fate::Waits);
+        self.bare.len() + concerned.count()
     }
 }
 

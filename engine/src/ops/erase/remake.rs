@@ -7,7 +7,7 @@ use cairn_format::envelope::Kind;
 use cairn_format::ids::{ChunkId, ObjectHash, SessionId, SnapshotId, WriterId};
 use cairn_format::limits::{NODE_BYTES_MAX, RECORD_BYTES_MAX};
 use cairn_format::names::{ObjectName, PackKind};
-use cairn_format::record::{Ack, Remade, Snapshot, SourceKind, SourceRecord};
+use cairn_format::record::{Remade, Snapshot, SourceKind, SourceRecord};
 use cairn_format::segment::PackSection;
 
 use super::error::EraseError;
@@ -19,6 +19,7 @@ use crate::collect::lease::HeldLease;
 use crate::collect::reach::{Reach, reach};
 use crate::error::Error;
 use crate::index::catalog::{Before, Catalog};
+use crate::ops::acknowledge::{Acknowledged, acknowledge};
 use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
@@ -216,29 +217,12 @@ impl<'a> Remaker<'a> {
         Ok(list_acknowledged(self.repository)?.contains(&snapshot))
     }
 
-    /// Acknowledges a snapshot; false when it is not there any more.
+    /// Acknowledges a snapshot; false when it does not stand.
     fn acknowledge(&self, adopted: &Adopted) -> Result<bool, Error> {
+        let snapshot = (adopted.id, &adopted.name);
         let vault = self.repository.vault();
-        let snapshot = adopted.id;
-        let ack = Ack {
-            snapshot,
-            time_ms: vault.context.clock.now_ms(),
-            tombs_digest: self.catalog.tombs_digest(),
-            session: self.session,
-        };
-        let object = vault.seal_signed(Kind::Ack, &ack.encode())?;
-        let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-        let name = ObjectName::Ack { snapshot, hash };
-        vault.store.put(&name, &object)?;
-        // If this process was paused for long, it may have been taken for an orphan.
-        match vault.store.size(&adopted.name) {
-            Ok(_) => Ok(true),
-            Err(StoreError::NotFound { .. }) => {
-                vault.store.delete(&name)?;
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let outcome = acknowledge(vault, &self.catalog, self.session, snapshot)?;
+        Ok(outcome == Acknowledged::Stands)
     }
 
     /// Sees to it, after the snapshots are visible, that nothing they need is only in packs that

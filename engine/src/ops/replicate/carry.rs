@@ -9,7 +9,6 @@ use cairn_format::envelope::Kind;
 use cairn_format::ids::{ObjectHash, PackId, SessionId, SnapshotId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::ObjectName;
-use cairn_format::record::Ack;
 use cairn_format::segment::PackSection;
 use parking_lot::Mutex;
 
@@ -23,6 +22,7 @@ use crate::context::Counter;
 use crate::error::Error;
 use crate::index::catalog::{Before, Catalog};
 use crate::index::local::PackNumber;
+use crate::ops::acknowledge::{Acknowledged, acknowledge};
 use crate::ops::backup::prove::{Claim, Proof};
 use crate::ops::shard::Shard;
 use crate::ops::snapshots::SnapshotInfo;
@@ -296,32 +296,18 @@ impl Carrier<'_> {
             };
             match proof {
                 Proof::Complete(_) => {
-                    self.acknowledge(snapshot, &name)?;
-                    carried.acknowledged.push(snapshot.id);
+                    let one = (snapshot.id, &name);
+                    match acknowledge(vault, self.catalog, self.session, one)? {
+                        // Somebody who forgot it on the replica may have overlooked the acknowledgement.
+                        Acknowledged::Stands | Acknowledged::Forgotten => {
+                            carried.acknowledged.push(snapshot.id);
+                        }
+                        Acknowledged::Lost => carried.open.push(snapshot.id),
+                    }
                 }
                 Proof::Open(_) => carried.open.push(snapshot.id),
             }
         }
         Ok(())
-    }
-
-    fn acknowledge(&self, snapshot: &SnapshotInfo, name: &ObjectName) -> Result<(), Error> {
-        let vault = self.replica.vault();
-        let ack = Ack {
-            snapshot: snapshot.id,
-            time_ms: vault.context.clock.now_ms(),
-            tombs_digest: self.catalog.tombs_digest(),
-            session: self.session,
-        };
-        let object = vault.seal_signed(Kind::Ack, &ack.encode())?;
-        let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-        let ack = ObjectName::Ack { snapshot: snapshot.id, hash };
-        vault.store.put(&ack, &object)?;
-        // Somebody who forgot it on the replica may have overlooked the acknowledgement.
-        match vault.store.size(name) {
-            Ok(_) => Ok(()),
-            Err(StoreError::NotFound { .. }) => Ok(vault.store.delete(&ack)?),
-            Err(error) => Err(error.into()),
-        }
     }
 }

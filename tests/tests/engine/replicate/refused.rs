@@ -6,7 +6,9 @@ use bytes::Bytes;
 use cairn_engine::error::{Class, Explain as _};
 use cairn_engine::ops::replicate;
 use cairn_engine::repo::keys;
+use cairn_engine::store::fault::{Call, Fault, FaultStore, Plan};
 use cairn_engine::store::memory::MemoryStore;
+use cairn_engine::store::record::CallKind;
 use cairn_format::certificate::Role;
 use cairn_format::names::ObjectName;
 use cairn_tests::lab::{copy_of, new_key, object};
@@ -81,4 +83,27 @@ fn what_is_no_replica_is_refused() {
     let reader = home.lab.try_open(&home.store, "reader", "home").expect("it opens");
     let error = replicate::run(&reader, &[], false).expect_err("it is refused");
     assert_eq!(error.class(), Class::WrongKey);
+}
+
+#[test]
+fn an_acknowledgement_that_a_replica_loses_is_put_again() {
+    let mut home = Home::new(15);
+    let wanted = [1, 2].map(|change| home.back_up(change).id).into();
+    let recorded = FaultStore::new(MemoryStore::new(), Plan::new());
+    home.replicate_to(&recorded);
+    let calls = recorded.calls();
+    let puts = calls.iter().filter(|call| call.kind == CallKind::Put);
+    let acks = puts.enumerate().filter(|(_, put)| matches!(put.name, Some(ObjectName::Ack { .. })));
+    let acks = acks.map(|(number, _)| number as u64).collect::<Vec<_>>();
+    assert_eq!(acks.len(), 2);
+    for ack in acks {
+        let replica = MemoryStore::new();
+        let plan = Plan::new().nth(CallKind::Put, ack, Fault::LostPut);
+        let losing = FaultStore::new(replica.clone(), plan);
+        let done = home.replicate_to(&losing);
+        let is_ack = |call: &Call| matches!(call.name, Some(ObjectName::Ack { .. }));
+        assert!(losing.calls().iter().any(|call| call.fault.is_some() && is_ack(call)));
+        assert_eq!(done.copied.iter().copied().collect::<BTreeSet<_>>(), wanted);
+        home.assert_holds(&replica, &wanted);
+    }
 }
