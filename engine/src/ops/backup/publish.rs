@@ -2,7 +2,7 @@
 //! acknowledged (SPEC §10). Also what this host remembers of its own snapshots.
 
 use cairn_format::envelope::Kind;
-use cairn_format::ids::{ObjectHash, SessionId, SnapshotId};
+use cairn_format::ids::{SessionId, SnapshotId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::ObjectName;
 use cairn_format::record::{Snapshot, Statistics};
@@ -17,7 +17,6 @@ use crate::ops::acknowledge::{Acknowledged, acknowledge};
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::Repository;
 use crate::retention::RetentionError;
-use crate::store::StoreError;
 
 /// Name under which the newest snapshot of a job by this host is remembered.
 fn latest_name(job: &str) -> String {

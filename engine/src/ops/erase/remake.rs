@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use cairn_format::envelope::Kind;
-use cairn_format::ids::{ChunkId, ObjectHash, SessionId, SnapshotId, WriterId};
+use cairn_format::ids::{ChunkId, SessionId, SnapshotId, WriterId};
 use cairn_format::limits::{NODE_BYTES_MAX, RECORD_BYTES_MAX};
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::record::{Remade, Snapshot, SourceKind, SourceRecord};

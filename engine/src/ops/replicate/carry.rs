@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use cairn_format::envelope::Kind;
-use cairn_format::ids::{ObjectHash, PackId, SessionId, SnapshotId};
+use cairn_format::ids::{PackId, SessionId, SnapshotId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::ObjectName;
 use cairn_format::segment::PackSection;
