@@ -265,7 +265,7 @@ impl Service {
     }
 
     /// Does something while those lost objects are there whose loss `counts` not, by name and who put
-    /// them.
+    /// them. Acknowledgements are not among them: whoever puts one looks whether it is there.
     ///
     /// # Panics
     /// When they cannot be put or deleted.
@@ -276,7 +276,8 @@ impl Service {
     ) -> T {
         let mut back = Vec::new();
         for (name, (actor, data)) in self.toll().lost {
-            if !counts(&name, actor) && self.truth.size(&name).is_err() {
+            let looked_for = matches!(name, ObjectName::Ack { .. });
+            if !looked_for && !counts(&name, actor) && self.truth.size(&name).is_err() {
                 self.truth.put(&name, &data).expect("it is put");
                 back.push(name);
             }
@@ -288,12 +289,13 @@ impl Service {
         seen
     }
 
-    /// Brings back what was lost, for good.
+    /// Brings back what was lost, for good, but for acknowledgements.
     ///
     /// # Panics
     /// When it cannot be put.
     pub fn bring_back(&self) {
-        let lost = std::mem::take(&mut self.state.lock().toll.lost);
+        let mut lost = std::mem::take(&mut self.state.lock().toll.lost);
+        lost.retain(|name, _| !matches!(name, ObjectName::Ack { .. }));
         for (name, (_, data)) in lost {
             self.truth.put(&name, &data).expect("it is put");
         }

@@ -308,8 +308,10 @@ impl Scene {
                     continue;
                 }
                 let Err(error) = outcome else { break };
-                // There is no replica yet.
-                let early = actor.place == Place::Replica && !self.replica.is_there();
+                // There is no replica yet, or was none when this looked: another may have made it since.
+                let early = actor.place == Place::Replica
+                    && (!self.replica.is_there()
+                        || matches!(error, cairn_engine::error::Error::NoRepository { .. }));
                 match self.excuse(number, task, &error) {
                     _ if early => break,
                     Verdict::Right => break,

@@ -9,8 +9,10 @@ use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::index::local::{ChunkPlace, PackNumber};
 
-/// Layouts of packs kept at hand; each takes eight bytes for each chunk of its pack.
-const LAYOUTS_MAX: usize = 256;
+/// What layouts of packs that are kept at hand may take, bytes: four million chunks.
+const LAYOUTS_BYTES_MAX: usize = 32 << 20;
+/// What one takes besides eight bytes for each chunk of its pack, about.
+const LAYOUT_BYTES: usize = 128;
 
 /// Bits of one word.
 pub const WORD_BITS: usize = u64::BITS as usize;
@@ -177,13 +179,15 @@ pub struct Layouts<'a> {
     catalog: &'a Catalog,
     known: HashMap<PackNumber, Arc<Vec<(u32, u32)>>>,
     order: VecDeque<PackNumber>,
+    /// What they take.
+    bytes: usize,
 }
 
 impl<'a> Layouts<'a> {
     /// Nothing read yet.
     #[must_use]
     pub fn new(catalog: &'a Catalog) -> Self {
-        Self { catalog, known: HashMap::new(), order: VecDeque::new() }
+        Self { catalog, known: HashMap::new(), order: VecDeque::new(), bytes: 0 }
     }
 
     fn of(&mut self, pack: PackNumber) -> Result<Arc<Vec<(u32, u32)>>, Error> {
@@ -195,11 +199,13 @@ impl<'a> Layouts<'a> {
             layout.push((place.frame_number, place.offset));
             ControlFlow::Continue(())
         })?;
+        layout.shrink_to_fit();
         let layout = Arc::new(layout);
-        if self.order.len() >= LAYOUTS_MAX
+        self.bytes += bytes_of(&layout);
+        while self.bytes > LAYOUTS_BYTES_MAX
             && let Some(oldest) = self.order.pop_front()
         {
-            self.known.remove(&oldest);
+            self.bytes -= self.known.remove(&oldest).map_or(0, |layout| bytes_of(&layout));
         }
         self.known.insert(pack, Arc::clone(&layout));
         self.order.push_back(pack);
@@ -215,6 +221,10 @@ impl<'a> Layouts<'a> {
         let layout = self.of(place.pack)?;
         layout.binary_search(&(place.frame_number, place.offset)).map_err(|_| Error::PlaceStale)
     }
+}
+
+fn bytes_of(layout: &[(u32, u32)]) -> usize {
+    size_of_val(layout) + LAYOUT_BYTES
 }
 
 #[cfg(test)]

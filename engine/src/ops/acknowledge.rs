@@ -45,15 +45,20 @@ pub(super) fn acknowledge(
     let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
     let ack = ObjectName::Ack { snapshot, hash };
     vault.store.put(&ack, &object)?;
-    for (needed, otherwise) in [(&ack, Acknowledged::Lost), (name, Acknowledged::Forgotten)] {
-        match vault.store.size(needed) {
-            Ok(_) => {}
-            Err(StoreError::NotFound { .. }) => {
-                vault.store.delete(&ack)?;
-                return Ok(otherwise);
-            }
-            Err(error) => return Err(error.into()),
-        }
+    if !is_there(vault, &ack)? {
+        return Ok(Acknowledged::Lost);
+    }
+    if !is_there(vault, name)? {
+        vault.store.delete(&ack)?;
+        return Ok(Acknowledged::Forgotten);
     }
     Ok(Acknowledged::Stands)
+}
+
+fn is_there(vault: &Vault, name: &ObjectName) -> Result<bool, Error> {
+    match vault.store.size(name) {
+        Ok(_) => Ok(true),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }

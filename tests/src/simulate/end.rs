@@ -92,10 +92,11 @@ impl Scene {
                         if attempt + 1 < ATTEMPTS_MAX =>
                     {
                         let acknowledged = self.home.acknowledged();
-                        let damaged =
-                            self.home.snapshots().into_iter().find(|id| {
-                                object.contains(&id.to_hex()) && !acknowledged.contains(id)
-                            });
+                        // Or only an acknowledgement is left that could not be taken back.
+                        let known = self.home.snapshots().into_iter().chain(self.home.acks());
+                        let damaged = known
+                            .into_iter()
+                            .find(|id| object.contains(&id.to_hex()) && !acknowledged.contains(id));
                         let damaged = damaged.ok_or(format!("{object} cannot be erased from"))?;
                         self.home.forget(damaged);
                     }

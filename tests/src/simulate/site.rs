@@ -110,15 +110,20 @@ impl Site {
         ids.collect()
     }
 
-    /// Snapshots that are acknowledged there.
-    pub(super) fn standing(&self) -> BTreeSet<SnapshotId> {
-        let there = self.snapshots();
+    /// Snapshots that have an acknowledgement there.
+    pub(super) fn acks(&self) -> BTreeSet<SnapshotId> {
         let names = self.names(&[Folder::Acks]).into_iter();
         let ids = names.filter_map(|name| match name {
             ObjectName::Ack { snapshot, .. } => Some(snapshot),
             _ => None,
         });
-        ids.filter(|id| there.contains(id)).collect()
+        ids.collect()
+    }
+
+    /// Snapshots that are acknowledged there.
+    pub(super) fn standing(&self) -> BTreeSet<SnapshotId> {
+        let there = self.snapshots();
+        self.acks().into_iter().filter(|id| there.contains(id)).collect()
     }
 
     /// As [`Self::standing`], without those that were forgotten before and came back.
