@@ -221,7 +221,7 @@ impl<'a> Remaker<'a> {
     fn acknowledge(&self, adopted: &Adopted) -> Result<bool, Error> {
         let snapshot = (adopted.id, &adopted.name);
         let vault = self.repository.vault();
-        let outcome = acknowledge(vault, &self.catalog, self.session, snapshot)?;
+        let outcome = acknowledge(vault, self.catalog, self.session, snapshot)?;
         Ok(outcome == Acknowledged::Stands)
     }
 
