@@ -467,7 +467,9 @@ impl Explain for StoreError {
                  containers are made beforehand, not by cairn"
                 .to_owned(),
             Self::Misconfigured { .. } => {
-                "check the environment variables and files of this kind of storage".to_owned()
+                "check the environment variables and files of this kind of storage: region, endpoint, \
+                 account"
+                    .to_owned()
             }
             Self::Locked { .. } => "shorten the retention of the bucket's object lock, or say with `--erase-within` that what expired may stay for so long".to_owned(),
             Self::NoLocks { .. } => "use S3 with Object Lock switched on for the bucket; on other storage set an immutability policy there".to_owned(),

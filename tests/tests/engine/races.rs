@@ -5,13 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cairn_engine::error::Error;
 use cairn_engine::index::catalog::list_packs;
 use cairn_engine::ops::erase::{self, EraseError, EraseOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::replicate::{self, Done, Target};
+use cairn_engine::ops::snapshots::SnapshotInfo;
 use cairn_engine::ops::{heal, snapshots};
 use cairn_engine::repo::Repository;
 use cairn_engine::store::Store;
@@ -20,10 +21,12 @@ use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
 use cairn_format::names::ObjectName;
 use cairn_tests::contents::contents;
-use cairn_tests::garbage::everything;
+use cairn_tests::garbage::{everything, forget, pack_bytes};
 use cairn_tests::ground::{Ground, back_up, files};
-use cairn_tests::lab::{Lab, OWNER, TestClock, alone, copy_of, object};
+use cairn_tests::lab::{self, Lab, OWNER, TestClock, alone, copy_of, object};
 use cairn_tests::odd::Odd;
+use cairn_tests::seed::noise;
+use cairn_tests::tree;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -343,4 +346,57 @@ fn gone(ground: &Ground) -> BTreeSet<ObjectName> {
     let owner = ground.owner();
     let condemned = owner.catalog().expect("an index").condemned();
     condemned.into_iter().map(|(id, kind)| ObjectName::Pack(kind, id)).collect()
+}
+
+/// What is rescued is copied with what it is stored against, and of that nothing may stay either.
+#[test]
+fn what_a_rescue_brings_along_goes_with_the_same_collection() {
+    let lab = Lab::new(712);
+    let store = lab.memory();
+    let source = lab.path("source");
+    std::fs::create_dir_all(&source).expect("a folder");
+    let pages = source.join("pages");
+    std::fs::write(source.join("stays"), noise(200_000, 1)).expect("a file");
+    let mut content = noise(900_000, 2);
+    let maker = lab.open(&store, "maker");
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        std::fs::write(&pages, &content).expect("a file");
+        tree::settle(&source);
+        made.push(lab::back_up(&maker, &source).expect("a backup").snapshot.expect("a snapshot"));
+        content.iter_mut().step_by(5_000).for_each(|byte| *byte ^= 1);
+    }
+    std::fs::remove_file(&pages).expect("removed");
+    tree::settle(&source);
+    lab::back_up(&maker, &source).expect("a backup");
+    drop(maker);
+    let before = copy_of(&store);
+    made.iter().for_each(|snapshot| forget(&store, snapshot));
+    // As if its writer had put it while its chunks were condemned.
+    let (late, back) = (made.pop().expect("the second"), store.clone());
+    let bring = move || {
+        for name in before.names().into_iter().filter(|name| is_of(name, &late)) {
+            back.put(&name, &object(&before, &name)).expect("it is put");
+        }
+    };
+    let condemned = AtomicBool::new(false);
+    let looks_again = move |kind: CallKind, name: Option<&ObjectName>| {
+        let tomb = kind == CallKind::Put && matches!(name, Some(ObjectName::Tomb { .. }));
+        condemned.fetch_or(tomb, Ordering::SeqCst) && kind == CallKind::List
+    };
+    let way = Odd::new(store.clone()).before(looks_again, bring);
+    let report =
+        alone(|| gc::run(&lab.open(&way, "collector"), &everything())).expect("it collects");
+    assert!(way.has_acted() && report.chunks_rescued > 0);
+    let reader = lab.open(&store, "reader");
+    assert!(lab::verify_full(&reader).findings.is_empty());
+    assert_eq!(snapshots::list(&reader).expect("a list").len(), 2);
+    let left = pack_bytes(&store);
+    gc::run(&reader, &everything()).expect("it collects");
+    assert_eq!(pack_bytes(&store), left, "nothing was left for another collection");
+}
+
+fn is_of(name: &ObjectName, snapshot: &SnapshotInfo) -> bool {
+    matches!(name, ObjectName::Ack { snapshot: id, .. } | ObjectName::Snapshot { id, .. }
+        if *id == snapshot.id)
 }

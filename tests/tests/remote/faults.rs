@@ -199,6 +199,33 @@ fn credentials_that_expire_in_mid_run_end_it_and_the_next_run_goes_on() {
 }
 
 #[test]
+fn what_a_server_has_against_a_request_is_told_with_what_to_look_at() {
+    let server = Moto::start();
+    // What S3 says of a wrong region, two ways; of a clock that is off; of keys it does not know.
+    let answers = [
+        (400, "AuthorizationHeaderMalformed", 2, "region"),
+        (301, "PermanentRedirect", 2, "region"),
+        (403, "RequestTimeTooSkewed", 13, "clock"),
+        (403, "InvalidAccessKeyId", 13, "credentials"),
+        (403, "SignatureDoesNotMatch", 13, "credentials"),
+    ];
+    for (status, code, exit_code, hint) in answers {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let proxy = Proxy::start(server.target().port, move |_: &Asked| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Fault::Answer(status, code)
+        });
+        let cairn = cairn(&through(&server.target(), &proxy));
+        let ran = cairn.run(["snapshots"]).expect(exit_code);
+        let (error, next) = ran.stderr.split_once("hint: ").expect("what to do next");
+        assert!(error.contains(code) && next.contains(hint), "{ran:#?}");
+        // It would be said again.
+        assert!(asked.load(Ordering::Relaxed) < 5, "it was asked again and again");
+    }
+}
+
+#[test]
 fn a_full_target_is_told_and_not_asked_again() {
     let server = Moto::start();
     let proxy = Proxy::start(server.target().port, |asked: &Asked| {

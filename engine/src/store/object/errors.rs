@@ -28,6 +28,13 @@ const FULL: [&str; 4] =
     ["QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageQuotaExceeded"];
 /// Codes that mean that the place objects are to lie in is not there.
 const NO_CONTAINER: [&str; 3] = ["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"];
+/// Codes that mean that another region, or another endpoint, is to be asked.
+const ELSEWHERE: [&str; 4] = [
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+];
 /// What opendal calls a failure to find or use credentials.
 const CREDENTIALS: [&str; 2] = ["signing http request", "loading credential"];
 
@@ -84,6 +91,9 @@ pub(in crate::store) fn from_opendal(
         _ if DENIED.contains(&code) => StoreError::Denied { place, source },
         _ if NO_CONTAINER.contains(&code) || said.contains("bucket does not exist") => {
             StoreError::NoContainer { location: place.location, source }
+        }
+        _ if ELSEWHERE.contains(&code) => {
+            StoreError::Misconfigured { location: place.location, source }
         }
         _ if CREDENTIALS.iter().any(|words| said.starts_with(words)) => {
             let source: Cause = format!("no usable credentials: {text}").into();
@@ -145,6 +155,7 @@ mod tests {
             sorted(opendal::Error::new(ErrorKind::Unexpected, text))
         };
         assert!(matches!(coded("ExpiredToken"), StoreError::Denied { .. }));
+        assert!(matches!(coded("PermanentRedirect"), StoreError::Misconfigured { .. }));
         assert!(matches!(coded("NoSuchBucket"), StoreError::NoContainer { .. }));
         assert!(matches!(coded("XMinioStorageFull"), StoreError::Full { .. }));
         let other = coded("Strange");
