@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-/// Frames of one subject that are tried in vain before some are left out.
-const MISSES_FREE: u32 = 3;
+/// What a frame weighs that has nothing in common with its bases, and one of which they explain too
+/// little to pay: the next ones may well do.
+const STRANGER_WEIGHT: u32 = 4;
+const UNPAID_WEIGHT: u32 = 1;
+/// Weight of frames tried in vain, one after another, from which on some are left out.
+const WEIGHT_FREE: u32 = 16;
 /// At most so many frames are left out between two that are tried: where content is alike again, at
 /// most so many are stored whole that need not be.
 const SKIPS_MAX: u32 = 7;
@@ -25,8 +29,17 @@ pub(super) struct Subject {
 /// How trying went lately.
 #[derive(Clone, Copy, Debug, Default)]
 struct Luck {
-    misses: u32,
+    weight: u32,
     skips_left: u32,
+}
+
+/// Why a frame was not stored against its bases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// They have nothing in common with it.
+    Stranger,
+    /// They explain some of it, which does not pay.
+    Unpaid,
 }
 
 /// How trying went lately, for each subject.
@@ -50,12 +63,18 @@ impl Lucks {
     }
 
     /// Notes that bases were of no use.
-    pub(super) fn missed(&self, subject: Subject) {
+    pub(super) fn missed(&self, subject: Subject, miss: Miss) {
         let mut all = self.of.lock();
         let luck = all.entry(subject).or_default();
-        luck.misses = luck.misses.saturating_add(1);
-        luck.skips_left = match luck.misses.checked_sub(MISSES_FREE) {
-            Some(doublings) => 1_u32.checked_shl(doublings).unwrap_or(SKIPS_MAX).min(SKIPS_MAX),
+        luck.weight = luck.weight.saturating_add(match miss {
+            Miss::Stranger => STRANGER_WEIGHT,
+            Miss::Unpaid => UNPAID_WEIGHT,
+        });
+        luck.skips_left = match luck.weight.checked_sub(WEIGHT_FREE) {
+            Some(more) => {
+                let doublings = more / STRANGER_WEIGHT;
+                1_u32.checked_shl(doublings).unwrap_or(SKIPS_MAX).min(SKIPS_MAX)
+            }
             None => 0,
         };
         if all.len() > SUBJECTS_MAX {
@@ -82,12 +101,12 @@ mod tests {
     const SKETCH: Subject = Subject { by_sketch: true, ..PLACE };
 
     /// Which of the next frames are tried when none of them is of use.
-    fn tried(lucks: &Lucks, subject: Subject, frames: usize) -> Vec<usize> {
+    fn tried(lucks: &Lucks, subject: Subject, miss: Miss, frames: usize) -> Vec<usize> {
         let mut tried = Vec::new();
         for frame in 0..frames {
             if lucks.is_promising(subject) {
                 tried.push(frame);
-                lucks.missed(subject);
+                lucks.missed(subject, miss);
             }
         }
         tried
@@ -96,23 +115,33 @@ mod tests {
     #[test]
     fn what_is_tried_in_vain_is_tried_less_and_less_often_but_never_given_up() {
         let lucks = Lucks::default();
-        assert_eq!(tried(&lucks, PLACE, 40), [0, 1, 2, 4, 7, 12, 20, 28, 36]);
-        assert_eq!(tried(&lucks, SKETCH, 4), [0, 1, 2], "another subject");
+        let few = tried(&lucks, PLACE, Miss::Stranger, 40);
+        assert_eq!(few, [0, 1, 2, 3, 5, 8, 13, 21, 29, 37]);
+        assert_eq!(tried(&lucks, SKETCH, Miss::Stranger, 5), [0, 1, 2, 3], "another subject");
         let other = Subject { file: 8, ..PLACE };
         assert!(lucks.is_promising(other));
+    }
+
+    #[test]
+    fn bases_that_explain_too_little_are_given_up_later() {
+        let lucks = Lucks::default();
+        let all = (0..16).collect::<Vec<_>>();
+        assert_eq!(tried(&lucks, PLACE, Miss::Unpaid, 16), all);
+        let many = tried(&lucks, PLACE, Miss::Unpaid, 100).len();
+        assert!((15..30).contains(&many), "{many}");
     }
 
     #[test]
     fn one_success_makes_up_for_all_misses() {
         let lucks = Lucks::default();
         for subject in [PLACE, SKETCH] {
-            tried(&lucks, subject, 30);
+            tried(&lucks, subject, Miss::Stranger, 30);
         }
         lucks.alike(9);
         assert!(!lucks.is_promising(PLACE), "another file is alike");
         lucks.alike(7);
         for subject in [PLACE, SKETCH] {
-            assert_eq!(tried(&lucks, subject, 5), [0, 1, 2, 4]);
+            assert_eq!(tried(&lucks, subject, Miss::Stranger, 6), [0, 1, 2, 3, 5]);
         }
     }
 
@@ -120,7 +149,7 @@ mod tests {
     fn of_many_files_the_newest_are_remembered() {
         let lucks = Lucks::default();
         for file in 0..=1_000 {
-            tried(&lucks, Subject { file, by_sketch: false }, 3);
+            tried(&lucks, Subject { file, by_sketch: false }, Miss::Stranger, 4);
         }
         assert!(lucks.of.lock().len() <= SUBJECTS_MAX);
         assert!(!lucks.is_promising(Subject { file: 1_000, by_sketch: false }));

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 
 pub use self::attempt::{Attempt, EncodedFrame};
 use self::find::Finder;
-use self::luck::{Lucks, Subject};
+use self::luck::{Lucks, Miss, Subject};
 use self::sketch::{Sketch, Sketcher};
 use crate::collect::memo::Memos;
 use crate::collect::tried::Tried;
@@ -391,7 +391,8 @@ impl<'a> Deltas<'a> {
     ) {
         let subject = Self::subject(chunks, found, &attempt.chunks);
         let Some(bytes_stored) = bytes_stored else {
-            self.lucks.missed(subject);
+            let stranger = attempt.bases.is_empty();
+            self.lucks.missed(subject, if stranger { Miss::Stranger } else { Miss::Unpaid });
             self.frames_declined.fetch_add(1, Ordering::Relaxed);
             self.declined.lock().extend(self.tried(chunks, attempt));
             return;
