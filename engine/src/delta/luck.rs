@@ -20,7 +20,7 @@ const SUBJECTS_MAX: usize = 64;
 /// What is or is not of use for what: bases found by place say nothing of those found by sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Subject {
-    /// The file; 0 for frames of several files, and for tree nodes.
+    /// The file; 0 for frames of several files.
     pub file: u64,
     /// Whether some of the bases were found by sketch.
     pub by_sketch: bool,
@@ -70,13 +70,13 @@ impl Lucks {
             Miss::Stranger => STRANGER_WEIGHT,
             Miss::Unpaid => UNPAID_WEIGHT,
         });
-        luck.skips_left = match luck.weight.checked_sub(WEIGHT_FREE) {
-            Some(more) => {
-                let doublings = more / STRANGER_WEIGHT;
-                1_u32.checked_shl(doublings).unwrap_or(SKIPS_MAX).min(SKIPS_MAX)
-            }
-            None => 0,
-        };
+        // What was tried at the same time by another worker does not begin the count anew.
+        if luck.skips_left == 0
+            && let Some(more) = luck.weight.checked_sub(WEIGHT_FREE)
+        {
+            let doublings = more / STRANGER_WEIGHT;
+            luck.skips_left = 1_u32.checked_shl(doublings).unwrap_or(SKIPS_MAX).min(SKIPS_MAX);
+        }
         if all.len() > SUBJECTS_MAX {
             let of_files = Subject { file: 1, by_sketch: false }..;
             let oldest = all.range(of_files).next().map(|(subject, _)| *subject);

@@ -61,6 +61,8 @@ const READ_FACTOR_MAX: u64 = 64;
 const SLOTS: u64 = 1 << 22;
 /// Sketches written at once.
 const SKETCHES_PER_WRITE: usize = 3 << 10;
+/// What stands for a file's number where nodes of the tree are stored.
+pub const TREE: u64 = u64::MAX;
 /// Bytes that naming one base costs in the pack's directory and in a segment.
 pub const LISTING_BYTES: usize = 70;
 
@@ -70,7 +72,7 @@ const _: () = assert!(PREFIX_BYTES_MAX + FRAME_BYTES <= FRAME_BASE_BYTES_MAX as 
 /// What is known of a chunk besides its content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hint {
-    /// The number of the file that it is part of; 0 of what is no file's content.
+    /// The number of the file that it is part of, from 1 on; [`TREE`] of tree nodes.
     pub file: u64,
     /// The chunk that held its place in the snapshot before.
     pub former: Option<ChunkId>,

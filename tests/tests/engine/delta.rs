@@ -184,15 +184,17 @@ fn pages_that_changed_are_stored_as_what_changed_in_them() {
 /// after many frames for which no base was of use, those are used again that are.
 #[test]
 fn behind_what_was_replaced_bases_are_used_again() {
-    const REPLACED: usize = 26 << 20;
+    const REPLACED: usize = 32 << 20;
+    const KEPT: usize = 32 << 20;
     const CHUNK: usize = 64 << 10;
     const MIB: u64 = 1 << 20;
-    // With a chunk that is what it was where they are of use again, that is seen at once.
-    for (same, most) in [(false, 16 * MIB), (true, 8 * MIB)] {
+    // With a chunk that is what it was where they are of use again, that is seen at once. Frames are
+    // stored by several workers, in no certain order.
+    for (same, least) in [(false, 8 * MIB), (true, 14 * MIB)] {
         let lab = Lab::new(103);
         let repository = lab.open(&lab.memory(), "cache");
         let path = lab.path("pages");
-        let mut content = noise(REPLACED + (24 << 20), 1);
+        let mut content = noise(REPLACED + KEPT, 1);
         write(&path, &content);
         run(&repository, of_path(&path), Some(Profile::Aligned), true);
         content[..REPLACED].copy_from_slice(&noise(REPLACED, 2));
@@ -200,11 +202,10 @@ fn behind_what_was_replaced_bases_are_used_again() {
         content[touched..].iter_mut().step_by(CHUNK).for_each(|byte| *byte ^= 1);
         write(&path, &content);
         let report = run(&repository, of_path(&path), Some(Profile::Aligned), true);
-        let stored = report.statistics.bytes_stored;
-        let whole = REPLACED as u64;
-        assert!((whole..whole + most).contains(&stored), "{stored} bytes, {:?}", report.deltas);
-        // Of 13 frames that were replaced few were looked at.
-        assert!(report.deltas.frames_declined < 10, "{:?}", report.deltas);
+        let deltas = report.deltas;
+        assert!((least..=KEPT as u64).contains(&deltas.bytes), "same {same}: {deltas:?}");
+        // Of 16 frames that were replaced few were looked at.
+        assert!(deltas.frames_declined <= 12, "same {same}: {deltas:?}");
         assert!(content_of(&repository, &snapshot(&report), &path_in_snapshot(&path)) == content);
     }
 }
