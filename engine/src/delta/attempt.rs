@@ -55,24 +55,18 @@ pub struct EncodedFrame {
 }
 
 impl Attempt {
-    /// Nothing to be tried yet.
+    /// A frame with this content.
     #[must_use]
-    pub(super) fn new() -> Self {
+    pub fn of(plain: Vec<u8>) -> Self {
         Self {
             chunks: Vec::new(),
-            plain: Vec::new(),
+            plain,
             bases: Vec::new(),
             prefix: Vec::new(),
             copies: None,
             patch_bytes: 0,
             packs: Vec::new(),
         }
-    }
-
-    /// A frame with this content.
-    #[must_use]
-    pub fn of(plain: Vec<u8>) -> Self {
-        Self { plain, ..Self::new() }
     }
 
     /// Adds a base behind the others. `pack` stands for the day on which it was written; those of
@@ -114,7 +108,11 @@ impl Attempt {
 
     fn parse(&mut self) {
         let lengths = self.bases.iter().map(|base| base.bytes as usize).collect::<Vec<_>>();
-        let mut copies = parse::copies(&self.plain, &self.prefix);
+        let bases = parse::Bases::new(&self.prefix);
+        // Most of what is replaced by something else is told at once.
+        let mut copies =
+            if bases.share(&self.plain) { bases.copies(&self.plain) } else { Vec::new() };
+        drop(bases);
         let shares = parse::shares(&copies, &lengths);
         let useful = shares.iter().map(|share| *share >= EXPLAINED_BYTES_MIN).collect::<Vec<_>>();
         if useful.contains(&false) {
@@ -132,6 +130,10 @@ impl Attempt {
             self.bases.retain(|_| kept.next() == Some(&true));
             let mut kept = useful.iter();
             self.packs.retain(|_| kept.next() == Some(&true));
+        }
+        if self.bases.is_empty() {
+            self.copies = Some(Vec::new());
+            return;
         }
         let least = PATCH_STRETCH_BYTES_MIN;
         let new = parse::unexplained(&copies, self.plain.len(), PATCH_GAP_BYTES, least);
@@ -158,6 +160,9 @@ impl Attempt {
         codec: &mut FrameCodec,
         id_of: &dyn Fn(&[u8]) -> ChunkId,
     ) -> Result<Option<Vec<EncodedFrame>>, Error> {
+        if self.bases.is_empty() {
+            return Ok(None);
+        }
         let mut frames = Vec::with_capacity(2);
         let mut bases = self.bases.clone();
         let patch = self.patch().collect::<Vec<_>>();

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 
 pub use self::attempt::{Attempt, EncodedFrame};
 use self::find::Finder;
+use self::luck::{Lucks, Miss, Subject};
 use self::sketch::{Sketch, Sketcher};
 use crate::collect::memo::Memos;
 use crate::collect::tried::Tried;
@@ -38,6 +39,7 @@ use crate::repo::chunks::ChunkReader;
 
 mod attempt;
 mod find;
+mod luck;
 pub mod parse;
 pub mod patch;
 pub mod sketch;
@@ -55,14 +57,12 @@ const CHUNK_BYTES_MIN: usize = 2 << 10;
 /// A frame is read for its bases when it is at most so many times as long as the new chunks that
 /// use them.
 const READ_FACTOR_MAX: u64 = 64;
-/// Frames tried before it is asked whether trying pays.
-const TRIES_MIN: u64 = 16;
-/// Where fewer than one in so many tries pays, only one in so many is tried.
-const TRIES_PER_SUCCESS_MAX: u64 = 8;
 /// Slots of each super-feature. All together they take at most 600 MB of the cache.
 const SLOTS: u64 = 1 << 22;
 /// Sketches written at once.
 const SKETCHES_PER_WRITE: usize = 3 << 10;
+/// What stands for a file's number where nodes of the tree are stored.
+pub const TREE: u64 = u64::MAX;
 /// Bytes that naming one base costs in the pack's directory and in a segment.
 pub const LISTING_BYTES: usize = 70;
 
@@ -72,6 +72,8 @@ const _: () = assert!(PREFIX_BYTES_MAX + FRAME_BYTES <= FRAME_BASE_BYTES_MAX as 
 /// What is known of a chunk besides its content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hint {
+    /// The number of the file that it is part of, from 1 on; [`TREE`] of tree nodes.
+    pub file: u64,
     /// The chunk that held its place in the snapshot before.
     pub former: Option<ChunkId>,
     /// It is that chunk: its id was computed and is the same.
@@ -125,8 +127,8 @@ pub struct Deltas<'a> {
     sketches: Mutex<Vec<(SketchSlot, SketchEntry)>>,
     /// What is to be remembered of frames that were tried and stored whole.
     declined: Mutex<Vec<MemoChange>>,
-    tries: AtomicU64,
-    successes: AtomicU64,
+    lucks: Lucks,
+    frames_declined: AtomicU64,
     chunks: AtomicU64,
     bytes: AtomicU64,
     bytes_stored: AtomicU64,
@@ -135,6 +137,8 @@ pub struct Deltas<'a> {
 /// What was found for the chunks of a batch.
 pub struct Found {
     sketches: Vec<Option<Sketch>>,
+    /// For each chunk whether its sketch told of another one.
+    alike: Vec<bool>,
     /// For each chunk the bases it may have.
     bases: Vec<Arc<[Base]>>,
 }
@@ -146,6 +150,47 @@ fn entries(sketch: &Sketch, chunk: ChunkId) -> impl Iterator<Item = (SketchSlot,
         let check = (feature >> 32) as u32;
         (SketchSlot(u32::try_from(slot).unwrap_or(u32::MAX)), SketchEntry { check, chunk })
     })
+}
+
+/// The chunks from `from` on that go into the next frame to try, with all their bases, and where to
+/// go on.
+fn choose(
+    kind: PackKind,
+    chunks: &[NewChunk<'_>],
+    found: &Found,
+    from: &mut usize,
+) -> (Vec<usize>, Vec<Base>) {
+    let (frame_bytes_max, prefix_bytes_max) = match kind {
+        PackKind::Data => (FRAME_BYTES, PREFIX_BYTES_MAX),
+        PackKind::Tree => (TREE_FRAME_BYTES, TREE_PREFIX_BYTES_MAX),
+    };
+    let mut chosen = Vec::new();
+    let mut taken: HashSet<ChunkId> = HashSet::new();
+    let mut bases_of_all: Vec<Base> = Vec::new();
+    let (mut bytes, mut prefix_bytes) = (0, 0);
+    while let (Some(chunk), Some(bases)) = (chunks.get(*from), found.bases.get(*from)) {
+        let new = bases.iter().filter(|base| !taken.contains(&base.id)).collect::<Vec<_>>();
+        let new_bytes = new.iter().map(|base| base.place.bytes as usize).sum::<usize>();
+        let full = bytes + chunk.data.len() > frame_bytes_max
+            || prefix_bytes + new_bytes > prefix_bytes_max
+            || taken.len() + new.len() >= FRAME_BASES_MAX as usize;
+        if full && !chosen.is_empty() {
+            break;
+        }
+        *from += 1;
+        if bases.is_empty() || full {
+            continue;
+        }
+        chosen.push(*from - 1);
+        bytes += chunk.data.len();
+        prefix_bytes += new_bytes;
+        for base in new {
+            if taken.insert(base.id) {
+                bases_of_all.push(*base);
+            }
+        }
+    }
+    (chosen, bases_of_all)
 }
 
 impl<'a> Deltas<'a> {
@@ -172,8 +217,8 @@ impl<'a> Deltas<'a> {
             warned: AtomicBool::new(false),
             sketches: Mutex::default(),
             declined: Mutex::default(),
-            tries: AtomicU64::new(0),
-            successes: AtomicU64::new(0),
+            lucks: Lucks::default(),
+            frames_declined: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             bytes_stored: AtomicU64::new(0),
@@ -195,7 +240,8 @@ impl<'a> Deltas<'a> {
         let alike = self.look_up(&sketches)?;
         let mut bases = self.finder.bases(kind, chunks, &alike)?;
         self.drop_dear(chunks, &mut bases);
-        Ok(Found { sketches, bases })
+        let alike = alike.iter().map(Option::is_some).collect();
+        Ok(Found { sketches, alike, bases })
     }
 
     /// For each sketch the chunk that most of its super-features name.
@@ -251,13 +297,25 @@ impl<'a> Deltas<'a> {
         }
     }
 
-    /// Whether to try the next frame. Where content only seems alike, trying costs without end.
-    fn is_promising(&self) -> bool {
-        let (tries, successes) =
-            (self.tries.load(Ordering::Relaxed), self.successes.load(Ordering::Relaxed));
-        tries < TRIES_MIN
-            || successes.saturating_mul(TRIES_PER_SUCCESS_MAX) >= tries
-            || tries.is_multiple_of(TRIES_PER_SUCCESS_MAX)
+    /// Notes which files are, in part, what they were: there bases are of use.
+    pub fn note_unchanged(&self, ids: &[ChunkId], hints: &[Hint]) {
+        let mut last = None;
+        for (id, hint) in ids.iter().zip(hints) {
+            if hint.former == Some(*id) && last != Some(hint.file) {
+                self.lucks.alike(hint.file);
+                last = Some(hint.file);
+            }
+        }
+    }
+
+    /// What it is that is tried with those chunks.
+    fn subject(chunks: &[NewChunk<'_>], found: &Found, chosen: &[usize]) -> Subject {
+        let file = |index: Option<&usize>| {
+            index.and_then(|&index| chunks.get(index)).map_or(0, |chunk| chunk.hint.file)
+        };
+        let (first, last) = (file(chosen.first()), file(chosen.last()));
+        let by_sketch = chosen.iter().any(|&index| found.alike.get(index) == Some(&true));
+        Subject { file: if first == last { first } else { 0 }, by_sketch }
     }
 
     /// The next frame to try: chunks from `from` on that have bases, and where to go on. `None` when
@@ -272,53 +330,28 @@ impl<'a> Deltas<'a> {
         found: &Found,
         from: &mut usize,
     ) -> Result<Option<Attempt>, Error> {
-        let (frame_bytes_max, prefix_bytes_max) = match kind {
-            PackKind::Data => (FRAME_BYTES, PREFIX_BYTES_MAX),
-            PackKind::Tree => (TREE_FRAME_BYTES, TREE_PREFIX_BYTES_MAX),
-        };
-        let mut attempt = Attempt::new();
-        let mut taken: HashSet<ChunkId> = HashSet::new();
-        let mut bases_of_all: Vec<Base> = Vec::new();
-        let (mut bytes, mut prefix_bytes) = (0, 0);
-        while let (Some(chunk), Some(bases)) = (chunks.get(*from), found.bases.get(*from)) {
-            let new = bases.iter().filter(|base| !taken.contains(&base.id)).collect::<Vec<_>>();
-            let new_bytes = new.iter().map(|base| base.place.bytes as usize).sum::<usize>();
-            let full = bytes + chunk.data.len() > frame_bytes_max
-                || prefix_bytes + new_bytes > prefix_bytes_max
-                || taken.len() + new.len() >= FRAME_BASES_MAX as usize;
-            if full && !attempt.chunks.is_empty() {
-                break;
+        loop {
+            let (chosen, bases) = choose(kind, chunks, found, from);
+            if chosen.is_empty() {
+                return Ok(None);
             }
-            *from += 1;
-            if bases.is_empty() || full {
+            if !self.lucks.is_promising(Self::subject(chunks, found, &chosen)) {
                 continue;
             }
-            if attempt.chunks.is_empty() && !self.is_promising() {
-                self.tries.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
-            attempt.chunks.push(*from - 1);
-            attempt.plain.extend_from_slice(chunk.data);
-            bytes += chunk.data.len();
-            prefix_bytes += new_bytes;
-            for base in new {
-                if taken.insert(base.id) {
-                    bases_of_all.push(*base);
-                }
-            }
+            let parts = chosen.iter().filter_map(|&index| chunks.get(index));
+            let plain = parts.map(|chunk| chunk.data).collect::<Vec<_>>().concat();
+            let mut attempt = Attempt { chunks: chosen, ..Attempt::of(plain) };
+            self.fetch(bases, &mut attempt)?;
+            attempt.prepare(kind);
+            return Ok(Some(attempt));
         }
-        if attempt.chunks.is_empty() {
-            return Ok(None);
-        }
-        self.fetch(bases_of_all, &mut attempt)?;
-        attempt.prepare(kind);
-        Ok(Some(attempt))
     }
 
     /// Fetches the bases of a frame, in the order in which they lie, older packs first: so patches
     /// come last. One that cannot be had is left out.
     fn fetch(&self, mut bases: Vec<Base>, attempt: &mut Attempt) -> Result<(), Error> {
         bases.sort_by_key(|b| (b.place.pack, b.place.frame_number, b.place.offset));
+        attempt.prefix.reserve(bases.iter().map(|base| base.place.bytes as usize).sum());
         for base in &bases {
             let content = match self.reader.base(base.id, &base.place) {
                 Ok(content) => content,
@@ -351,15 +384,24 @@ impl<'a> Deltas<'a> {
     }
 
     /// Notes how a frame was stored: `bytes_stored`, or `None` without its bases.
-    pub fn note(&self, chunks: &[NewChunk<'_>], attempt: &Attempt, bytes_stored: Option<usize>) {
-        self.tries.fetch_add(1, Ordering::Relaxed);
+    pub fn note(
+        &self,
+        chunks: &[NewChunk<'_>],
+        found: &Found,
+        attempt: &Attempt,
+        bytes_stored: Option<usize>,
+    ) {
+        let subject = Self::subject(chunks, found, &attempt.chunks);
         let Some(bytes_stored) = bytes_stored else {
+            let stranger = attempt.bases.is_empty();
+            self.lucks.missed(subject, if stranger { Miss::Stranger } else { Miss::Unpaid });
+            self.frames_declined.fetch_add(1, Ordering::Relaxed);
             self.declined.lock().extend(self.tried(chunks, attempt));
             return;
         };
+        self.lucks.alike(subject.file);
         let lengths = attempt.chunks.iter().filter_map(|&index| chunks.get(index));
         let bytes = lengths.map(|chunk| chunk.data.len() as u64).sum();
-        self.successes.fetch_add(1, Ordering::Relaxed);
         self.chunks.fetch_add(attempt.chunks.len() as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes_stored.fetch_add(bytes_stored as u64, Ordering::Relaxed);
@@ -409,7 +451,7 @@ impl<'a> Deltas<'a> {
             chunks: load(&self.chunks),
             bytes: load(&self.bytes),
             bytes_stored: load(&self.bytes_stored),
-            frames_declined: load(&self.tries).saturating_sub(load(&self.successes)),
+            frames_declined: load(&self.frames_declined),
         })
     }
 

@@ -5,22 +5,51 @@
 //! bases and little else. zstd's own search finds short matches everywhere in a prefix and pays
 //! several bytes for each; here only long ones count, so that one copy spans what did not change.
 
+use std::cell::Cell;
 use std::ops::Range;
+
+use cairn_format::limits::FRAME_BASE_BYTES_MAX;
 
 /// Bytes that are compared at once when a stretch is looked for.
 const WINDOW_BYTES: usize = 32;
 /// Every so many bytes of the bases a stretch can be found, bytes.
-const STEP_BYTES: usize = 16;
+const STEP_BYTES: usize = 32;
 /// Content that stands in the bases more often than this says nothing about where it is from.
-const REPEATS_MAX: u8 = 3;
+const REPEATS_MAX: u32 = 3;
 /// A stretch that lies elsewhere than the one before it counts from this length on, bytes.
 const STRANGER_BYTES_MIN: usize = 128;
 /// A stretch that goes on where the one before it would have, behind a change, bytes. Rows of
 /// tables are alike in most of their bytes: shorter stretches would be pieces of any row.
 const SEQUEL_BYTES_MIN: usize = 192;
 
+// No stretch that counts lies between two places where it could be found.
+const _: () = assert!(STRANGER_BYTES_MIN >= WINDOW_BYTES + STEP_BYTES - 1);
+
+/// Places of the content at which it is asked whether any of it stands in the bases: so many that
+/// what pays is hardly ever overlooked, also where most windows repeat.
+const SAMPLES: usize = 256;
+/// Content that is so short is searched whole: that takes no longer, bytes.
+const SAMPLED_BYTES_MIN: usize = 4 * SAMPLES * STEP_BYTES;
+
+/// Prime: spreads the samples' places within their parts of the content.
+const SPREAD: usize = 7_368_787;
+
 /// Table slot of a base in which nothing was found.
 const NOWHERE: u32 = u32::MAX;
+/// A slot holds the number of a place, how often its window was seen, and some bits of its hash, so
+/// that most of what is not there is told without a look at the bases.
+const PLACE_BITS: u32 = 20;
+const REPEATS_BITS: u32 = 3;
+const REPEATS_UNIT: u32 = 1 << PLACE_BITS;
+const CHECK_SHIFT: u32 = PLACE_BITS + REPEATS_BITS;
+
+const _: () = assert!(FRAME_BASE_BYTES_MAX as usize / STEP_BYTES <= 1 << PLACE_BITS);
+const _: () = assert!(REPEATS_MAX + 1 < 1 << REPEATS_BITS);
+
+thread_local! {
+    /// A table that is not used: memory that was used before costs less than new one.
+    static SPARE: Cell<Vec<[u32; 2]>> = const { Cell::new(Vec::new()) };
+}
 
 /// A stretch of the content that equals one of the bases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,24 +70,24 @@ impl Copied {
     }
 }
 
+#[inline]
 fn hash(window: &[u8; WINDOW_BYTES]) -> u64 {
-    let mut words = [0_u64; 4];
-    for (word, bytes) in words.iter_mut().zip(window.chunks_exact(8)) {
-        *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    }
-    let [a, b, c, d] = words;
+    let (words, _) = window.as_chunks::<8>();
+    let &[a, b, c, d] = words else { return 0 };
+    let [a, b, c, d] = [a, b, c, d].map(u64::from_le_bytes);
     let one = (a ^ c.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let other = (b ^ d.rotate_left(41)).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
     (one ^ other.rotate_left(31)).wrapping_mul(0x9fb2_1c65_1e98_df25)
 }
 
+#[inline]
 fn window(data: &[u8], at: usize) -> Option<&[u8; WINDOW_BYTES]> {
     data.get(at..)?.first_chunk()
 }
 
 fn equal_ahead(one: &[u8], other: &[u8]) -> usize {
     const BLOCK: usize = 32;
-    let blocks = one.chunks_exact(BLOCK).zip(other.chunks_exact(BLOCK));
+    let blocks = one.as_chunks::<BLOCK>().0.iter().zip(other.as_chunks::<BLOCK>().0);
     let whole = blocks.take_while(|(one, other)| one == other).count() * BLOCK;
     let rest = one.iter().skip(whole).zip(other.iter().skip(whole));
     whole + rest.take_while(|(one, other)| one == other).count()
@@ -68,90 +97,138 @@ fn equal_behind(one: &[u8], other: &[u8]) -> usize {
     one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one == other).count()
 }
 
-/// Where windows of the bases stand.
-struct Table {
-    slots: Vec<u32>,
+/// Bases, one after another, prepared so that stretches of them can be found.
+pub struct Bases<'b> {
+    bytes: &'b [u8],
+    /// Two slots for all windows whose hashes begin alike; what is found later comes first.
+    slots: Vec<[u32; 2]>,
     shift: u32,
 }
 
-impl Table {
-    fn new(bases: &[u8]) -> Self {
-        let bits = (bases.len() / STEP_BYTES * 2).next_power_of_two().trailing_zeros().max(8);
-        let mut table = Self { slots: vec![NOWHERE; 1 << bits], shift: u64::BITS - bits };
-        let mut repeats = vec![0_u8; 1 << bits];
-        for at in (0..bases.len().saturating_sub(WINDOW_BYTES - 1)).step_by(STEP_BYTES) {
-            let Some(new) = window(bases, at) else { break };
-            let index = table.index(new);
-            let (Some(slot), Some(count)) = (table.slots.get_mut(index), repeats.get_mut(index))
-            else {
-                continue;
-            };
-            if *slot != NOWHERE && window(bases, *slot as usize) == Some(new) {
-                *count = count.saturating_add(1);
-            } else {
-                *slot = u32::try_from(at).unwrap_or(NOWHERE);
-                *count = 1;
+/// The slot of a window that was seen once.
+const fn first_seen(place: u32, check: u32) -> u32 {
+    check << CHECK_SHIFT | REPEATS_UNIT | place
+}
+
+/// How often a slot's window was seen, up to a limit.
+const fn repeats(slot: u32) -> u32 {
+    (slot >> PLACE_BITS) & ((1 << REPEATS_BITS) - 1)
+}
+
+impl Drop for Bases<'_> {
+    fn drop(&mut self) {
+        SPARE.set(std::mem::take(&mut self.slots));
+    }
+}
+
+impl<'b> Bases<'b> {
+    /// Notes where every so many bytes stand.
+    #[must_use]
+    pub fn new(bytes: &'b [u8]) -> Self {
+        let bits = (bytes.len() / STEP_BYTES).next_power_of_two().trailing_zeros().max(8);
+        let mut slots = SPARE.take();
+        slots.clear();
+        slots.resize(1 << bits, [NOWHERE; 2]);
+        let mut bases = Self { bytes, slots, shift: u64::BITS - bits };
+        let places = bytes.len().saturating_sub(WINDOW_BYTES - 1).div_ceil(STEP_BYTES);
+        for place in 0..u32::try_from(places).unwrap_or(0).min(REPEATS_UNIT - 1) {
+            let Some(new) = window(bytes, place as usize * STEP_BYTES) else { break };
+            let (index, check) = bases.slot(new);
+            let Some(pair) = bases.slots.get_mut(index) else { continue };
+            match pair.iter_mut().find(|slot| **slot == NOWHERE || **slot >> CHECK_SHIFT == check) {
+                Some(slot) if *slot == NOWHERE => *slot = first_seen(place, check),
+                Some(slot) if repeats(*slot) <= REPEATS_MAX => *slot += REPEATS_UNIT,
+                Some(_) => {}
+                None => *pair = [first_seen(place, check), pair[0]],
             }
         }
-        for (slot, count) in table.slots.iter_mut().zip(repeats) {
-            if count > REPEATS_MAX {
-                *slot = NOWHERE;
-            }
-        }
-        table
+        bases
     }
 
-    fn index(&self, window: &[u8; WINDOW_BYTES]) -> usize {
-        usize::try_from(hash(window) >> self.shift).unwrap_or_default()
+    /// The slot of a window, and what is noted there of its hash.
+    #[inline]
+    fn slot(&self, window: &[u8; WINDOW_BYTES]) -> (usize, u32) {
+        let hash = hash(window);
+        let check = hash as u32 >> CHECK_SHIFT;
+        (usize::try_from(hash >> self.shift).unwrap_or_default(), check)
     }
 
+    /// Where the window may stand.
+    #[inline]
     fn find(&self, window: &[u8; WINDOW_BYTES]) -> Option<usize> {
-        self.slots.get(self.index(window)).filter(|at| **at != NOWHERE).map(|at| *at as usize)
+        let (index, check) = self.slot(window);
+        let mut pair = self.slots.get(index)?.iter();
+        let slot = *pair.find(|slot| **slot >> CHECK_SHIFT == check && **slot != NOWHERE)?;
+        (repeats(slot) <= REPEATS_MAX).then_some((slot & (REPEATS_UNIT - 1)) as usize * STEP_BYTES)
+    }
+
+    /// The stretch around `at`, not before `end`, that stands elsewhere than the one before it.
+    #[inline]
+    fn stranger(&self, content: &[u8], at: usize, end: usize) -> Option<Copied> {
+        let from = self.find(window(content, at)?)?;
+        let ahead = equal_ahead(content.get(at..)?, self.bytes.get(from..)?);
+        if ahead < WINDOW_BYTES {
+            return None;
+        }
+        let before = equal_behind(content.get(end..at)?, self.bytes.get(..from)?);
+        let bytes = ahead + before;
+        let stretch = Copied { at: at - before, from: from - before, bytes };
+        (bytes >= STRANGER_BYTES_MIN).then_some(stretch)
+    }
+
+    /// Whether any of `content` stands here, told by samples: [`Self::copies`] would find nothing, or
+    /// next to nothing, where it is false.
+    #[must_use]
+    pub fn share(&self, content: &[u8]) -> bool {
+        if content.len() < SAMPLED_BYTES_MIN {
+            return true;
+        }
+        let stride = content.len() / SAMPLES;
+        let mut places = (0..SAMPLES).flat_map(|sample| {
+            // Not in step with pages and records: their beginnings are of one kind.
+            let within = sample.wrapping_mul(SPREAD) % (stride - STEP_BYTES);
+            let start = sample * stride + within;
+            start..start + STEP_BYTES
+        });
+        places.any(|at| self.stranger(content, at, 0).is_some())
+    }
+
+    /// The stretches of `content` that stand here, in order and without overlap.
+    #[must_use]
+    pub fn copies(&self, content: &[u8]) -> Vec<Copied> {
+        let mut found: Vec<Copied> = Vec::new();
+        // Where the stretch found last ends, and what would stand at the beginning of the content if
+        // it had begun there.
+        let (mut end, mut diagonal) = (0, None);
+        let mut at = 0;
+        while let Some(here) = window(content, at) {
+            let sequel = diagonal.and_then(|diagonal: isize| {
+                let from = at.checked_add_signed(diagonal)?;
+                let other = self.bytes.get(from..)?;
+                if other.first_chunk() != Some(here) {
+                    return None;
+                }
+                let bytes = equal_ahead(content.get(at..)?, other);
+                (bytes >= SEQUEL_BYTES_MIN).then_some(Copied { at, from, bytes })
+            });
+            match sequel.or_else(|| self.stranger(content, at, end)) {
+                Some(stretch) => {
+                    end = stretch.end();
+                    diagonal = stretch.from.checked_signed_diff(stretch.at);
+                    at = end;
+                    found.push(stretch);
+                }
+                None => at += 1,
+            }
+        }
+        found
     }
 }
 
 /// The stretches of `content` that stand in `bases`, in order and without overlap.
 #[must_use]
 pub fn copies(content: &[u8], bases: &[u8]) -> Vec<Copied> {
-    let mut found: Vec<Copied> = Vec::new();
-    let table = Table::new(bases);
-    let mut at = 0;
-    while let Some(here) = window(content, at) {
-        let rest = content.get(at..).unwrap_or_default();
-        let last = found.last();
-        let sequel = last.and_then(|last| {
-            let from = last.from + (at - last.at);
-            let other = bases.get(from..)?;
-            if other.first_chunk() != Some(here) {
-                return None;
-            }
-            let bytes = equal_ahead(rest, other);
-            (bytes >= SEQUEL_BYTES_MIN).then_some(Copied { at, from, bytes })
-        });
-        let stretch = sequel.or_else(|| {
-            let from = table.find(here)?;
-            let bytes = equal_ahead(rest, bases.get(from..)?);
-            if bytes < WINDOW_BYTES {
-                return None;
-            }
-            let free = content.get(last.map_or(0, Copied::end)..at)?;
-            let before = equal_behind(free, bases.get(..from)?);
-            let bytes = bytes + before;
-            (bytes >= STRANGER_BYTES_MIN).then_some(Copied {
-                at: at - before,
-                from: from - before,
-                bytes,
-            })
-        });
-        match stretch {
-            Some(stretch) => {
-                at = stretch.end();
-                found.push(stretch);
-            }
-            None => at += 1,
-        }
-    }
-    found
+    Bases::new(bases).copies(content)
 }
 
 /// Leaves of some copies what stands in bases that are kept, and says where these stand once the
@@ -331,6 +408,26 @@ mod tests {
         assert_eq!(copies(&content, &[]).len(), 0);
         assert_eq!(copies(&[], &bases).len(), 0);
         assert_eq!(copies(&bases[..100], &bases).len(), 0);
+    }
+
+    /// Pages whose heads all changed, of records of which a part is always the same.
+    #[test]
+    fn samples_tell_whether_anything_is_shared_also_of_pages() {
+        let records = |seed: u64| {
+            let record = |number: u64| [&noise(24, number ^ seed << 32)[..], &[b' '; 104]].concat();
+            (0..8_192).flat_map(record).collect::<Vec<_>>()
+        };
+        let base = records(1);
+        let mut content = base.clone();
+        for (number, page) in (0_u64..).zip(content.chunks_mut(8 << 10)) {
+            page[..600].copy_from_slice(&noise(600, number));
+        }
+        assert!(Bases::new(&base).share(&content));
+        assert!(!Bases::new(&base).share(&records(2)));
+        content[..1 << 19].copy_from_slice(&noise(1 << 19, 9));
+        assert!(Bases::new(&base).share(&content), "half of it");
+        assert!(!Bases::new(&noise(1 << 20, 5)).share(&noise(1 << 20, 6)));
+        assert!(Bases::new(&noise(1 << 20, 5)).share(&noise(1 << 20, 5)[77..]));
     }
 
     #[test]

@@ -23,6 +23,10 @@ const WINDOW_BYTES: usize = 63;
 /// Stretches that are hashed side by side, so that the processor need not wait for each step.
 const LANES: usize = 4;
 
+/// Hashes that count are gathered before their features are taken: so one loop does nothing but roll
+/// and look, and the other nothing but multiply.
+const GATHERED_MAX: usize = 256;
+
 /// The super-features of one chunk.
 pub type Sketch = [u64; SUPER_FEATURES];
 
@@ -56,27 +60,54 @@ pub struct Sketcher {
 /// The maxima so far.
 struct Features {
     maxima: [u64; FEATURES],
-    samples: u32,
+    gathered: [u64; GATHERED_MAX],
+    count: usize,
+    /// Whether any hash counted.
+    any: bool,
 }
 
 impl Features {
-    #[inline]
-    fn take(&mut self, hash: u64) {
-        for (maximum, (factor, summand)) in self.maxima.iter_mut().zip(LINEAR) {
-            *maximum = (*maximum).max(hash.wrapping_mul(factor).wrapping_add(summand));
-        }
-        self.samples += 1;
+    const fn new() -> Self {
+        Self { maxima: [0; FEATURES], gathered: [0; GATHERED_MAX], count: 0, any: false }
     }
 
-    /// Takes those of the lanes' hashes that count.
-    #[cold]
-    #[inline(never)]
-    fn take_samples(&mut self, hashes: [u64; LANES]) {
+    /// Gathers those of the hashes that count; there is room for all of them.
+    #[inline]
+    fn gather<const N: usize>(&mut self, hashes: [u64; N]) {
         for hash in hashes {
-            if hash >> SAMPLE_SHIFT == 0 {
-                self.take(hash);
+            if let Some(slot) = self.gathered.get_mut(self.count) {
+                *slot = hash;
+            }
+            self.count += usize::from(hash >> SAMPLE_SHIFT == 0);
+        }
+        if self.count + LANES > GATHERED_MAX {
+            self.take();
+        }
+    }
+
+    /// Takes the features of what was gathered.
+    #[inline(never)]
+    fn take(&mut self) {
+        let gathered = self.gathered.get(..self.count).unwrap_or_default();
+        let mut maxima = self.maxima;
+        for hash in gathered {
+            for (maximum, (factor, summand)) in maxima.iter_mut().zip(LINEAR) {
+                *maximum = (*maximum).max(hash.wrapping_mul(factor).wrapping_add(summand));
             }
         }
+        self.maxima = maxima;
+        self.any |= self.count > 0;
+        self.count = 0;
+    }
+
+    /// The super-features; `None` where no hash counted.
+    fn sketch(mut self) -> Option<Sketch> {
+        self.take();
+        let mut sketch = [0; SUPER_FEATURES];
+        for (sum, group) in sketch.iter_mut().zip(self.maxima.chunks(FEATURES_PER_SUPER)) {
+            *sum = group.iter().fold(0, |sum, feature| mix(sum ^ feature));
+        }
+        self.any.then_some(sketch)
     }
 }
 
@@ -96,28 +127,21 @@ impl Sketcher {
     /// The sketch of a chunk; `None` when it is too short or too regular to have one.
     #[must_use]
     pub fn sketch(&self, data: &[u8]) -> Option<Sketch> {
-        let mut features = Features { maxima: [0; FEATURES], samples: 0 };
+        let mut features = Features::new();
         let lane_bytes = data.len() / LANES;
         if lane_bytes <= WINDOW_BYTES {
             self.scan(0, data, &mut features);
         } else {
             self.scan_lanes(data, lane_bytes, &mut features);
         }
-        if features.samples == 0 {
-            return None;
-        }
-        let mut sketch = [0; SUPER_FEATURES];
-        for (sum, group) in sketch.iter_mut().zip(features.maxima.chunks(FEATURES_PER_SUPER)) {
-            *sum = group.iter().fold(0, |sum, feature| mix(sum ^ feature));
-        }
-        Some(sketch)
+        features.sketch()
     }
 
     fn scan(&self, mut hash: u64, data: &[u8], features: &mut Features) {
         for byte in data {
             hash = self.step(hash, *byte);
             if hash >> SAMPLE_SHIFT == 0 {
-                features.take(hash);
+                features.gather([hash]);
             }
         }
     }
@@ -140,8 +164,9 @@ impl Sketcher {
             three = self.step(three, *c);
             four = self.step(four, *d);
             // One branch for all four, seldom taken.
-            if one.min(two).min(three.min(four)) >> SAMPLE_SHIFT == 0 {
-                features.take_samples([one, two, three, four]);
+            let counts = |hash: u64| hash >> SAMPLE_SHIFT == 0;
+            if counts(one) | counts(two) | counts(three) | counts(four) {
+                features.gather([one, two, three, four]);
             }
         }
         self.scan(four, tail, features);
@@ -169,15 +194,9 @@ mod tests {
 
     /// The same, one position after another.
     fn plainly(sketcher: &Sketcher, data: &[u8]) -> Option<Sketch> {
-        let mut features = Features { maxima: [0; FEATURES], samples: 0 };
+        let mut features = Features::new();
         sketcher.scan(0, data, &mut features);
-        (features.samples > 0).then(|| {
-            let mut sketch = [0; SUPER_FEATURES];
-            for (sum, group) in sketch.iter_mut().zip(features.maxima.chunks(FEATURES_PER_SUPER)) {
-                *sum = group.iter().fold(0, |sum, feature| mix(sum ^ feature));
-            }
-            sketch
-        })
+        features.sketch()
     }
 
     fn shared(one: &Sketch, other: &Sketch) -> usize {

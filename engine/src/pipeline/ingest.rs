@@ -177,6 +177,9 @@ impl<'a> Ingest<'a> {
             slices.push(chunk);
         }
         drop(span);
+        if let Some(deltas) = &self.deltas {
+            deltas.note_unchanged(&ids, &batch.hints);
+        }
         let span = timings.span(Stage::Index, 0);
         let new = self.claim_new(&ids)?;
         drop(span);
@@ -225,7 +228,7 @@ impl<'a> Ingest<'a> {
             drop(span);
             let Some(attempt) = attempt else { break };
             let stored = self.store_attempt(kind, new, &attempt)?;
-            deltas.note(new, &attempt, stored);
+            deltas.note(new, &found, &attempt, stored);
             if stored.is_some() {
                 based.extend(attempt.chunks);
             }

@@ -1,5 +1,8 @@
 //! Key slots: four ways to the keys of a repository (SPEC section 3.1).
 
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use cairn_format::error::FormatError;
 use cairn_format::ids::{RepositoryId, SlotId};
@@ -7,7 +10,7 @@ use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::slot::{
     Argon2Costs, SLOT_BOUND_BYTES, SLOT_HEAD_BYTES, SLOT_LABEL_BYTES_MAX, SlotHead, SlotMethod,
 };
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::cipher::{TAG, open_small, seal_small};
 use super::error::SealError;
@@ -20,6 +23,9 @@ use super::secret::{Secret32, SecretBytes, constant_time_eq, kdf};
 pub const KEY_MATERIAL_BYTES_MIN: usize = 32;
 /// Longest key file or command output, bytes.
 pub const KEY_MATERIAL_BYTES_MAX: usize = 1 << 20;
+
+/// Longest pages of memory that Linux has on these processors, bytes.
+const PAGE_BYTES_MAX: usize = 64 << 10;
 
 /// How a new slot is to be opened.
 #[derive(Clone, Debug)]
@@ -264,19 +270,32 @@ fn passphrase_key(
     let blocks = params.block_count();
     let mut work: Vec<Block> = Vec::new();
     work.try_reserve_exact(blocks).map_err(|_| memory.clone())?;
+    touch(work.spare_capacity_mut());
     work.resize(blocks, Block::default());
-    let mut work = Zeroizing::new(work);
+    // As a slice it is wiped once; a vector wipes its elements and then all of its room.
+    let mut work = Zeroizing::new(work.into_boxed_slice());
     let mut key = Secret32::zeroed();
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into_with_memory(
-            passphrase.expose(),
-            salt,
-            key.expose_mut(),
-            work.as_mut_slice(),
-        )
+        .hash_password_into_with_memory(passphrase.expose(), salt, key.expose_mut(), &mut **work)
         .map_err(|_| SealError::Unusable { what: "passphrase", why: "Argon2id refused it" })?;
-    work.zeroize();
     Ok(key)
+}
+
+/// Has the kernel provide all pages of the memory at once: one by one they cost twice as much. Only
+/// advice: without it they come one by one.
+fn touch(memory: &mut [MaybeUninit<Block>]) {
+    let before = memory.as_ptr().addr().next_multiple_of(PAGE_BYTES_MAX) - memory.as_ptr().addr();
+    let Some(bytes) = size_of_val(memory).checked_sub(before) else { return };
+    let pages = memory.as_mut_ptr().cast::<c_void>().wrapping_byte_add(before);
+    // SAFETY: the pages lie within memory that is borrowed here alone; the kernel provides them as if
+    // each were written to, and changes nothing of what they hold.
+    let _advice = unsafe {
+        rustix::mm::madvise(
+            pages,
+            bytes / PAGE_BYTES_MAX * PAGE_BYTES_MAX,
+            rustix::mm::Advice::LinuxPopulateWrite,
+        )
+    };
 }
 
 fn key_file_key(file: &SecretBytes) -> Result<Secret32, SealError> {

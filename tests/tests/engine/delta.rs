@@ -180,6 +180,36 @@ fn pages_that_changed_are_stored_as_what_changed_in_them() {
     assert!(held.base_chunks > 90 && held.base_bytes <= held.delta_bytes, "{held:?}");
 }
 
+/// A file whose first part is replaced by something else, and whose rest changed a little everywhere:
+/// after many frames for which no base was of use, those are used again that are.
+#[test]
+fn behind_what_was_replaced_bases_are_used_again() {
+    const REPLACED: usize = 32 << 20;
+    const KEPT: usize = 32 << 20;
+    const CHUNK: usize = 64 << 10;
+    const MIB: u64 = 1 << 20;
+    // With a chunk that is what it was where they are of use again, that is seen at once. Frames are
+    // stored by several workers, in no certain order.
+    for (same, least) in [(false, 8 * MIB), (true, 14 * MIB)] {
+        let lab = Lab::new(103);
+        let repository = lab.open(&lab.memory(), "cache");
+        let path = lab.path("pages");
+        let mut content = noise(REPLACED + KEPT, 1);
+        write(&path, &content);
+        run(&repository, of_path(&path), Some(Profile::Aligned), true);
+        content[..REPLACED].copy_from_slice(&noise(REPLACED, 2));
+        let touched = REPLACED + usize::from(same) * CHUNK;
+        content[touched..].iter_mut().step_by(CHUNK).for_each(|byte| *byte ^= 1);
+        write(&path, &content);
+        let report = run(&repository, of_path(&path), Some(Profile::Aligned), true);
+        let deltas = report.deltas;
+        assert!((least..=KEPT as u64).contains(&deltas.bytes), "same {same}: {deltas:?}");
+        // Of 16 frames that were replaced few were looked at.
+        assert!(deltas.frames_declined <= 12, "same {same}: {deltas:?}");
+        assert!(content_of(&repository, &snapshot(&report), &path_in_snapshot(&path)) == content);
+    }
+}
+
 #[test]
 fn rows_of_a_dump_that_moved_are_found_by_what_surrounds_them() {
     let lab = Lab::new(101);

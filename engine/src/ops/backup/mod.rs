@@ -25,7 +25,7 @@ use crate::chunk::{ContentCutter, Cutter};
 use crate::collect::Weakness;
 use crate::collect::lease::HeldLease;
 use crate::context::Remark;
-use crate::delta::{DeltaReport, Deltas, Hint};
+use crate::delta::{DeltaReport, Deltas, Hint, TREE};
 use crate::error::Error;
 use crate::frame::COMPRESSION_LEVEL_DEFAULT;
 use crate::index::catalog::{Before, Catalog};
@@ -491,7 +491,7 @@ impl NodeSink for Nodes<'_> {
         self.batch.data.extend_from_slice(&node);
         self.batch.chunks.push(bytes);
         // A node that changed is told by its likeness: its place is known only once it is complete.
-        self.batch.hints.push(Hint { moves: true, ..Hint::default() });
+        self.batch.hints.push(Hint { file: TREE, moves: true, ..Hint::default() });
         if self.batch.is_full() {
             self.flush()?;
         }

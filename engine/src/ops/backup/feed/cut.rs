@@ -109,18 +109,19 @@ impl<'c> Cutting<'c> {
                 continue;
             }
             let moves = matches!(self.cutter, Cutter::Content(_));
+            let hint = Hint { file: self.file, moves, ..Hint::default() };
             let same = self.former.starting_at(self.offset).filter(|(id, bytes)| {
                 let chunk = uncut.get(..*bytes as usize);
                 moves && chunk.is_some_and(|chunk| out.shared.vault.keys.chunk_id(chunk) == *id)
             });
             let (bytes, hint) = match same {
                 // The same bytes from the same start are cut alike: to cut them costs more.
-                Some((id, bytes)) => (bytes, Hint { former: Some(id), same: true, moves }),
+                Some((id, bytes)) => (bytes, Hint { former: Some(id), same: true, ..hint }),
                 None => {
                     let bytes = u32::try_from(self.cutter.next(uncut))
                         .map_err(|_| Error::Internal { part: "the chunker" })?;
                     let former = self.former.at(self.offset, bytes);
-                    (bytes, Hint { former, same: false, moves })
+                    (bytes, Hint { former, ..hint })
                 }
             };
             out.batch.chunks.push(bytes);
