@@ -1,5 +1,6 @@
 //! Lists snapshots and finds the one that is meant.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use cairn_format::envelope::Kind;
@@ -18,6 +19,9 @@ use crate::repo::Repository;
 use crate::seal::sign::writer_id;
 use crate::seal::{Role, SealError, Trust, VerifiedWriter};
 use crate::store::{StoreError, together};
+
+/// Records that a host reads at most to find its own newest snapshot, when it has lost its cache.
+const NEWEST_READ_MAX: usize = 64;
 
 /// A snapshot that was opened and whose signature holds.
 #[derive(Clone, Debug)]
@@ -123,6 +127,33 @@ fn read_all(
 /// As [`list_all`].
 pub fn list(repository: &Repository) -> Result<Vec<SnapshotInfo>, Error> {
     list_all(repository).map(|(snapshots, _)| snapshots)
+}
+
+/// The newest snapshot of a job that this host's key made on this host, among the newest
+/// [`NEWEST_READ_MAX`] of all.
+///
+/// # Errors
+/// Failures of the store. What is damaged is passed over.
+pub(crate) fn newest_of_job(
+    repository: &Repository,
+    job: &str,
+    names: &[ObjectName],
+) -> Result<Option<SnapshotId>, Error> {
+    let time_ms = |name: &ObjectName| match name {
+        ObjectName::Snapshot { time_ms, .. } => *time_ms,
+        _ => 0,
+    };
+    let mut newest = names.to_vec();
+    newest.sort_by_key(|name| Reverse(time_ms(name)));
+    newest.truncate(NEWEST_READ_MAX);
+    let (found, _) = read_all(repository, &newest, &HashSet::new(), &HashMap::new())?;
+    let namespace = repository.vault().own_namespace()?;
+    let is_its = |one: &&SnapshotInfo| {
+        one.record.job == job
+            && one.record.host == repository.context.host
+            && one.namespace == namespace
+    };
+    Ok(found.iter().rfind(is_its).map(|one| one.id))
 }
 
 /// Names of all snapshot objects.

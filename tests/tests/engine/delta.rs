@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cairn_engine::context::Context;
 use cairn_engine::index::local::{SketchEntry, SketchSlot};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource};
 use cairn_engine::ops::snapshots::SnapshotInfo;
@@ -22,7 +23,7 @@ use cairn_format::ids::ChunkId;
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_tests::compare::assert_same;
 use cairn_tests::lab::{
-    Lab, Warnings, inside, new_key, object, select, verify_full, write_key_file,
+    Lab, OWNER, Warnings, inside, new_key, object, select, unlock, verify_full, write_key_file,
 };
 use cairn_tests::seed::{Seed, noise};
 use cairn_tests::{reader, tree};
@@ -496,4 +497,43 @@ fn a_delta_whose_base_is_lost_is_stored_anew() {
     assert!(content_of(&repository, &newest, &path_in_snapshot(&path)) == pages);
     let fresh = lab.open(&store, "fresh");
     assert!(content_of(&fresh, &newest, &path_in_snapshot(&path)) == pages);
+}
+
+/// As in a container that is made anew for each backup.
+#[test]
+fn a_host_that_lost_its_cache_stores_what_changed() {
+    let lab = Lab::new(58);
+    let store = lab.memory();
+    let source = folder(&lab);
+    let mut pages = page_file();
+    write(&source.join("pages"), &pages);
+    let first = run(&lab.open(&store, "one"), of_path(&source), None, true);
+    // Others back up meanwhile: another job, and another host under the same name of a job.
+    let other = folder_with(&lab, "other", &noise(50_000, 3));
+    let options = BackupOptions::new("another", vec![of_path(&other)]);
+    backup::run(&lab.open(&store, "two"), options).expect("a backup");
+    let elsewhere = Context {
+        host: "elsewhere".to_owned(),
+        cache_dir: lab.cache("elsewhere"),
+        ..lab.context.clone()
+    };
+    let stranger = Repository::open(Arc::new(store.clone()), &unlock(OWNER), &elsewhere);
+    let strange = run(&stranger.expect("it opens"), of_path(&other), None, true);
+    assert_eq!(snapshot(&strange).record.parents, []);
+    update_pages(&mut pages, 1);
+    write(&source.join("pages"), &pages);
+    let repository = lab.open(&store, "three");
+    let second = run(&repository, of_path(&source), None, true);
+    assert_eq!(snapshot(&second).record.parents, [snapshot(&first).id]);
+    let (all, changed) = (first.statistics.bytes_stored, second.statistics.bytes_stored);
+    assert!(changed * 4 < all, "{changed} bytes of {all}");
+    let path = [source.as_os_str().as_encoded_bytes(), b"/pages"].concat();
+    assert_eq!(content_of(&repository, &snapshot(&second), &path), pages);
+}
+
+fn folder_with(lab: &Lab, name: &str, content: &[u8]) -> PathBuf {
+    let folder = lab.path(name);
+    std::fs::create_dir(&folder).expect("a folder");
+    write(&folder.join("file"), content);
+    folder
 }

@@ -347,8 +347,12 @@ fn write(
     let packs_resumed = leftovers.len() as u64;
     uploader.adopt(leftovers);
     let names = snapshots::list_names(repository)?;
-    let parents = latest_of(catalog, &prepared.job, &names)?;
     let deltas = if prepared.deltas { Deltas::new(repository)? } else { None };
+    let mut parents = latest_of(catalog, &prepared.job, &names)?;
+    if parents.is_empty() && deltas.is_some() {
+        // This host has lost its cache, or is another machine of that name.
+        parents.extend(snapshots::newest_of_job(repository, &prepared.job, &names)?);
+    }
     let formers = match &deltas {
         Some(_) => Formers::new(repository, &parents, &names),
         None => Formers::none(),
