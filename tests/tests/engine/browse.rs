@@ -5,6 +5,7 @@
 //! damaged, moved by collections and made unreachable while they are open.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,7 +117,6 @@ fn look_at(view: &View<'_>, top: Attributes) -> Tree {
         if found.kind == Kind::Directory {
             for name in names(view, found.number) {
                 let below = view.lookup(found.number, &name).expect("what was listed is there");
-                use std::os::unix::ffi::OsStrExt as _;
                 left.push((path.join(std::ffi::OsStr::from_bytes(&name)), below));
             }
         }
@@ -248,7 +248,9 @@ fn large_directories_are_listed_from_anywhere() {
 #[test]
 fn snapshots_come_and_go_while_they_are_shown() {
     let mut home = Home::new(73);
+    std::fs::write(home.source.join("gone"), noise(60_000, 73)).expect("a file");
     let first = home.back_up(1);
+    std::fs::remove_file(home.source.join("gone")).expect("removed");
     let repository = home.lab.open(&home.store, "viewer");
     let view = open(&repository);
     let old = inside_latest(&view, &home.source);
@@ -266,7 +268,7 @@ fn snapshots_come_and_go_while_they_are_shown() {
     let expected = look(&home.source);
     assert_shows(&view, &home.source, &expected);
     // What is open when it is forgotten is told from what is damaged.
-    let file = find(&view, &old.join("new-1")).expect("it is there").number;
+    let file = find(&view, &old.join("gone")).expect("it is there").number;
     let file = view.open_file(file).expect("it opens");
     home.forget(first.id);
     home.collect();
