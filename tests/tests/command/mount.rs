@@ -309,7 +309,7 @@ fn a_place_that_cannot_be_mounted_at_is_refused_before_anything_else() {
     refused("missing", 2, "mount.missing");
     refused("source/text", 2, "mount.not_directory");
     refused("source", 4, "mount.not_empty");
-    refused("shown", 10, "repository.none");
+    refused("shown", 10, "store.no_repository");
     let mounted = Mounted::new(&cairn, "shown", &["--snapshot", "latest"]);
     refused("shown", 4, "mount.occupied");
     mounted.end().expect(0);
