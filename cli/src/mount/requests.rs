@@ -338,8 +338,8 @@ impl Filesystem for Dispatch {
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.as_bytes().to_vec();
         self.hand(move |scene| match scene.view.xattrs(ino.0) {
-            Ok(xattrs) => match xattrs.into_iter().find(|(known, _)| *known == name) {
-                Some((_, data)) => value(&data, size, reply),
+            Ok(xattrs) => match xattrs.into_iter().find(|xattr| xattr.name == name) {
+                Some(xattr) => value(&xattr.value, size, reply),
                 None => reply.error(Errno::ENODATA),
             },
             Err(error) => reply.error(errno(error)),
@@ -350,8 +350,8 @@ impl Filesystem for Dispatch {
         self.hand(move |scene| match scene.view.xattrs(ino.0) {
             Ok(xattrs) => {
                 let mut names = Vec::new();
-                for (name, _) in xattrs {
-                    names.extend_from_slice(&name);
+                for xattr in xattrs {
+                    names.extend_from_slice(&xattr.name);
                     names.push(0);
                 }
                 value(&names, size, reply);

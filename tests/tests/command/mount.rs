@@ -41,20 +41,19 @@ impl Mounted {
         let mut command = cairn.cairn(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("cairn starts");
-        let mut output = BufReader::new(child.stdout.take().expect("its output"));
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut mounted = Self { child, output, at };
         let mut line = String::new();
-        loop {
+        while !line.contains("\"type\":\"mounted\"") {
             line.clear();
-            output.read_line(&mut line).expect("its output is text");
-            if line.contains("\"type\":\"mounted\"") {
-                return Self { child, output, at };
-            }
+            mounted.output.read_line(&mut line).expect("its output is text");
             assert!(
-                line.contains("\"type\":\"progress\""),
+                line.contains("\"type\":\"mounted\"") || line.contains("\"type\":\"progress\""),
                 "not mounted: this takes /dev/fuse and root, or CAP_SYS_ADMIN in a container \
                  (docker run --device /dev/fuse --cap-add SYS_ADMIN): {line}"
             );
         }
+        mounted
     }
 
     fn signal(&self, signal: Signal) {

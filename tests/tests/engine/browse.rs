@@ -95,6 +95,7 @@ fn seen(view: &View<'_>, found: &Attributes) -> Seen {
         Kind::CharDevice | Kind::BlockDevice => ("device", format!("{:?}", found.device)),
     };
     let is_file = kind == "file";
+    let xattrs = view.xattrs(found.number).expect("attributes");
     Seen {
         kind,
         content,
@@ -102,7 +103,7 @@ fn seen(view: &View<'_>, found: &Attributes) -> Seen {
         mode: if kind == "link" { 0 } else { found.mode },
         owner: (found.uid, found.gid),
         mtime: (found.mtime.seconds, i64::from(found.mtime.nanoseconds)),
-        xattrs: view.xattrs(found.number).expect("attributes").into_iter().collect(),
+        xattrs: xattrs.into_iter().map(|xattr| (xattr.name, xattr.value)).collect(),
         same_as: None,
         has_holes: is_file && found.bytes_occupied + (64 << 10) < found.bytes,
     }

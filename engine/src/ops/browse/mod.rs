@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use cairn_format::limits::PATH_DEPTH_MAX;
 use cairn_format::node::is_name;
-use cairn_format::tree::{Entry, Node};
+use cairn_format::tree::{Entry, Node, Xattr};
 
 use self::attributes::Looks;
 pub use self::attributes::{Attributes, Kind};
@@ -285,17 +285,13 @@ impl<'r> View<'r> {
         }
     }
 
-    /// The extended attributes of an entry, by name.
+    /// The extended attributes of an entry, sorted by name.
     ///
     /// # Errors
     /// Damage and failures.
-    pub fn xattrs(&self, number: u64) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ViewError> {
+    pub fn xattrs(&self, number: u64) -> Result<Vec<Xattr>, ViewError> {
         let place = self.inodes.place(number)?;
-        if place.is_top() {
-            return Ok(Vec::new());
-        }
-        let xattrs = self.entry(&place)?.meta.xattrs;
-        Ok(xattrs.into_iter().map(|xattr| (xattr.name, xattr.value)).collect())
+        if place.is_top() { Ok(Vec::new()) } else { Ok(self.entry(&place)?.meta.xattrs) }
     }
 
     /// Opens a file to read it.
