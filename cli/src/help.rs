@@ -16,6 +16,22 @@ held stays stored until `cairn gc` collects it.
 Refused (exit 4), changing nothing: snapshots in the future; a gap in the commits that is longer
 than the rules reach back, as a wrong clock leaves; an incomplete listing.";
 
+/// After the options of `mount`.
+pub const MOUNT: &str = "\
+Below DIR are:
+  snapshots/TIME-ID/   each snapshot with its full paths, as `restore` would make them; times in UTC
+  jobs/JOB/            links to those of one job, and to its latest
+  latest               a link to the newest
+
+It stays in the foreground, reads only what is looked at, and ends with Ctrl-C, SIGTERM, or
+`umount DIR` (without root: `fusermount3 -u DIR`). Snapshots that are made meanwhile appear within a
+minute, forgotten ones vanish. A file that is damaged gives an I/O error, and a line on standard
+error says why; everything else can be read. Exit code 5 if there were such.
+
+It takes /dev/fuse, and without root the program fusermount3 (Debian: apt install fuse3). Root's
+mounts, and those with --allow-other, obey modes and owners; anybody else's mount is for that user
+alone, who holds the key and may read all of it. Set-id bits and devices have no effect.";
+
 /// After the options of `erase`.
 pub const ERASE: &str = "\
 Snapshots that hold such paths are made anew without them: same times, job, host, tags and history,

@@ -21,6 +21,7 @@ pub mod arguments;
 pub mod commands;
 pub mod exit_code;
 pub mod help;
+pub mod mount;
 pub mod replicas;
 pub mod secrets;
 pub mod session;

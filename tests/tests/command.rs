@@ -11,6 +11,8 @@ mod kill;
 mod killed;
 #[path = "command/memory.rs"]
 mod memory;
+#[path = "command/mount.rs"]
+mod mount;
 #[path = "command/power.rs"]
 mod power;
 #[path = "command/retention.rs"]

@@ -17,6 +17,7 @@ pub use self::init::{Cipher, Init};
 pub use self::keep::Keep;
 pub use self::key::{Key, KeyAdd, KeyNewRecipient, KeyRemove, Role};
 pub use self::lock::{Lock, LockArguments, LockExtend, LockStatus, Mode};
+pub use self::mount::Mount;
 pub use self::repair::{Repair, RepairCommand, RepairIndex};
 pub use self::replicate::Replicate;
 pub use self::restore::Restore;
@@ -39,6 +40,7 @@ mod init;
 mod keep;
 mod key;
 mod lock;
+mod mount;
 mod repair;
 mod replicate;
 mod restore;
@@ -157,6 +159,8 @@ pub enum Command {
     Dump(Dump),
     /// Bring back a snapshot, a directory or a file
     Restore(Restore),
+    /// Show snapshots as read-only directories, until they are unmounted
+    Mount(Mount),
     /// Check that the repository holds what its snapshots need
     Verify(Verify),
     /// Forget snapshots that no rule keeps, or those that are named

@@ -27,6 +27,7 @@ mod key;
 mod lock;
 mod ls;
 mod man;
+mod mount;
 mod repair;
 mod repair_index;
 mod replicate;
@@ -101,6 +102,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Diff(_) => "diff",
         Command::Dump(_) => "dump",
         Command::Restore(_) => "restore",
+        Command::Mount(_) => "mount",
         Command::Verify(_) => "verify",
         Command::Forget(_) => "forget",
         Command::Replicate(_) => "replicate",
@@ -137,6 +139,7 @@ pub fn run(app: &App, command: &Command) -> Result<Finished, Failure> {
         Command::Diff(arguments) => diff::run(app, arguments),
         Command::Dump(arguments) => dump::run(app, arguments),
         Command::Restore(arguments) => restore::run(app, arguments),
+        Command::Mount(arguments) => mount::run(app, arguments),
         Command::Verify(arguments) => verify::run(app, arguments),
         Command::Forget(arguments) => forget::run(app, arguments),
         Command::Replicate(arguments) => replicate::run(app, arguments),

@@ -26,8 +26,10 @@ use super::errors::Failure;
 use super::format;
 use crate::exit_code::ExitCode;
 
+mod mounted;
 mod replica;
 
+pub use mounted::Mounted;
 pub use replica::{Replica, ReplicaState};
 
 /// Version of the objects; it changes only if a name or a meaning does.

@@ -2,6 +2,7 @@
 
 mod acknowledge;
 pub mod backup;
+pub mod browse;
 pub mod diff;
 pub mod dump;
 pub mod erase;

@@ -140,6 +140,11 @@ impl<S: Store> FaultStore<S> {
         self.state.lock().calls.clone()
     }
 
+    /// Lets later calls fail as another plan says. Numbers of calls go on.
+    pub fn set_plan(&self, plan: Plan) {
+        self.state.lock().plan = plan;
+    }
+
     /// Whether the simulated process is dead.
     #[must_use]
     pub fn crashed(&self) -> bool {

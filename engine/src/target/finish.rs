@@ -24,14 +24,14 @@ const NAMES_BYTES_USUAL: usize = 1 << 10;
 
 /// Numbers of users and groups by name, looked up once each.
 #[derive(Default)]
-pub(super) struct OwnerIds {
+pub(crate) struct OwnerIds {
     users: Mutex<HashMap<String, Option<u32>>>,
     groups: Mutex<HashMap<String, Option<u32>>>,
 }
 
 impl OwnerIds {
     /// The owner an entry should have here.
-    fn of(&self, meta: &Meta, owners: Owners) -> (u32, u32) {
+    pub(crate) fn of(&self, meta: &Meta, owners: Owners) -> (u32, u32) {
         if owners != Owners::ByName {
             return (meta.uid, meta.gid);
         }

@@ -29,3 +29,4 @@ mod tests;
 
 pub use create::{Created, Overwrite, Owners, Target, TargetOptions};
 pub use error::TargetError;
+pub(crate) use finish::OwnerIds;

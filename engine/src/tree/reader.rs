@@ -1,6 +1,8 @@
 //! Reads the tree of a snapshot: directories in order, one path, a file's extents. Memory is bound
 //! by the depth of the tree, not by its size.
 
+use std::ops::{ControlFlow, Range};
+
 use bytes::Bytes;
 use cairn_format::error::FormatError;
 use cairn_format::ids::ChunkId;
@@ -82,6 +84,10 @@ pub struct Listing<'n> {
     stack: Vec<(ChunkId, Option<Expected>)>,
     leaf: (ChunkId, std::vec::IntoIter<Entry>),
     last: Vec<u8>,
+    /// Entries before the next one.
+    position: u64,
+    /// Entries that are left out from here on.
+    skip: u64,
     /// What of its entries is read next.
     next: Next,
 }
@@ -115,7 +121,56 @@ impl<'n> Listing<'n> {
             stack: vec![(root, None)],
             leaf: (root, Vec::new().into_iter()),
             last: Vec::new(),
+            position: 0,
+            skip: 0,
             next: Next::Nothing,
+        }
+    }
+
+    /// The same, beginning with entry number `first`, counted from 0. What comes before is not read.
+    #[must_use]
+    pub fn starting_at(nodes: &'n dyn NodeSource, root: ChunkId, first: u64) -> Self {
+        Self { skip: first, ..Self::new(nodes, root) }
+    }
+
+    /// Number of the next entry, also when some before it could not be read.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Takes a leaf, without the entries that are to be left out.
+    fn enter_leaf(&mut self, id: ChunkId, mut entries: Vec<Entry>) {
+        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(entries.len());
+        self.skip -= skipped as u64;
+        self.position += skipped as u64;
+        entries.drain(..skipped);
+        self.nodes.expect(&mut entries.iter().filter_map(|entry| self.next.of(entry)));
+        self.leaf = (id, entries.into_iter());
+    }
+
+    /// Takes the children of an inner node, without those that are to be left out whole.
+    fn enter_inner(
+        &mut self,
+        level: u8,
+        mut children: Vec<DirectoryChild>,
+        expected: Option<Expected>,
+    ) {
+        let mut skipped = 0;
+        for child in &children {
+            if child.entries > self.skip {
+                break;
+            }
+            self.skip -= child.entries;
+            self.position = self.position.saturating_add(child.entries);
+            skipped += 1;
+        }
+        children.drain(..skipped);
+        self.nodes.expect(&mut children.iter().map(|child| child.node));
+        let mut before = expected.and_then(|expected| expected.before);
+        for child in children.into_iter().rev() {
+            let end = before.replace(child.first_name.clone());
+            self.stack.push((child.node, Some(Expected::of(level, child, end))));
         }
     }
 }
@@ -127,7 +182,9 @@ impl Iterator for Listing<'_> {
         loop {
             if let Some(entry) = self.leaf.1.next() {
                 // Names are never empty.
+                self.position = self.position.saturating_add(1);
                 if self.last >= entry.name {
+                    self.position = self.position.saturating_add(self.leaf.1.len() as u64);
                     self.leaf.1 = Vec::new().into_iter();
                     return Some(Err(contradiction(self.leaf.0, "its names are not in order")));
                 }
@@ -135,20 +192,18 @@ impl Iterator for Listing<'_> {
                 return Some(Ok(entry));
             }
             let (id, expected) = self.stack.pop()?;
+            let entries = expected.as_ref().map_or(0, |expected| expected.entries);
             match read_directory_node(self.nodes, &id, expected.as_ref()) {
-                Ok(DirectoryNode::Leaf(entries)) => {
-                    self.nodes.expect(&mut entries.iter().filter_map(|entry| self.next.of(entry)));
-                    self.leaf = (id, entries.into_iter());
-                }
+                Ok(DirectoryNode::Leaf(entries)) => self.enter_leaf(id, entries),
                 Ok(DirectoryNode::Inner { level, children }) => {
-                    self.nodes.expect(&mut children.iter().map(|child| child.node));
-                    let mut before = expected.and_then(|expected| expected.before);
-                    for child in children.into_iter().rev() {
-                        let end = before.replace(child.first_name.clone());
-                        self.stack.push((child.node, Some(Expected::of(level, child, end))));
-                    }
+                    self.enter_inner(level, children, expected);
                 }
-                Err(error) => return Some(Err(error)),
+                Err(error) => {
+                    self.position = self.position.saturating_add(entries);
+                    // Of what cannot be read as much is left out as would have been of it.
+                    self.skip = 0;
+                    return Some(Err(error));
+                }
             }
         }
     }
@@ -322,20 +377,44 @@ pub fn extents(
     content: &Content,
     each: &mut dyn FnMut(u64, Extent) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let root = match &content.extents {
-        Extents::Inline(extents) => {
-            let mut offset = 0;
-            for extent in extents {
-                each(offset, *extent)?;
-                offset += extent.bytes();
+    extents_within(nodes, content, 0..content.bytes, &mut |offset, extent| {
+        each(offset, extent).map(|()| ControlFlow::Continue(()))
+    })
+}
+
+/// Shows those extents of a file that have bytes in `range`, in order, with the offset of each, until
+/// `each` says that it has seen enough. Only the nodes that name them are read.
+///
+/// # Errors
+/// As [`extents`], of the nodes that are read.
+pub fn extents_within(
+    nodes: &dyn NodeSource,
+    content: &Content,
+    range: Range<u64>,
+    each: &mut dyn FnMut(u64, Extent) -> Result<ControlFlow<()>, Error>,
+) -> Result<(), Error> {
+    let touches =
+        |offset: u64, bytes: u64| offset < range.end && offset.saturating_add(bytes) > range.start;
+    let mut show = |offset: &mut u64, extents: &[Extent]| {
+        for extent in extents {
+            if touches(*offset, extent.bytes()) && each(*offset, *extent)?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
-            return Ok(());
+            *offset = offset.saturating_add(extent.bytes());
         }
-        Extents::Tree(root) => *root,
+        Ok::<_, Error>(ControlFlow::Continue(()))
     };
     let mut offset = 0_u64;
-    let mut stack = vec![(root, None::<u8>, Some(content.bytes))];
+    let root = match &content.extents {
+        Extents::Inline(extents) => return show(&mut offset, extents).map(|_| ()),
+        Extents::Tree(root) => *root,
+    };
+    let mut stack = vec![(root, None::<u8>, content.bytes)];
     while let Some((id, level, bytes)) = stack.pop() {
+        if bytes > 0 && !touches(offset, bytes) {
+            offset = offset.saturating_add(bytes);
+            continue;
+        }
         let node = ExtentNode::decode(&nodes.node(&id)?).map_err(invalid(id))?;
         let (found, sum) = match &node {
             ExtentNode::Leaf(extents) => (0, sum(extents.iter().map(Extent::bytes))),
@@ -346,20 +425,24 @@ pub fn extents(
         if level.is_some_and(|level| level != found) {
             return Err(contradiction(id, "its level is not the one its parent states"));
         }
-        if sum.is_none() || bytes.is_some_and(|bytes| Some(bytes) != sum) {
+        if sum != Some(bytes) {
             return Err(contradiction(id, "its extents do not add up"));
         }
         match node {
             ExtentNode::Leaf(extents) => {
-                for extent in extents {
-                    each(offset, extent)?;
-                    offset += extent.bytes();
+                if show(&mut offset, &extents)?.is_break() {
+                    return Ok(());
                 }
             }
             ExtentNode::Inner { level, children } => {
-                nodes.expect(&mut children.iter().map(|child| child.node));
+                let mut at = offset;
+                nodes.expect(&mut children.iter().filter_map(|child| {
+                    let begin = at;
+                    at = at.saturating_add(child.bytes);
+                    touches(begin, child.bytes).then_some(child.node)
+                }));
                 let below = level - 1;
-                stack.extend(children.iter().rev().map(|c| (c.node, Some(below), Some(c.bytes))));
+                stack.extend(children.iter().rev().map(|c| (c.node, Some(below), c.bytes)));
             }
         }
     }

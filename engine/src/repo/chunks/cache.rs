@@ -1,6 +1,7 @@
 //! Decoded frames that are kept at hand: those of tree nodes, and those that hold bases.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,26 +17,29 @@ use crate::seal::PartOpener;
 /// Identifies a frame in one catalog.
 pub(super) type FrameKey = (PackNumber, u32);
 
-/// Decoded frames, the least recently added going first.
-pub(super) struct FrameCache {
-    frames: HashMap<FrameKey, Bytes>,
-    order: VecDeque<FrameKey>,
+/// Decoded frames.
+pub(super) type FrameCache = ByteCache<FrameKey>;
+
+/// Plaintext that is kept at hand up to a number of bytes, the least recently added going first.
+pub(crate) struct ByteCache<K> {
+    kept: HashMap<K, Bytes>,
+    order: VecDeque<K>,
     bytes: usize,
     bytes_max: usize,
 }
 
-impl FrameCache {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { frames: HashMap::new(), order: VecDeque::new(), bytes: 0, bytes_max }
+impl<K: Copy + Eq + Hash> ByteCache<K> {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { kept: HashMap::new(), order: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    pub(super) fn get(&self, key: FrameKey) -> Option<Bytes> {
-        self.frames.get(&key).cloned()
+    pub(crate) fn get(&self, key: K) -> Option<Bytes> {
+        self.kept.get(&key).cloned()
     }
 
-    pub(super) fn put(&mut self, key: FrameKey, frame: Bytes) {
-        self.bytes += frame.len();
-        if let Some(old) = self.frames.insert(key, frame) {
+    pub(crate) fn put(&mut self, key: K, plain: Bytes) {
+        self.bytes += plain.len();
+        if let Some(old) = self.kept.insert(key, plain) {
             self.bytes -= old.len();
         } else {
             self.order.push_back(key);
@@ -43,7 +47,7 @@ impl FrameCache {
         while self.bytes > self.bytes_max
             && let Some(oldest) = self.order.pop_front()
         {
-            self.bytes -= self.frames.remove(&oldest).map_or(0, |frame| frame.len());
+            self.bytes -= self.kept.remove(&oldest).map_or(0, |plain| plain.len());
         }
     }
 }

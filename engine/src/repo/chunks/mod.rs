@@ -20,6 +20,7 @@ use cairn_format::segment::PackSection;
 use parking_lot::Mutex;
 
 use self::ahead::TreeAhead;
+pub(crate) use self::cache::ByteCache;
 use self::cache::FrameCache;
 use self::elsewhere::Elsewhere;
 pub use self::elsewhere::Fallback;
@@ -113,25 +114,11 @@ impl Repository {
         snapshot: &SnapshotInfo,
         ids: &[ChunkId],
     ) -> Result<Vec<Bytes>, Error> {
-        let reader = self.chunk_reader(snapshot.namespace)?;
-        let places = reader.locate(ids)?;
-        let mut wanted = Vec::with_capacity(ids.len());
-        let mut elsewhere = vec![Bytes::new(); ids.len()];
-        for (tag, ((id, place), slot)) in ids.iter().zip(places).zip(&mut elsewhere).enumerate() {
-            match place {
-                Some(place) => wanted.push(Wanted { id: *id, place, tag }),
-                None => {
-                    *slot = reader.elsewhere(id).ok_or(Error::ChunkMissing { chunk: *id })?;
-                }
-            }
-        }
-        let found = Mutex::new(elsewhere);
-        reader.fetch(wanted, &|run, bytes| {
-            for (wanted, chunk) in single(run, bytes?) {
-                let chunk = Bytes::copy_from_slice(chunk);
-                if let Some(slot) = found.lock().get_mut(wanted.tag) {
-                    *slot = chunk;
-                }
+        let found = Mutex::new(vec![Bytes::new(); ids.len()]);
+        self.chunk_reader(snapshot.namespace)?.each_data_chunk(ids, &|nth, chunk| {
+            let chunk = Bytes::copy_from_slice(chunk?);
+            if let Some(slot) = found.lock().get_mut(nth) {
+                *slot = chunk;
             }
             Ok(())
         })?;
@@ -139,7 +126,74 @@ impl Repository {
     }
 }
 
+/// Receives the plaintext of a chunk by its number among those asked for, or why it cannot be had. An
+/// error ends the reading.
+pub type EachChunk<'a> = &'a (dyn Fn(usize, Result<&[u8], Error>) -> Result<(), Error> + Sync);
+
 impl ChunkReader<'_> {
+    /// Reads data chunks on all cores, each frame once, and shows each to `each`, in no certain order.
+    ///
+    /// # Errors
+    /// Whatever `each` fails with; failures of the store or the cache.
+    pub fn each_data_chunk(&self, ids: &[ChunkId], each: EachChunk<'_>) -> Result<(), Error> {
+        let places = self.locate(ids)?;
+        let mut wanted = Vec::with_capacity(ids.len());
+        for (tag, (id, place)) in ids.iter().zip(places).enumerate() {
+            match place {
+                Some(place) => wanted.push(Wanted { id: *id, place, tag }),
+                None => match self.elsewhere(id) {
+                    Some(chunk) => each(tag, Ok(&chunk))?,
+                    None => each(tag, Err(Error::ChunkMissing { chunk: *id }))?,
+                },
+            }
+        }
+        self.fetch(wanted, &|run, content| match content {
+            Ok(content) => {
+                single(run, content).try_for_each(|(wanted, chunk)| each(wanted.tag, Ok(chunk)))
+            }
+            // What cannot be had comes one by one.
+            Err(error) => run.first().map_or(Ok(()), |wanted| each(wanted.tag, Err(error))),
+        })
+    }
+
+    /// The plaintext of one data chunk. The frame it stands in is kept at hand for a while: for those
+    /// who read here and there.
+    ///
+    /// # Errors
+    /// When it is missing or damaged; failures of the store or the cache.
+    pub fn data_chunk(&self, id: &ChunkId) -> Result<Bytes, Error> {
+        self.one_chunk(id, PackKind::Data)
+    }
+
+    /// One chunk from a pack of this kind, through the cache of decoded frames: where a collection has
+    /// moved it to, or a copy of it, when it is not where it was or damaged there.
+    fn one_chunk(&self, id: &ChunkId, kind: PackKind) -> Result<Bytes, Error> {
+        let mut looked_for = HashSet::new();
+        for _ in 0..ROUNDS_MAX {
+            let place = self.locate(std::slice::from_ref(id))?.into_iter().next().flatten();
+            let Some(place) = place else {
+                return self.elsewhere(id).ok_or(Error::ChunkMissing { chunk: *id });
+            };
+            let read = self.catalog.pack(place.pack).and_then(|pack| {
+                if pack.kind == kind {
+                    self.chunk_at(*id, &place)
+                } else {
+                    Err(Error::ChunkHash { chunk: *id, pack: pack.id })
+                }
+            });
+            match read {
+                Err(error) if error.has_vanished() && looked_for.insert(place.pack) => {
+                    self.catalog.look_again(self.repository.vault(), place.pack)?;
+                }
+                Err(error) if error.is_damage() => {
+                    return self.copy_of(*id, &place)?.ok_or(error);
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(Error::PlaceStale)
+    }
+
     /// Where chunks lie. When one is not found the index is brought up to date, once: a writer whose
     /// packs were collected stores chunks anew before it acknowledges.
     ///
@@ -407,26 +461,6 @@ impl NodeSource for ChunkReader<'_> {
     }
 
     fn node(&self, id: &ChunkId) -> Result<Bytes, Error> {
-        let mut looked_for = HashSet::new();
-        for _ in 0..ROUNDS_MAX {
-            let place = self.locate(std::slice::from_ref(id))?.into_iter().next().flatten();
-            let Some(place) = place else {
-                return self.elsewhere(id).ok_or(Error::ChunkMissing { chunk: *id });
-            };
-            let read = self.catalog.pack(place.pack).and_then(|pack| match pack.kind {
-                PackKind::Tree => self.chunk_at(*id, &place),
-                PackKind::Data => Err(Error::ChunkHash { chunk: *id, pack: pack.id }),
-            });
-            match read {
-                Err(error) if error.has_vanished() && looked_for.insert(place.pack) => {
-                    self.catalog.look_again(self.repository.vault(), place.pack)?;
-                }
-                Err(error) if error.is_damage() => {
-                    return self.copy_of(*id, &place)?.ok_or(error);
-                }
-                outcome => return outcome,
-            }
-        }
-        Err(Error::PlaceStale)
+        self.one_chunk(id, PackKind::Tree)
     }
 }
