@@ -1,7 +1,9 @@
 //! Goal: a server that speaks WebDAV holds repositories.
 //! Method: Apache on loopback, and a proxy before it that cuts writes.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cairn_format::names::ObjectName;
 use cairn_tests::compare::assert_same;
@@ -66,4 +68,27 @@ fn writes_that_are_cut_leave_nothing_under_an_objects_name() {
     }
     cairn.run(["verify", "--level", "full"]).expect(0);
     assert_same(&source, &inside(&cairn.restored("latest", "restored"), &source));
+}
+
+/// What Apache answers to whoever makes a folder that another makes at that moment.
+#[test]
+fn a_folder_that_another_makes_at_that_moment_is_no_refusal() {
+    let server = Webdav::start();
+    let mut cairn = cairn(&server.target());
+    cairn.init();
+    let seen = Mutex::new(HashSet::new());
+    let refused = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&refused);
+    let proxy = Proxy::start(server.target().port, move |asked| {
+        let first = asked.method == "MKCOL"
+            && seen.lock().expect("no test panics here").insert(asked.uri.clone());
+        counted.fetch_add(u64::from(first), Ordering::SeqCst);
+        if first { Fault::Answer(403, "Forbidden") } else { Fault::None }
+    });
+    let url = format!("webdav+http://127.0.0.1:{}/some/folder", proxy.port);
+    cairn.set_target(&Target { url, ..server.target() });
+    let source = source(&cairn);
+    cairn.run(["backup", text(&source)]).expect(0);
+    assert!(refused.load(Ordering::SeqCst) > 5, "no folder was made");
+    cairn.run(["verify", "--level", "full"]).expect(0);
 }

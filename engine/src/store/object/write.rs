@@ -130,11 +130,7 @@ impl ObjectStore {
                 found if found == sent => Ok(()),
                 found => Err(StoreError::BadWrite { place: place(), sent, found }),
             })
-            .and_then(|()| {
-                let path = name.to_string();
-                let rename = async { self.operator.rename(&aside, &path).await };
-                self.wait(RequestKind::Other, place, 0, rename)
-            });
+            .and_then(|()| self.bring_into_place(&aside, name));
         if let Err(error) = written {
             // In vain is no harm: nobody reads it.
             let _deleted = self.wait(RequestKind::Delete, place, 0, self.operator.delete(&aside));
@@ -145,6 +141,26 @@ impl ObjectStore {
             });
         }
         Ok(Wrote::Done(Receipt::default()))
+    }
+
+    /// Renames, which makes the folders that are missing. Apache denies that to whoever makes a folder
+    /// at the moment in which another does: then it is there by the next attempt. What is denied for
+    /// another reason is denied again.
+    fn bring_into_place(&self, aside: &str, name: &ObjectName) -> Result<(), StoreError> {
+        let path = name.to_string();
+        let rename = || {
+            let rename = async { self.operator.rename(aside, &path).await };
+            self.wait(RequestKind::Other, || self.place(name), 0, rename)
+        };
+        let mut outcome = rename();
+        // Once for each folder on the way.
+        for _ in path.matches('/') {
+            if !matches!(outcome, Err(StoreError::Denied { .. })) {
+                break;
+            }
+            outcome = rename();
+        }
+        outcome
     }
 
     /// Makes sure that what lies under the name is what was sent. By the MD5 sum that the
