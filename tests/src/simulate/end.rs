@@ -81,6 +81,10 @@ impl Scene {
             self.home.service.bring_back();
             self.forget_again(&self.home);
         }
+        // An acknowledgement that a lock kept when it was taken back: whoever is told of it does it now.
+        let there = self.home.snapshots();
+        let bare = self.home.acks().into_iter().filter(|id| !there.contains(id));
+        bare.for_each(|id| self.home.forget(id));
         for (number, name) in erasing.iter().enumerate() {
             for attempt in 0..ATTEMPTS_MAX {
                 let salt = 100 + 100 * number as u64 + attempt;

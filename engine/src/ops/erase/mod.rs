@@ -145,7 +145,7 @@ pub fn run(
         let waits = plan.snapshots.iter().filter(|planned| planned.fate == Fate::Waits);
         report.waiting = waits.map(|planned| planned.snapshot.id).collect();
         if round == rounds && !options.only_named() {
-            left = plan.left();
+            left = plan.still_there(repository)?;
         }
         if plan.is_done() || round == rounds {
             break;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cairn_format::ids::{ChunkId, SnapshotId};
+use cairn_format::names::ObjectName;
 use cairn_format::tree::Entry;
 
 use super::error::EraseError;
@@ -88,13 +89,28 @@ impl ErasePlan {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.left() == 0
+        self.bare.is_empty() && self.snapshots.iter().all(|planned| planned.fate == Fate::Waits)
     }
 
-    /// Snapshots of which there is something to be done now.
-    pub(super) fn left(&self) -> usize {
-        let concerned = self.snapshots.iter().filter(|planned| planned.fate != Fate::Waits);
-        self.bare.len() + concerned.count()
+    /// How many of those that are to be made anew or to go the store has: listings may go on to show
+    /// what was deleted.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub(super) fn still_there(&self, repository: &Repository) -> Result<usize, Error> {
+        let mut there = 0;
+        for planned in &self.snapshots {
+            let (id, time_ms) = (planned.snapshot.id, planned.snapshot.name_time_ms);
+            if !matches!(planned.fate, Fate::Remade | Fate::Goes) {
+                continue;
+            }
+            match repository.store().size(&ObjectName::Snapshot { time_ms, id }) {
+                Ok(_) => there += 1,
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(there)
     }
 }
 

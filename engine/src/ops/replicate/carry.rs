@@ -297,10 +297,9 @@ impl Carrier<'_> {
                 Proof::Complete(_) => {
                     let one = (snapshot.id, &name);
                     match acknowledge(vault, self.catalog, self.session, one)? {
-                        // Somebody who forgot it on the replica may have overlooked the acknowledgement.
-                        Acknowledged::Stands | Acknowledged::Forgotten => {
-                            carried.acknowledged.push(snapshot.id);
-                        }
+                        Acknowledged::Stands => carried.acknowledged.push(snapshot.id),
+                        // Somebody forgot it on the replica meanwhile: it is not there to be told of.
+                        Acknowledged::Forgotten => {}
                         Acknowledged::Lost => carried.open.push(snapshot.id),
                     }
                 }
