@@ -129,11 +129,11 @@ pub fn list(repository: &Repository) -> Result<Vec<SnapshotInfo>, Error> {
     list_all(repository).map(|(snapshots, _)| snapshots)
 }
 
-/// The newest snapshot of a job that this host's key made on this host, among the newest
+/// The newest acknowledged snapshot of a job that this host's key made on this host, among the newest
 /// [`NEWEST_READ_MAX`] of all.
 ///
 /// # Errors
-/// Failures of the store. What is damaged is passed over.
+/// Failures of the store. What is damaged is warned about and passed over.
 pub(crate) fn newest_of_job(
     repository: &Repository,
     job: &str,
@@ -146,10 +146,12 @@ pub(crate) fn newest_of_job(
     let mut newest = names.to_vec();
     newest.sort_by_key(|name| Reverse(time_ms(name)));
     newest.truncate(NEWEST_READ_MAX);
-    let (found, _) = read_all(repository, &newest, &HashSet::new(), &HashMap::new())?;
+    let acknowledged = list_acknowledged(repository)?;
+    let (found, _) = read_all(repository, &newest, &acknowledged, &HashMap::new())?;
     let namespace = repository.vault().own_namespace()?;
     let is_its = |one: &&SnapshotInfo| {
-        one.record.job == job
+        one.acknowledged
+            && one.record.job == job
             && one.record.host == repository.context.host
             && one.namespace == namespace
     };

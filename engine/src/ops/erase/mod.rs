@@ -144,16 +144,20 @@ pub fn run(
         }
         let waits = plan.snapshots.iter().filter(|planned| planned.fate == Fate::Waits);
         report.waiting = waits.map(|planned| planned.snapshot.id).collect();
-        if round == rounds && !options.only_named() {
-            left = plan.still_there(repository)?;
+        if plan.is_done() {
+            break;
         }
-        if plan.is_done() || round == rounds {
+        if round == rounds {
+            left = plan.still_there(repository)?;
             break;
         }
         match carry::out(repository, &plan, options, &mut paths, &mut noted, &mut report) {
             // A collection that spares no session took away what was stored for it: once more.
             Err(Error::Erase(EraseError::Incomplete { .. })) if round + 1 < rounds => {}
             outcome => outcome?,
+        }
+        if options.only_named() {
+            break;
         }
     }
     prove(repository, &noted, &mut report)?;
