@@ -10,31 +10,22 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
-use cairn_engine::chunk::CHUNKER_DEFAULT;
+use cairn_benches::on_disk::{self, Failure, HOUR_MS, SetClock, memory_mib, say};
 use cairn_engine::collect::mark::{Thoroughness, mark};
-use cairn_engine::context::{
-    Clock, Context, Counter, INDEX_MEMORY_BYTES_DEFAULT, Monitor, Remark, Silent,
-};
+use cairn_engine::context::{Context, Counter, Monitor, Remark, Silent};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots;
-use cairn_engine::repo::{InitOptions, NewKey, Repository, init};
-use cairn_engine::seal::{Lock, OsRandom, Role, SecretBytes, Unlock};
+use cairn_engine::repo::Repository;
 use cairn_engine::store::Store;
 use cairn_engine::store::local::LocalStore;
 use cairn_format::names::{Folder, ObjectName};
-use cairn_format::record::ChunkerSettings;
 use parking_lot::Mutex;
 
-type Failure = Box<dyn std::error::Error>;
-
-const KEY: [u8; 32] = [7; 32];
-const HOUR_MS: i64 = 3_600_000;
 const FILE_BYTES: u64 = 1 << 20;
 /// Places in which a file changes, and bytes of each.
 const CHANGES: usize = 8;
@@ -71,14 +62,6 @@ impl Options {
     }
 }
 
-struct SetClock(AtomicI64);
-
-impl Clock for SetClock {
-    fn now_ms(&self) -> i64 {
-        self.0.fetch_add(1, Ordering::SeqCst)
-    }
-}
-
 /// Notes how long each stage took.
 #[derive(Default)]
 struct Stages {
@@ -112,11 +95,6 @@ impl Monitor for Stages {
     }
 }
 
-fn say(line: &str) {
-    // Whoever closed the other end does not want to know.
-    let _lost = writeln!(std::io::stdout(), "{line}");
-}
-
 /// User and system seconds of this process, threads that ended included.
 fn cpu_seconds() -> Result<f64, Failure> {
     /// The kernel counts for user space in hundredths of a second, on every architecture we build for.
@@ -128,38 +106,16 @@ fn cpu_seconds() -> Result<f64, Failure> {
     Ok(ticks / TICKS_PER_SECOND)
 }
 
-fn peak_mib() -> Result<u64, Failure> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(kib.unwrap_or_default() >> 10)
-}
-
 fn context(
     options: &Options,
     clock: &Arc<SetClock>,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Context, Failure> {
-    Ok(Context {
-        clock: clock.clone(),
-        random: Arc::new(OsRandom::new()?),
-        monitor,
-        host: "bench".into(),
-        user: "bench".into(),
-        program: "cairn-benches".into(),
-        cache_dir: options.work.join("cache"),
-        index_memory_bytes: INDEX_MEMORY_BYTES_DEFAULT,
-        timings: cairn_engine::timings::Timings::default(),
-    })
-}
-
-fn secret() -> SecretBytes {
-    SecretBytes::new(KEY.to_vec())
+    on_disk::context(&options.work, Arc::clone(clock) as _, monitor)
 }
 
 fn open(options: &Options, context: &Context) -> Result<Repository, Failure> {
-    let store = LocalStore::open(&options.work.join("repository"))?;
-    Ok(Repository::open(Arc::new(store), &Unlock::KeyFile(secret()), context)?)
+    on_disk::open(&options.work, context)
 }
 
 /// Numbers that look random, and are the same every time.
@@ -183,7 +139,7 @@ impl Numbers {
 }
 
 fn make(options: &Options, clock: &Arc<SetClock>) -> Result<(), Failure> {
-    let (source, place) = (options.work.join("source"), options.work.join("repository"));
+    let source = options.work.join("source");
     let mut numbers = Numbers(1);
     std::fs::create_dir_all(&source)?;
     let path = |number: u64| source.join(format!("{}/file-{number}", number % 10));
@@ -193,15 +149,10 @@ fn make(options: &Options, clock: &Arc<SetClock>) -> Result<(), Failure> {
         std::fs::write(&path, numbers.bytes(usize::try_from(FILE_BYTES)?))?;
     }
     let context = context(options, clock, Arc::new(Silent))?;
-    let store = LocalStore::create(&place)?;
-    let key = NewKey { label: "bench".into(), role: Role::Owner, lock: Lock::KeyFile(secret()) };
-    let bytes_avg = options.chunk_bytes;
-    let (bytes_min, bytes_max) = (bytes_avg / 4, bytes_avg * 4);
-    let chunker = ChunkerSettings { bytes_min, bytes_avg, bytes_max, ..CHUNKER_DEFAULT };
-    init(&store, &InitOptions { chunker, ..InitOptions::new(key) }, &context)?;
+    on_disk::make(&options.work, options.chunk_bytes, &context)?;
     let repository = open(options, &context)?;
     for hour in 0..options.hours {
-        clock.0.fetch_add(HOUR_MS, Ordering::SeqCst);
+        clock.advance_ms(HOUR_MS);
         for _ in 0..if hour == 0 { 0 } else { options.changed } {
             let mut file = File::options().write(true).open(path(numbers.below(options.files)))?;
             for _ in 0..CHANGES {
@@ -250,7 +201,7 @@ fn collect(
     full_mark: bool,
     max_dead_percent: f64,
 ) -> Result<(f64, f64), Failure> {
-    clock.0.fetch_add(1000, Ordering::SeqCst);
+    clock.advance_ms(1000);
     let stages = Arc::new(Stages::default());
     let context = context(options, clock, stages.clone())?;
     std::fs::write("/proc/self/clear_refs", "5")?;
@@ -277,7 +228,7 @@ fn collect(
         "{} max dead {max_dead_percent}: {wall:.3} s, CPU {cpu:.3} s, peak {} MiB; {} packs, {} chunks;\n  \
          deleted {} packs, wrote {};{line}",
         if full_mark { "full mark  " } else { "incremental" },
-        peak_mib()?,
+        memory_mib("VmHWM:")?,
         counts.packs,
         counts.chunks,
         report.packs_deleted,
@@ -299,7 +250,7 @@ fn marks(options: &Options, clock: &Arc<SetClock>) -> Result<(), Failure> {
         let (wall, cpu) = from.until(&Spent::now());
         say(&format!(
             "mark {how:?}: {wall:.3} s, CPU {cpu:.3} s, peak {} MiB, {} chunks live",
-            peak_mib()?,
+            memory_mib("VmHWM:")?,
             marked.live.count()
         ));
     }
@@ -323,21 +274,17 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-fn is_new(work: &Path) -> bool {
-    !work.join("repository").exists()
-}
-
 fn main() -> Result<(), Failure> {
     let options = Options::from_arguments()?;
     std::fs::create_dir_all(&options.work)?;
-    let clock = Arc::new(SetClock(AtomicI64::new(2_000_000_000_000)));
-    if is_new(&options.work) {
+    let clock = Arc::new(SetClock::at_hour(0));
+    if !on_disk::is_made(&options.work) {
         let from = Spent::now();
         make(&options, &clock)?;
         let (wall, cpu) = from.until(&Spent::now());
         say(&format!("made in {wall:.1} s, CPU {cpu:.1} s"));
     }
-    clock.0.fetch_add(i64::try_from(options.hours)? * HOUR_MS, Ordering::SeqCst);
+    clock.advance_ms(i64::try_from(options.hours)? * HOUR_MS);
     marks(&options, &clock)?;
     // Whatever is dead already goes, so that all rounds find the same.
     collect(&options, &clock, true, 0.0)?;

@@ -7,30 +7,21 @@
 //! already is used as it is. 100 million chunks take about 20 GB there.
 
 use std::collections::HashSet;
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
-use cairn_engine::chunk::CHUNKER_DEFAULT;
+use cairn_benches::on_disk::{self, Failure, SetClock, memory_mib, say};
 use cairn_engine::collect::mark::{Thoroughness, mark};
-use cairn_engine::context::{Clock, Context, INDEX_MEMORY_BYTES_DEFAULT, Silent};
+use cairn_engine::context::Silent;
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
 use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots;
-use cairn_engine::repo::{InitOptions, NewKey, Repository, init};
-use cairn_engine::seal::{Lock, OsRandom, Role, SecretBytes, Unlock};
-use cairn_engine::store::local::LocalStore;
-use cairn_engine::timings::Timings;
-use cairn_format::record::ChunkerSettings;
+use cairn_engine::repo::Repository;
 
-type Failure = Box<dyn std::error::Error>;
-
-const KEY: [u8; 32] = [7; 32];
-const HOUR_MS: i64 = 3_600_000;
 const CHUNK_BYTES: u32 = 256;
 /// Of each snapshot: about a million chunks.
 const STREAM_BYTES: u64 = 290_000_000;
@@ -58,14 +49,6 @@ impl Options {
             }
         }
         Ok(options)
-    }
-}
-
-struct SetClock(AtomicI64);
-
-impl Clock for SetClock {
-    fn now_ms(&self) -> i64 {
-        self.0.fetch_add(1, Ordering::SeqCst)
     }
 }
 
@@ -97,47 +80,13 @@ impl Read for Letters {
     }
 }
 
-fn say(line: &str) {
-    // Whoever closed the other end does not want to know.
-    let _lost = writeln!(std::io::stdout(), "{line}");
-}
-
-/// A line of what the kernel tells of this process, in MiB.
-fn memory_mib(line: &str) -> Result<u64, Failure> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|each| each.strip_prefix(line));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(kib.ok_or("there is no such line")? >> 10)
-}
-
 fn open(options: &Options, hour: u64) -> Result<Repository, Failure> {
-    let clock = SetClock(AtomicI64::new(2_000_000_000_000 + i64::try_from(hour)? * HOUR_MS));
-    let context = Context {
-        clock: Arc::new(clock),
-        random: Arc::new(OsRandom::new()?),
-        monitor: Arc::new(Silent),
-        host: "bench".into(),
-        user: "bench".into(),
-        program: "cairn-benches".into(),
-        cache_dir: options.work.join("cache"),
-        index_memory_bytes: INDEX_MEMORY_BYTES_DEFAULT,
-        timings: Timings::default(),
-    };
-    let place = options.work.join("repository");
-    if !place.exists() {
-        let key = NewKey {
-            label: "bench".into(),
-            role: Role::Owner,
-            lock: Lock::KeyFile(SecretBytes::new(KEY.to_vec())),
-        };
-        let (bytes_min, bytes_max) = (CHUNK_BYTES / 4, CHUNK_BYTES * 4);
-        let chunker =
-            ChunkerSettings { bytes_min, bytes_avg: CHUNK_BYTES, bytes_max, ..CHUNKER_DEFAULT };
-        let new = InitOptions { chunker, ..InitOptions::new(key) };
-        init(&LocalStore::create(&place)?, &new, &context)?;
+    let clock = Arc::new(SetClock::at_hour(i64::try_from(hour)?));
+    let context = on_disk::context(&options.work, clock, Arc::new(Silent))?;
+    if !on_disk::is_made(&options.work) {
+        on_disk::make(&options.work, CHUNK_BYTES, &context)?;
     }
-    let key = Unlock::KeyFile(SecretBytes::new(KEY.to_vec()));
-    Ok(Repository::open(Arc::new(LocalStore::open(&place)?), &key, &context)?)
+    on_disk::open(&options.work, &context)
 }
 
 fn make(options: &Options) -> Result<(), Failure> {

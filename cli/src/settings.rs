@@ -67,7 +67,7 @@ pub const VARIABLES: [(&str, &str); 13] = [
 ];
 
 /// Where what remote storage needs is looked for, by kind, for help and manual.
-pub const STORAGE_VARIABLES: [(&str, &str); 6] = [
+pub const STORAGE_VARIABLES: [(&str, &str); 7] = [
     (
         "s3",
         "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE; credentials as the AWS \
@@ -83,6 +83,7 @@ pub const STORAGE_VARIABLES: [(&str, &str); 6] = [
     ("sftp", "what ssh is configured to use; SFTP_IDENTITY_FILE. Unknown hosts are refused"),
     ("webdav", "WEBDAV_USERNAME and WEBDAV_PASSWORD, or WEBDAV_TOKEN; over TLS"),
     ("webdav+http", "the same in the clear"),
+    ("opendal+…", "OPENDAL_<NAME>_<SETTING>, as opendal calls the settings of the service NAME"),
 ];
 
 /// Smallest memory for the local index, bytes: below it, look-ups would thrash.
@@ -107,6 +108,18 @@ impl Environment {
             .get(OsStr::new(name))
             .map(OsString::as_os_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// Those whose names begin so.
+    fn texts(&self, before: &'static str) -> Result<Vec<(String, String)>, CliError> {
+        let named = self.variables.iter().filter_map(|(name, value)| {
+            let name = name.to_str().filter(|name| name.starts_with(before))?;
+            Some(value.to_str().map(|value| (name.to_owned(), value.to_owned())))
+        });
+        named.collect::<Option<_>>().ok_or_else(|| CliError::Environment {
+            name: before,
+            problem: "a value is not UTF-8".to_owned(),
+        })
     }
 
     fn text(&self, name: &'static str) -> Result<Option<String>, CliError> {
@@ -188,6 +201,7 @@ pub fn remote(global: &Global, environment: &Environment) -> Result<RemoteOption
         environment.text(name)?;
     }
     let mut options = RemoteOptions::new(|name| environment.get(name)?.to_str().map(str::to_owned));
+    options.set_services(environment.texts(options::SERVICE_VARIABLES)?);
     options.upload_bytes_per_s = global.limit_upload;
     options.download_bytes_per_s = global.limit_download;
     if let Some(connections) = global.connections {

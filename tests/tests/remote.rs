@@ -2,6 +2,8 @@
 
 #[path = "remote/azblob.rs"]
 mod azblob;
+#[path = "remote/by_name.rs"]
+mod by_name;
 #[path = "remote/faults.rs"]
 mod faults;
 #[path = "remote/gcs.rs"]

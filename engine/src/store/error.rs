@@ -270,7 +270,7 @@ pub enum StoreError {
     #[error("the {scheme} location contains credentials")]
     CredentialsInLocation {
         /// The scheme.
-        scheme: &'static str,
+        scheme: String,
         /// Where credentials belong.
         variables: &'static str,
     },
@@ -279,6 +279,8 @@ pub enum StoreError {
     Unsupported {
         /// The scheme.
         scheme: String,
+        /// Those that are, separated by commas; empty if there are none.
+        known: String,
     },
     /// The one who asked for a listing ended it.
     #[error("the listing of {place} was stopped")]
@@ -480,6 +482,9 @@ impl Explain for StoreError {
             }
             Self::BadLocation { .. } => {
                 "a location is a path, or a URL such as file:///backup or s3://bucket/prefix".into()
+            }
+            Self::Unsupported { known, .. } if !known.is_empty() => {
+                format!("this build knows {known}; the README says how others are built in")
             }
             Self::Unsupported { .. }
             | Self::WrongName { .. }

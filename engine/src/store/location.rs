@@ -28,8 +28,8 @@ pub enum Location {
     },
 }
 
-/// The remote services that have a scheme of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The remote services.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// `s3://bucket/prefix`
     S3,
@@ -43,6 +43,34 @@ pub enum Scheme {
     Webdav,
     /// `webdav+http://host/path`, in the clear
     WebdavHttp,
+    /// `opendal+NAME://…`: a service by the name that opendal has for it
+    Opendal(ServiceName),
+}
+
+/// What comes before the name of a service that has no scheme of its own.
+const OPENDAL: &str = "opendal+";
+
+/// A service by the name that opendal has for it: ASCII letters and digits in lower case, `-`
+/// between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceName {
+    /// With [`OPENDAL`] before it.
+    scheme: String,
+}
+
+impl ServiceName {
+    /// Understands a scheme, given in lower case.
+    fn of_scheme(scheme: &str) -> Option<Self> {
+        let name = scheme.strip_prefix(OPENDAL)?;
+        let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        name.split('-').all(plain).then(|| Self { scheme: scheme.to_owned() })
+    }
+
+    /// As opendal has it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.scheme.get(OPENDAL.len()..).unwrap_or_default()
+    }
 }
 
 impl Scheme {
@@ -51,7 +79,7 @@ impl Scheme {
 
     /// As written before `://`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::S3 => "s3",
             Self::Azblob => "azblob",
@@ -59,28 +87,47 @@ impl Scheme {
             Self::Sftp => "sftp",
             Self::Webdav => "webdav",
             Self::WebdavHttp => "webdav+http",
+            Self::Opendal(service) => &service.scheme,
         }
     }
 
+    /// The scheme of this name, given in lower case.
+    fn of_name(name: &str) -> Option<Self> {
+        let own = Self::ALL.into_iter().find(|scheme| scheme.name() == name);
+        own.or_else(|| ServiceName::of_scheme(name).map(Self::Opendal))
+    }
+
+    /// All names, for messages.
+    fn names() -> String {
+        let names = Self::ALL.iter().map(Self::name).chain(["opendal+NAME"]);
+        names.collect::<Vec<_>>().join(", ")
+    }
+
     /// Where its credentials belong instead of the URL.
-    const fn variables(self) -> &'static str {
+    const fn variables(&self) -> &'static str {
         match self {
             Self::S3 => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile by AWS_PROFILE",
             Self::Azblob => "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
             Self::Gcs => "GOOGLE_APPLICATION_CREDENTIALS",
             Self::Sftp => "an SSH key through the agent (SSH_AUTH_SOCK) or ~/.ssh/config",
             Self::Webdav | Self::WebdavHttp => "WEBDAV_USERNAME and WEBDAV_PASSWORD",
+            Self::Opendal(_) => "the service's settings as OPENDAL_<NAME>_<SETTING>",
         }
     }
 
     /// A user's name alone is no secret where keys prove who somebody is.
-    const fn allows_user(self) -> bool {
+    const fn allows_user(&self) -> bool {
         matches!(self, Self::Sftp)
+    }
+
+    /// Whether there may be nothing between `://` and the next slash: all of it may be set elsewhere.
+    const fn allows_nobody(&self) -> bool {
+        matches!(self, Self::Opendal(_))
     }
 }
 
 /// Longest scheme that is taken for one, bytes.
-const SCHEME_BYTES_MAX: usize = 16;
+const SCHEME_BYTES_MAX: usize = 40;
 
 /// Splits `scheme://rest`; `None` for a path.
 fn split_scheme(text: &[u8]) -> Option<(String, &[u8])> {
@@ -129,9 +176,11 @@ impl Location {
             "file" => parse_file(rest),
             "memory" if rest.is_empty() => Ok(Self::Memory),
             "memory" => Err(bad("memory://", "nothing may follow the scheme")),
-            name => match Scheme::ALL.into_iter().find(|scheme| scheme.name() == name) {
+            name => match Scheme::of_name(name) {
                 Some(scheme) => parse_remote(scheme, rest),
-                None => Err(StoreError::Unsupported { scheme: name.to_owned() }),
+                None => {
+                    Err(StoreError::Unsupported { scheme: name.to_owned(), known: Scheme::names() })
+                }
             },
         }
     }
@@ -147,7 +196,7 @@ impl Location {
             Self::Local(path) => Ok(Arc::new(LocalStore::open(path)?)),
             Self::Memory => Ok(Arc::new(MemoryStore::new())),
             Self::Remote { scheme, rest } => {
-                let (store, found) = connect(*scheme, rest, options)?;
+                let (store, found) = connect(scheme, rest, options)?;
                 if !found {
                     let location = store.location();
                     let why = "it holds no object named `format`";
@@ -167,7 +216,7 @@ impl Location {
         match self {
             Self::Local(path) => Ok(Arc::new(LocalStore::create(path)?)),
             Self::Memory => self.open(options),
-            Self::Remote { scheme, rest } => Ok(connect(*scheme, rest, options)?.0),
+            Self::Remote { scheme, rest } => Ok(connect(scheme, rest, options)?.0),
         }
     }
 
@@ -208,7 +257,7 @@ impl Location {
 /// Connects to a remote place, and says whether it has a `format` object.
 #[cfg(feature = "object-stores")]
 fn connect(
-    scheme: Scheme,
+    scheme: &Scheme,
     rest: &str,
     options: &RemoteOptions,
 ) -> Result<(Arc<dyn Store>, bool), StoreError> {
@@ -217,11 +266,11 @@ fn connect(
 
 #[cfg(not(feature = "object-stores"))]
 fn connect(
-    scheme: Scheme,
+    scheme: &Scheme,
     _: &str,
     _: &RemoteOptions,
 ) -> Result<(Arc<dyn Store>, bool), StoreError> {
-    Err(StoreError::Unsupported { scheme: scheme.name().to_owned() })
+    Err(StoreError::Unsupported { scheme: scheme.name().to_owned(), known: String::new() })
 }
 
 fn parse_file(rest: &[u8]) -> Result<Location, StoreError> {
@@ -258,8 +307,10 @@ fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
 fn parse_remote(scheme: Scheme, rest: &[u8]) -> Result<Location, StoreError> {
     // Nothing of `rest` is repeated before it is known to hold no secret.
     let shown = || format!("{}://", scheme.name());
-    let credentials =
-        StoreError::CredentialsInLocation { scheme: scheme.name(), variables: scheme.variables() };
+    let credentials = StoreError::CredentialsInLocation {
+        scheme: scheme.name().to_owned(),
+        variables: scheme.variables(),
+    };
     let Ok(rest) = str::from_utf8(rest) else {
         return Err(bad(shown(), "it is not UTF-8"));
     };
@@ -282,7 +333,7 @@ fn parse_remote(scheme: Scheme, rest: &[u8]) -> Result<Location, StoreError> {
             bad(shown(), "settings after `?` belong into the configuration")
         });
     }
-    if authority.is_empty() {
+    if authority.is_empty() && !scheme.allows_nobody() {
         return Err(bad(shown(), "the bucket or host is missing"));
     }
     if rest.split('/').any(|part| part == "..") {
@@ -325,6 +376,10 @@ mod tests {
         assert_eq!(Location::parse(raw).unwrap(), Location::Local(Path::new(raw).into()));
     }
 
+    fn opendal(name: &str) -> Scheme {
+        Scheme::Opendal(ServiceName::of_scheme(&format!("opendal+{name}")).unwrap())
+    }
+
     #[test]
     fn remote_places() {
         for (given, scheme, rest) in [
@@ -334,6 +389,9 @@ mod tests {
             ("sftp://user@host:22/path", Scheme::Sftp, "user@host:22/path"),
             ("WebDAV://host/path", Scheme::Webdav, "host/path"),
             ("webdav+http://host:80/path", Scheme::WebdavHttp, "host:80/path"),
+            ("opendal+b2://bucket/path/", opendal("b2"), "bucket/path"),
+            ("Opendal+Yandex-Disk:///path", opendal("yandex-disk"), "/path"),
+            ("opendal+vercel-artifacts://", opendal("vercel-artifacts"), ""),
         ] {
             let location = Location::Remote { scheme, rest: rest.to_owned() };
             assert_eq!(parse(given).unwrap(), location);
@@ -368,6 +426,8 @@ mod tests {
             "webdav://user:pa/hunter2@host/",
             "azblob://container/x?sig=hunter2&se=1",
             "s3://bucket?secret_access_key=hunter2",
+            "opendal+b2://key:hunter2@bucket",
+            "opendal+b2:///?application_key=hunter2",
         ] {
             let error = parse(given).unwrap_err();
             assert!(matches!(error, StoreError::CredentialsInLocation { .. }), "{given} {error:?}");
@@ -401,9 +461,13 @@ mod tests {
             assert!(matches!(error, StoreError::BadLocation { .. }), "{given} {error:?}");
             assert_eq!(error.class(), Class::Usage);
         }
-        let error = parse("gopher://hole").unwrap_err();
-        assert!(error.to_string().contains("gopher"), "{error}");
-        assert_eq!(error.class(), Class::Usage);
+        for unknown in ["gopher://hole", "opendal+://x", "opendal+-b2://x", "opendal+b.2://x"] {
+            let error = parse(unknown).unwrap_err();
+            let (scheme, _) = unknown.split_once("://").unwrap();
+            assert!(error.to_string().contains(scheme), "{error}");
+            assert_eq!(error.class(), Class::Usage);
+            assert!(error.hint().unwrap().contains("webdav+http"), "{:?}", error.hint());
+        }
     }
 
     #[test]
@@ -426,7 +490,7 @@ mod tests {
 
         #[test]
         fn a_password_is_never_repeated(
-            scheme in "s3|azblob|gcs|sftp|webdav|gopher",
+            scheme in "s3|azblob|gcs|sftp|webdav|opendal\\+b2|gopher",
             user in "[a-z]{1,8}",
             tail in "[a-z?#/@]{0,12}",
         ) {

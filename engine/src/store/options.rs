@@ -31,6 +31,10 @@ pub const VARIABLES: [&str; 17] = [
     "WEBDAV_USERNAME",
 ];
 
+/// What the names of variables begin with that set up services without a scheme of their own:
+/// `OPENDAL_<NAME>_<SETTING>`, with the name and the setting that opendal has, `-` written as `_`.
+pub const SERVICE_VARIABLES: &str = "OPENDAL_";
+
 /// How long a request may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimits {
@@ -62,6 +66,8 @@ impl TimeLimits {
 #[derive(Clone, Default)]
 pub struct RemoteOptions {
     variables: BTreeMap<&'static str, String>,
+    /// Those that begin with [`SERVICE_VARIABLES`].
+    services: BTreeMap<String, String>,
     /// How long requests may take.
     pub limits: TimeLimits,
     /// How often requests are repeated, and how many there are at once.
@@ -77,6 +83,7 @@ impl fmt::Debug for RemoteOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteOptions")
             .field("variables", &self.variables.keys())
+            .field("services", &self.services.keys())
             .field("limits", &self.limits)
             .field("policy", &self.policy)
             .field("upload_bytes_per_s", &self.upload_bytes_per_s)
@@ -93,6 +100,26 @@ impl RemoteOptions {
             value(name).filter(|value| !value.is_empty()).map(|value| (name, value))
         });
         Self { variables: known.collect(), ..Self::default() }
+    }
+
+    /// Takes those that begin with [`SERVICE_VARIABLES`]; empty values count as not set.
+    pub fn set_services(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+        let known = variables.into_iter().filter(|(name, value)| {
+            name.starts_with(SERVICE_VARIABLES) && !value.is_empty()
+        });
+        self.services.extend(known);
+    }
+
+    /// What is set of this service, by opendal's names of the settings.
+    #[must_use]
+    pub fn of_service(&self, service: &str) -> BTreeMap<String, String> {
+        let name = service.to_ascii_uppercase().replace('-', "_");
+        let before = format!("{SERVICE_VARIABLES}{name}_");
+        let set = self.services.iter().filter_map(|(variable, value)| {
+            let setting = variable.strip_prefix(&before)?;
+            Some((setting.to_ascii_lowercase(), value.clone()))
+        });
+        set.collect()
     }
 
     /// The first of these variables that is set.
@@ -115,6 +142,25 @@ mod tests {
         assert!(shown.contains("WEBDAV_PASSWORD") && !shown.contains("hunter2"), "{shown}");
         let empty = RemoteOptions::new(|_| Some(String::new()));
         assert_eq!(empty.first(&VARIABLES), None);
+    }
+
+    #[test]
+    fn services_have_settings_of_their_own() {
+        let mut options = RemoteOptions::default();
+        let given = [
+            ("OPENDAL_YANDEX_DISK_ACCESS_TOKEN", "hunter2"),
+            ("OPENDAL_B2_BUCKET", "b"),
+            ("OPENDAL_B2_ROOT", ""),
+            ("PATH", "/bin"),
+        ];
+        options.set_services(given.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let of = |service| options.of_service(service).into_iter().collect::<Vec<_>>();
+        assert_eq!(of("yandex-disk"), [("access_token".to_owned(), "hunter2".to_owned())]);
+        assert_eq!(of("b2"), [("bucket".to_owned(), "b".to_owned())]);
+        assert_eq!(of("s3"), []);
+        let shown = format!("{options:?}");
+        assert!(shown.contains("ACCESS_TOKEN") && !shown.contains("hunter2"), "{shown}");
+        assert!(!shown.contains("PATH"), "{shown}");
     }
 
     #[test]

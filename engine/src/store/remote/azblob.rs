@@ -7,7 +7,7 @@
 use opendal::services;
 
 use super::soft_delete::{AzureContainer, AzureIdentity};
-use super::{Deleted, Service, build, shown, split};
+use super::{Deleted, Service, Speaks, build, shown, split};
 use crate::store::error::StoreError;
 use crate::store::object::Rights;
 use crate::store::options::RemoteOptions;
@@ -74,6 +74,6 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         beyond: Some(Box::new(move |transport| {
             Box::new(AzureContainer::new(&identity, transport))
         })),
-        is_http: true,
+        speaks: Speaks::Http,
     })
 }

@@ -3,6 +3,7 @@
 
 mod ask;
 mod azblob;
+mod by_name;
 mod gcs;
 mod http;
 mod profile;
@@ -48,8 +49,19 @@ struct Service {
     rights: Option<Rights>,
     /// Makes the requests that opendal does not know, where there are some.
     beyond: Option<MakeBeyond>,
-    /// Whether it speaks HTTP, so that requests can be counted where they are sent.
-    is_http: bool,
+    /// What it speaks.
+    speaks: Speaks,
+}
+
+/// What a service speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    /// HTTP: requests are counted where they are sent.
+    Http,
+    /// HTTP or another protocol: calls are counted.
+    Either,
+    /// Another protocol: calls are counted.
+    Other,
 }
 
 /// Makes such requests go the way of all others.
@@ -57,7 +69,7 @@ type MakeBeyond = Box<dyn FnOnce(HttpTransporter) -> Box<dyn Beyond>>;
 
 /// Connects, and says whether there is a `format` object.
 pub(super) fn connect(
-    scheme: Scheme,
+    scheme: &Scheme,
     rest: &str,
     options: &RemoteOptions,
 ) -> Result<(Arc<dyn Store>, bool), StoreError> {
@@ -67,11 +79,12 @@ pub(super) fn connect(
         Scheme::Gcs => gcs::service(rest, options)?,
         Scheme::Sftp => sftp::service(rest, options)?,
         Scheme::Webdav | Scheme::WebdavHttp => webdav::service(scheme, rest, options)?,
+        Scheme::Opendal(name) => by_name::service(name, rest, options)?,
     };
     let store = Arc::new(object_store(service, options)?);
     let found = first_contact(&Guarded::new(Arc::clone(&store), FIRST_CONTACT))?;
     let mut policy = options.policy;
-    if scheme == Scheme::Sftp {
+    if *scheme == Scheme::Sftp {
         policy.calls_max = policy.calls_max.min(SFTP_CALLS_MAX);
     }
     Ok((Arc::new(Guarded::new(store, policy)), found))
@@ -81,7 +94,7 @@ fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore
     let (meter, lock_seen) = (Meter::default(), LockSeen::default());
     let mut operator = service.operator;
     let mut beyond = None;
-    if service.is_http {
+    if service.speaks != Speaks::Other {
         let transport =
             http::Transport::new(meter.clone(), lock_seen.clone()).map_err(|error| {
                 let location = service.location.clone();
@@ -93,7 +106,7 @@ fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore
         operator = operator.with_context(context);
     }
     let mut store = ObjectStore::new(operator, service.location.clone(), options.limits);
-    if service.is_http {
+    if service.speaks == Speaks::Http {
         store.set_meter(meter);
         store.set_lock_seen(lock_seen);
     }

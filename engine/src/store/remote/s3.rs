@@ -8,7 +8,7 @@
 use opendal::services;
 
 use super::s3_lock::{Bucket, Locks};
-use super::{Deleted, Service, build, profile, shown, split};
+use super::{Deleted, Service, Speaks, build, profile, shown, split};
 use crate::store::error::StoreError;
 use crate::store::object::Rights;
 use crate::store::options::RemoteOptions;
@@ -71,6 +71,6 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         deleted: Deleted::Versions,
         rights: Some(RIGHTS),
         beyond: Some(Box::new(move |transport| Box::new(Locks::new(&bucket, transport)))),
-        is_http: true,
+        speaks: Speaks::Http,
     })
 }

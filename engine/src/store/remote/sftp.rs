@@ -3,7 +3,7 @@
 
 use opendal::services;
 
-use super::{Deleted, Service, build};
+use super::{Deleted, Service, Speaks, build};
 use crate::store::error::StoreError;
 use crate::store::options::RemoteOptions;
 
@@ -26,6 +26,6 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         deleted: Deleted::Gone,
         rights: None,
         beyond: None,
-        is_http: false,
+        speaks: Speaks::Other,
     })
 }

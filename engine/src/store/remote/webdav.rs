@@ -4,18 +4,18 @@
 
 use opendal::services;
 
-use super::{Deleted, Service, build};
+use super::{Deleted, Service, Speaks, build};
 use crate::store::error::StoreError;
 use crate::store::location::Scheme;
 use crate::store::options::RemoteOptions;
 
 pub(super) fn service(
-    scheme: Scheme,
+    scheme: &Scheme,
     rest: &str,
     options: &RemoteOptions,
 ) -> Result<Service, StoreError> {
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let protocol = if scheme == Scheme::WebdavHttp { "http" } else { "https" };
+    let protocol = if *scheme == Scheme::WebdavHttp { "http" } else { "https" };
     let location = format!("{}://{rest}", scheme.name());
     let mut builder =
         services::Webdav::default().endpoint(&format!("{protocol}://{host}")).root(path);
@@ -38,6 +38,6 @@ pub(super) fn service(
         deleted: Deleted::Gone,
         rights: None,
         beyond: None,
-        is_http: true,
+        speaks: Speaks::Http,
     })
 }
