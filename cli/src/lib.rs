@@ -21,12 +21,14 @@ pub mod arguments;
 pub mod commands;
 pub mod exit_code;
 pub mod help;
+pub mod ledger;
 pub mod mount;
 pub mod replicas;
 pub mod secrets;
 pub mod session;
 pub mod settings;
 pub mod signals;
+pub mod tried;
 pub mod ui;
 
 /// Runs one command; returns what the process exits with.
@@ -47,6 +49,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>, environment: Environment) 
     };
     let name = commands::name(&parsed.command);
     let result = commands::run(&app, &parsed.command);
+    requests::remember(&app, name);
     conclude(&printer, name, result, requests::tell(&app), &interrupt).number()
 }
 

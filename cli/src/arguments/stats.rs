@@ -8,7 +8,7 @@ pub struct Stats {
     /// Also try out what the storage can do, with a small object that is deleted again
     #[arg(long)]
     pub probe: bool,
-    /// Also show how many requests this command made, and the bytes they moved
+    /// Also show how many requests this host's commands made here in a month, and the bytes they moved
     #[arg(long)]
     pub requests: bool,
 }

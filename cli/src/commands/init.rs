@@ -59,7 +59,7 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
     let store = location.create(&remote).map_err(session::engine)?;
     app.opened(&store);
     repo::refuse_existing(store.as_ref())?;
-    let profile = store.probe().map_err(session::engine)?;
+    let profile = target::try_out(app, store.as_ref(), &location)?;
     if let Some(profile) = &profile {
         target::check_lock(store.as_ref(), profile, arguments.erase_within)?;
     }

@@ -14,9 +14,10 @@ use crate::ui::table::{Align, Table};
 pub(super) fn run(app: &App, arguments: &Stats) -> Result<Finished, Failure> {
     let session = session::open(app, Show::Progress)?;
     let report = stats::run(&session.repository)?;
-    let profile = match arguments.probe {
-        true => session.repository.store().probe().map_err(session::engine)?,
-        false => None,
+    let location = session::location(app)?;
+    let (profile, tried_ms) = match arguments.probe {
+        true => (target::try_out(app, session.repository.store(), &location)?, None),
+        false => target::recall(app, &location).map(|tried| (tried.profile, tried.at_ms)).unzip(),
     };
     drop(session.shown);
     let mut table =
@@ -55,12 +56,12 @@ pub(super) fn run(app: &App, arguments: &Stats) -> Result<Finished, Failure> {
         app.printer.line(&format!("ratio of all snapshots to what is stored: {ratio}"))?;
     }
     if let Some(profile) = &profile {
-        app.printer.line(&target::line(profile))?;
+        let when = tried_ms.map(|at_ms| format!(" (tried out {})", format::local_time(at_ms)));
+        app.printer.line(&format!("{}{}", target::line(profile), when.unwrap_or_default()))?;
     }
-    if arguments.requests {
-        for line in requests::lines_of(app) {
-            app.printer.line(&line)?;
-        }
+    let history = if arguments.requests { requests::history(app) } else { None };
+    for line in history.iter().flat_map(requests::History::lines) {
+        app.printer.line(&line)?;
     }
     Ok(Finished::with(json!({
         "repository": session.repository.id().to_hex(),
@@ -88,5 +89,7 @@ pub(super) fn run(app: &App, arguments: &Stats) -> Result<Finished, Failure> {
         "bytes_stored_parity": report.parity_bytes,
         "parity_percent": report.parity.map(parity::percent),
         "storage": target::report(profile.as_ref()),
+        "storage_tried": tried_ms.map(format::rfc3339),
+        "requests": history.map(|history| history.report()),
     })))
 }

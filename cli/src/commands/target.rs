@@ -1,12 +1,17 @@
 //! What the storage of a repository can do, as people and scripts read it.
 
+use cairn_engine::context::{Clock as _, SystemClock};
+use cairn_engine::store::location::Location;
 use cairn_engine::store::profile::Profile;
 use cairn_engine::store::{Keeping, Store};
 use cairn_format::names::Folder;
 use serde_json::{Map, Value};
 
+use super::App;
 use crate::arguments::Within;
 use crate::session;
+use crate::settings;
+use crate::tried::Tried;
 use crate::ui::errors::Failure;
 
 /// The properties by name, for a report; nothing for storage that needs no trying out.
@@ -16,6 +21,29 @@ pub fn report(profile: Option<&Profile>) -> Value {
     let found = properties.map(|(name, found)| (name.to_owned(), Value::from(found.name())));
     let locked = ("locked_ms".to_owned(), Value::from(profile.locked_ms));
     Value::Object(found.chain([locked]).collect::<Map<String, Value>>())
+}
+
+/// Tries out the storage at a place, and remembers on this host what was found.
+pub fn try_out(
+    app: &App,
+    store: &dyn Store,
+    location: &Location,
+) -> Result<Option<Profile>, Failure> {
+    let found = store.probe().map_err(session::engine)?;
+    let folder = settings::cache_dir(&app.global, &app.environment).ok();
+    if let (Some(profile), Some(folder), Some(place)) = (found, folder, session::place(location)) {
+        let tried = Tried { location: place, at_ms: SystemClock.now_ms(), profile };
+        if let Err(error) = tried.remember(&folder) {
+            app.printer.detail(&format!("what the storage can do is not remembered: {error}"));
+        }
+    }
+    Ok(found)
+}
+
+/// What was found when the storage at a place was tried out last.
+pub fn recall(app: &App, location: &Location) -> Option<Tried> {
+    let folder = settings::cache_dir(&app.global, &app.environment).ok()?;
+    Tried::recall(&folder, &session::place(location)?)
 }
 
 /// Refuses storage that locks objects for longer than what expired may stay.

@@ -3,12 +3,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::StoreError;
 
 const HOUR_MS: u64 = 60 * 60 * 1_000;
 
 /// Whether a place has a property.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Found {
     /// It has.
     Yes,
@@ -44,7 +47,8 @@ impl fmt::Display for Found {
 }
 
 /// What was found out about a place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Profile {
     /// An object can be read once it is written.
     pub reads_after_write: Found,

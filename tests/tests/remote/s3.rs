@@ -134,10 +134,21 @@ fn what_the_storage_can_do_is_found_out() {
     let asked = scenario::result(&here.run(["stats", "--probe", "--json"]).expect(0));
     assert_eq!(storage(&asked)[3..], ["versions"], "{asked}");
     let shown = here.run(["stats", "--probe", "--requests"]).expect(0).stdout;
-    assert!(shown.contains("versions yes") && shown.contains("requests, total"), "{shown}");
-    // A reader's commands write nothing.
+    assert!(shown.contains("versions yes") && shown.contains("\nthis command"), "{shown}");
+    let asked = scenario::result(&here.run(["stats", "--requests", "--json"]).expect(0));
+    let remembered = &asked["report"]["requests"];
+    assert_eq!(remembered["last"]["24_hours"]["commands"], 3, "{asked}");
+    let written = remembered["last"]["30_days"]["sent"]["write"].as_u64();
+    let made = made["requests"]["write"]["sent"].as_u64().unwrap_or(u64::MAX);
+    assert!(written > Some(made), "init, and two objects that were tried: {asked}");
+    let commands = remembered["commands"].as_array().expect("by command");
+    assert_eq!(commands.len(), 2, "init and stats: {asked}");
+    // A reader's commands write nothing; what was found last is told.
     let asked = scenario::result(&here.run(["stats", "--json"]).expect(0));
-    assert!(asked["report"]["storage"].is_null(), "{asked}");
+    assert_eq!(storage(&asked)[3..], ["versions"], "{asked}");
+    assert!(asked["report"]["storage_tried"].is_string(), "{asked}");
+    let other = scenario::result(&cairn(&server.target()).run(["stats", "--json"]).expect(0));
+    assert!(other["report"]["storage"].is_null(), "{other}");
     assert_eq!(asked["requests"]["write"]["sent"], 0, "{asked}");
 }
 
