@@ -64,3 +64,5 @@ mod shards;
 mod simulate;
 #[path = "engine/together.rs"]
 mod together;
+#[path = "engine/unreadable.rs"]
+mod unreadable;

@@ -160,10 +160,11 @@ impl<'a> PackReader<'a> {
 
     /// Reads a range of a pack, widened to [`RANGE_STEP_BYTES`]; returns it with the offset at
     /// which it begins. Of a pack that was cut short it is what is left, so that the frames before
-    /// the cut can still be read.
+    /// the cut can still be read. Where the medium does not give all of it, it is not widened: what was
+    /// asked for may lie beside the bad sector.
     ///
     /// # Errors
-    /// When the pack is missing or has nothing of the range.
+    /// When the pack is missing, has nothing of the range, or part of it cannot be read.
     pub fn range(
         &self,
         kind: PackKind,
@@ -181,7 +182,13 @@ impl<'a> PackReader<'a> {
         // What begins at the front has the header, which takes no request of its own then.
         let with_header = from == 0 && !self.store.is_near() && self.known(&id).is_none();
         let alone = with_header.then(|| self.ask_alone(&id));
-        let bytes = available(self.store, &name, from, to - from).map_err(missing(id))?;
+        let bytes = match available(self.store, &name, from, to - from) {
+            Err(StoreError::Unreadable { .. }) if (from, to) != (start, end) => {
+                let bytes = available(self.store, &name, start, end - start);
+                return Ok((start, bytes.map_err(missing(id))?));
+            }
+            read => read.map_err(missing(id))?,
+        };
         if let Some(header) = bytes.get(..HEADER_BYTES).filter(|_| with_header) {
             // Whoever needs it asks for it if it is damaged, and is told so.
             let _opener = self.note_header(kind, id, header);

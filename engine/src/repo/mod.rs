@@ -379,7 +379,8 @@ fn read_config(
             }
             Err(error @ Error::Format { .. }) if !error.is_damage() => newer = Some(error),
             // Whoever can put objects can put junk here: it must not lock anyone out.
-            Err(error @ (Error::Store(_) | Error::Internal { .. })) => return Err(error),
+            Err(error @ Error::Internal { .. }) => return Err(error),
+            Err(Error::Store(error)) if !is_unusable(&error) => return Err(error.into()),
             Err(error) => {
                 context.monitor.warn(Remark::of(name, &error));
             }
@@ -391,6 +392,11 @@ fn read_config(
         (None, Some(found)) => Ok(found),
         (None, None) => Err(Error::NoConfig { location: store.location() }),
     }
+}
+
+/// Whether an object is there and is none, whatever it says.
+fn is_unusable(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unreadable { .. } | StoreError::TooLarge { .. })
 }
 
 fn open_config(

@@ -13,6 +13,7 @@ use crate::context::Counter;
 use crate::error::Error;
 use crate::index::local::{ChunkPlace, PackRecord};
 use crate::repo::sweep::FrameTask;
+use crate::store::StoreError;
 use crate::timings::Stage;
 
 /// Sealed bytes fetched with one request, at most.
@@ -38,6 +39,20 @@ struct Fetch<T> {
     start: u64,
     end: u64,
     frames: Vec<Vec<Wanted<T>>>,
+}
+
+impl<T> Fetch<T> {
+    /// The same with a request for each frame.
+    fn apart(self) -> Vec<Self> {
+        let pack = self.pack;
+        let one = |frame: Vec<Wanted<T>>| {
+            let place = frame.first()?.place;
+            let start = u64::from(place.frame_offset);
+            let end = start + u64::from(place.frame_bytes);
+            Some(Self { pack, start, end, frames: vec![frame] })
+        };
+        self.frames.into_iter().filter_map(one).collect()
+    }
 }
 
 /// Receives wanted chunks that follow one another in a frame: their plaintext in one piece, or why
@@ -220,7 +235,7 @@ impl ChunkReader<'_> {
         Ok(fetches)
     }
 
-    fn run<T: Sync>(
+    fn run<T: Send + Sync>(
         &self,
         fetch: Fetch<T>,
         deliver: Deliver<'_, T>,
@@ -237,6 +252,15 @@ impl ChunkReader<'_> {
             Err(error) if error.has_vanished() => {
                 vanished.lock().extend(fetch.frames.into_iter().flatten());
                 return Ok(());
+            }
+            // Around what the medium does not give, frame by frame.
+            Err(Error::Store(StoreError::Unreadable { .. }))
+                if fetch.frames.len() > 1 && self.packs.opener(pack.kind, pack.id).is_ok() =>
+            {
+                return fetch.apart().into_par_iter().try_for_each(|fetch| {
+                    self.repository.check_cancelled()?;
+                    self.run(fetch, deliver, vanished)
+                });
             }
             Err(error) if error.is_damage() => {
                 let message = match error {
