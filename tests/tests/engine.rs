@@ -4,6 +4,8 @@
 mod access;
 #[path = "engine/afar.rs"]
 mod afar;
+#[path = "engine/away.rs"]
+mod away;
 #[path = "engine/browse.rs"]
 mod browse;
 #[path = "engine/calls.rs"]

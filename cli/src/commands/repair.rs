@@ -16,7 +16,7 @@ pub(super) fn run(app: &App, arguments: &Repair) -> Result<Finished, Failure> {
         (None, from) => {
             let mut session = session::open(app, Show::Progress)?;
             if let Some(from) = from {
-                session::add_fallback(app, &mut session, from)?;
+                session::add_copy(app, &mut session, from)?;
             }
             let report = heal::run(&session.repository, arguments.dry_run)?;
             drop(session.shown);

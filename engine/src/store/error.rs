@@ -352,6 +352,20 @@ impl StoreError {
         }
     }
 
+    /// Whether the place as a whole does not answer, or not to these credentials, after whatever was
+    /// tried: what is asked for may be sound there, and be had from another copy.
+    #[must_use]
+    pub const fn is_out_of_reach(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Throttled { .. }
+                | Self::Timeout { .. }
+                | Self::Denied { .. }
+                | Self::NoContainer { .. }
+        )
+    }
+
     /// Sorts an operating system's error number.
     pub(crate) fn from_errno(action: &'static str, place: Place, errno: Errno) -> Self {
         let source: Cause = io::Error::from(errno).into();
