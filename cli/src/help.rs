@@ -94,7 +94,9 @@ at least three quarters are left afterwards to what is needed for longer. With r
 
 Locks reach no further than --erase-within, so that what is forgotten can still be erased in time.
 `lock status` ends with exit code 6 when something is needed and its lock is about to lapse, or it
-has none: run it from monitoring. The key needs s3:GetObjectRetention and s3:PutObjectRetention.";
+has none: run it from monitoring. Both end with 6 when something is needed and not there, or a snapshot
+that this host has seen is gone and nobody forgot it: somebody may have hidden it behind a mark of
+deletion, and its lock runs out below that. Delete the marks at the storage. The key needs s3:GetObjectRetention and s3:PutObjectRetention.";
 
 /// Environment variables and exit codes, as a block of text.
 #[must_use]

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use cairn_engine::context::{Context, SystemClock};
+use cairn_engine::context::{Context, Remark, SystemClock};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::Repository;
 use cairn_engine::repo::places::Places;
@@ -17,6 +17,7 @@ use cairn_engine::timings::Timings;
 use cairn_format::slot::Argon2Costs;
 
 use crate::commands::App;
+use crate::exit_code::ExitCode;
 use crate::secrets::{self, Credential, Prompt};
 use crate::settings;
 use crate::ui::errors::Failure;
@@ -141,11 +142,36 @@ pub fn place(location: &Location) -> Option<String> {
     }
 }
 
-/// Lets another copy stand in for what the repository turns out not to have.
+/// Lets another copy stand in for what the repository turns out not to have. One that is not there now
+/// is warned about and left out: the repository may well do without.
+///
+/// # Errors
+/// When it cannot be what is meant: it is not understood, or no copy of this repository.
+pub fn add_fallback(app: &App, session: &mut Session, url: &OsStr) -> Result<(), Failure> {
+    match add_copy(app, session, url) {
+        Err(failure) if may_be_done_without(failure.exit) => {
+            session.repository.monitor().warn(Remark {
+                code: failure.code,
+                subject: "--fallback".to_owned(),
+                message: format!("it cannot stand in, and is left out: {}", failure.message),
+            });
+            Ok(())
+        }
+        added => added,
+    }
+}
+
+/// Whether what failed this way may be there again later, and is no mistake of whoever named it.
+fn may_be_done_without(exit: ExitCode) -> bool {
+    use ExitCode::{Damage, Failed, NoRepository, Unreachable};
+    matches!(exit, Unreachable | NoRepository | Damage | Failed)
+}
+
+/// Lets another copy stand in, which has to be there.
 ///
 /// # Errors
 /// When it is not there, or no copy of this repository.
-pub fn add_fallback(app: &App, session: &mut Session, url: &OsStr) -> Result<(), Failure> {
+pub fn add_copy(app: &App, session: &mut Session, url: &OsStr) -> Result<(), Failure> {
     let location = Location::parse(url).map_err(engine)?;
     let context = session.repository.context.clone();
     let store = open_store(app, &location, &context)?;

@@ -425,6 +425,12 @@ impl Error {
         matches!(self, Self::PackMissing { .. } | Self::PlaceStale)
     }
 
+    /// True when the store does not answer, whatever was tried.
+    #[must_use]
+    pub const fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_out_of_reach())
+    }
+
     /// True when stored data is damaged or missing: what does not depend on it can go on.
     #[must_use]
     pub fn is_damage(&self) -> bool {

@@ -1,11 +1,13 @@
 //! Stores that are odd as a test wants them: that hide objects from listings, treat what is deleted in
-//! a way of their own, or let something happen before a call.
+//! a way of their own, cannot be read in places, or let something happen before a call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_engine::store::error::Place;
 use cairn_engine::store::record::CallKind;
 use cairn_engine::store::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 use cairn_format::names::{Folder, ObjectName};
@@ -49,6 +51,7 @@ pub struct Odd<S> {
     hidden: Arc<Mutex<BTreeSet<ObjectName>>>,
     deletes: Option<Deletes>,
     deleted: Arc<Mutex<BTreeMap<ObjectName, Bytes>>>,
+    unreadable: Arc<Mutex<BTreeMap<ObjectName, Range<u64>>>>,
     when: Arc<When>,
     act: Arc<Mutex<Option<Act>>>,
 }
@@ -68,6 +71,7 @@ impl<S: Store> Odd<S> {
             hidden: Arc::default(),
             deletes: None,
             deleted: Arc::default(),
+            unreadable: Arc::default(),
             when: Arc::new(|_, _| false),
             act: Arc::default(),
         }
@@ -84,6 +88,30 @@ impl<S: Store> Odd<S> {
     #[must_use]
     pub fn deleting(self, deletes: Deletes) -> Self {
         Self { deletes: Some(deletes), ..self }
+    }
+
+    /// The medium does not give these bytes of an object, as of a bad sector, until the object is put
+    /// again.
+    pub fn spoil(&self, name: ObjectName, bytes: Range<u64>) {
+        self.unreadable.lock().insert(name, bytes);
+    }
+
+    /// Objects that the medium does not give in part or whole.
+    #[must_use]
+    pub fn spoilt(&self) -> BTreeSet<ObjectName> {
+        self.unreadable.lock().keys().copied().collect()
+    }
+
+    /// Refuses to read these bytes of an object when one of them is in a bad place.
+    fn read_medium(&self, name: &ObjectName, bytes: &Range<u64>) -> Result<(), StoreError> {
+        let is_bad = |bad: &Range<u64>| bad.start < bytes.end && bytes.start < bad.end;
+        match self.unreadable.lock().get(name).filter(|bad| is_bad(bad)) {
+            None => Ok(()),
+            Some(_) => Err(StoreError::Unreadable {
+                place: Place::object(self.inner.location(), name),
+                source: "a bad sector".into(),
+            }),
+        }
     }
 
     /// Before the first call of which `when` is true something is done, by a thread of its own. Whoever
@@ -129,17 +157,21 @@ impl<S: Store> Store for Odd<S> {
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.call(CallKind::Get, Some(name));
+        self.read_medium(name, &(0..self.inner.size(name)?))?;
         self.inner.get(name, bytes_max)
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
         self.call(CallKind::GetRange, Some(name));
+        self.read_medium(name, &(offset..offset + len))?;
         self.inner.get_range(name, offset, len)
     }
 
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
         self.call(CallKind::Put, Some(name));
-        self.inner.put(name, data)
+        let put = self.inner.put(name, data)?;
+        let replaced = self.unreadable.lock().remove(name).is_some();
+        Ok(if replaced { Put::Written } else { put })
     }
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
@@ -178,6 +210,7 @@ impl<S: Store> Store for Odd<S> {
         {
             self.deleted.lock().insert(*name, bytes);
         }
+        self.unreadable.lock().remove(name);
         self.inner.delete(name)
     }
 

@@ -4,6 +4,8 @@
 mod access;
 #[path = "engine/afar.rs"]
 mod afar;
+#[path = "engine/away.rs"]
+mod away;
 #[path = "engine/browse.rs"]
 mod browse;
 #[path = "engine/calls.rs"]
@@ -64,3 +66,5 @@ mod shards;
 mod simulate;
 #[path = "engine/together.rs"]
 mod together;
+#[path = "engine/unreadable.rs"]
+mod unreadable;

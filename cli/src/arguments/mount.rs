@@ -29,8 +29,8 @@ pub struct Mount {
     /// Let other users look as well, as far as the modes and owners of what they look at allow it
     #[arg(long)]
     pub allow_other: bool,
-    /// Another copy of the repository: what is damaged or missing in this one is read from there; may
-    /// be repeated
+    /// Another copy of the repository: what is damaged, missing or out of reach in this one is read
+    /// from there; may be repeated
     #[arg(long, value_name = "URL")]
     pub fallback: Vec<OsString>,
 }

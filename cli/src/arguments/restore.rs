@@ -29,8 +29,8 @@ pub struct Restore {
     /// Owners by number, not by name
     #[arg(long)]
     pub numeric_owner: bool,
-    /// Another copy of the repository: what is damaged or missing in this one is read from there; may
-    /// be repeated
+    /// Another copy of the repository: what is damaged, missing or out of reach in this one is read
+    /// from there; may be repeated
     #[arg(long, value_name = "URL")]
     pub fallback: Vec<OsString>,
     /// Say at the end where the time went, and what limited it

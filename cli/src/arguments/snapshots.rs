@@ -67,8 +67,8 @@ pub struct Dump {
     /// Snapshot and the file in it
     #[arg(value_name = "SNAP:/PATH")]
     pub source: OsString,
-    /// Another copy of the repository: what is damaged or missing in this one is read from there; may
-    /// be repeated
+    /// Another copy of the repository: what is damaged, missing or out of reach in this one is read
+    /// from there; may be repeated
     #[arg(long, value_name = "URL")]
     pub fallback: Vec<OsString>,
 }

@@ -81,7 +81,10 @@ fn show(app: &App, report: &LockReport, extend: bool) -> Result<Finished, Failur
     for name in report.lapsing_names.iter().take(NAMED) {
         app.printer.note(&format!("lapsing: {name}"));
     }
-    let finished = Finished::with(json!({
+    for name in report.absent_names.iter().take(NAMED) {
+        app.printer.note(&format!("not there: {name}"));
+    }
+    let mut finished = Finished::with(json!({
         "dry_run": !extend,
         "snapshots": report.snapshots,
         "objects": report.objects,
@@ -91,11 +94,26 @@ fn show(app: &App, report: &LockReport, extend: bool) -> Result<Finished, Failur
         "lapsing": report.lapsing,
         "lapsing_names":
             report.lapsing_names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "absent": report.absent,
+        "absent_names": report.absent_names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "withheld": report.withheld.iter().map(|one| one.subject.clone()).collect::<Vec<_>>(),
     }));
-    if report.lapsing == 0 {
-        return Ok(finished);
+    // First: of reasons that are as grave the first stays.
+    if report.absent > 0 || !report.withheld.is_empty() {
+        let what = format::plural(report.absent, "object is needed and", "objects are needed and");
+        let withheld = report.withheld.len() as u64;
+        let lost = format::plural(withheld, "snapshot is missing", "snapshots are missing");
+        let fact = format!(
+            "{what} not there, {lost} or incomplete, and nobody removed them as cairn does; their locks run \
+             out: delete the marks of deletion at the storage, which show what is still locked below, \
+             change the credentials that set them, and run `cairn verify`"
+        );
+        finished = finished.but(ExitCode::Stale, "lock.absent", fact);
     }
-    let what = format::plural(report.lapsing, "object is needed and", "objects are needed and");
-    let fact = format!("{what} not locked, or not for long: run `cairn lock extend`");
-    Ok(finished.but(ExitCode::Stale, "lock.lapsing", fact))
+    if report.lapsing > 0 {
+        let what = format::plural(report.lapsing, "object is needed and", "objects are needed and");
+        let fact = format!("{what} not locked, or not for long: run `cairn lock extend`");
+        finished = finished.but(ExitCode::Stale, "lock.lapsing", fact);
+    }
+    Ok(finished)
 }

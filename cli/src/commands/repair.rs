@@ -16,7 +16,7 @@ pub(super) fn run(app: &App, arguments: &Repair) -> Result<Finished, Failure> {
         (None, from) => {
             let mut session = session::open(app, Show::Progress)?;
             if let Some(from) = from {
-                session::add_fallback(app, &mut session, from)?;
+                session::add_copy(app, &mut session, from)?;
             }
             let report = heal::run(&session.repository, arguments.dry_run)?;
             drop(session.shown);
@@ -28,6 +28,14 @@ pub(super) fn run(app: &App, arguments: &Repair) -> Result<Finished, Failure> {
 fn show(app: &App, report: &heal::HealReport, dry_run: bool) -> Result<Finished, Failure> {
     let snapshots = format::plural(report.snapshots.len() as u64, "snapshot", "snapshots");
     let packs = format::plural(report.packs, "pack", "packs");
+    if report.objects.len() + report.acknowledged.len() > 0 {
+        let what = if dry_run { "to be healed" } else { "healed" };
+        app.printer.note(&format!(
+            "{what}: {} and settings, the acknowledgements of {}",
+            format::plural(report.objects.len() as u64, "key slot", "key slots"),
+            format::plural(report.acknowledged.len() as u64, "snapshot", "snapshots"),
+        ));
+    }
     app.printer.summary(&match dry_run {
         true => format!("repair (dry run): {snapshots} and {packs} are damaged or missing"),
         false => format!(
@@ -50,6 +58,9 @@ fn show(app: &App, report: &heal::HealReport, dry_run: bool) -> Result<Finished,
     let finished = Finished::with(json!({
         "dry_run": dry_run,
         "snapshots": report.snapshots.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
+        "objects": report.objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "acknowledged":
+            report.acknowledged.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         "packs": report.packs,
         "pack_bytes": report.pack_bytes,
         "packs_from_parity": report.packs_from_parity,

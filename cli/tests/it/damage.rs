@@ -170,3 +170,44 @@ fn a_file_is_dumped_from_another_copy_where_this_one_is_damaged() {
     assert!(dumped.stdout == fs::read(env.path("data/victim")).unwrap());
     assert!(dumped.stderr.contains("came from another copy"), "{}", dumped.stderr);
 }
+
+#[test]
+fn a_restore_reads_another_copy_where_this_one_is_damaged_and_does_without_one_that_is_not_there() {
+    let (env, pack) = ready();
+    env.ok(["replicate", "--to", "copy", "--create"]);
+    let source = format!("latest:{}", env.path("data").display());
+    // All is well here: a fallback that is not there is no reason to fail.
+    let restore = ["restore", &source, "--target", "without", "--fallback", "absent"];
+    let run = env.run(restore);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stderr.contains("absent") && run.stderr.contains("left out"), "{run:?}");
+    // One that is something else is a mistake.
+    env.ok(["init", "--repo", "foreign"]);
+    let restore = ["restore", &source, "--target", "never", "--fallback", "foreign"];
+    assert_eq!(env.run(restore).code, 4);
+    assert_eq!(
+        env.run(["restore", &source, "--target", "never", "--fallback", "nonsense://place"]).code,
+        2
+    );
+    assert!(!env.path("never").exists());
+    flip(&pack);
+    let restore =
+        ["restore", &source, "--target", "out", "--fallback", "absent", "--fallback", "copy"];
+    let (objects, result) = env.json(restore);
+    assert_eq!(result["exit_code"], 0, "{result}");
+    assert!(result["report"]["chunks_elsewhere"].as_u64().unwrap() > 0, "{result}");
+    assert!(objects.iter().any(|object| object["code"] == "fallback.used"), "{objects:?}");
+    assert!(
+        fs::read(env.path("out/victim")).unwrap() == fs::read(env.path("data/victim")).unwrap()
+    );
+    // The record of the snapshot itself.
+    let newest = files_below(&env.path("repo/snapshots")).into_iter().max().unwrap();
+    fs::remove_file(&newest).unwrap();
+    let restore = ["restore", &source, "--target", "again", "--fallback", "copy"];
+    let (objects, result) = env.json(restore);
+    assert_eq!(result["exit_code"], 0, "{result}");
+    assert!(objects.iter().any(|object| object["code"] == "fallback.snapshot"), "{objects:?}");
+    assert!(env.path("again/victim").exists());
+    // To heal from a place that is not there is another matter.
+    assert_eq!(env.run(["repair", "--from", "absent"]).code, 10);
+}

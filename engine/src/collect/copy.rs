@@ -426,8 +426,15 @@ impl<'s, 'a> Source<'s, 'a> {
         if offset >= self.start && end <= self.start + self.bytes.len() as u64 {
             return Ok(());
         }
-        let to = end.max(offset + READ_BYTES).min(u64::from(self.record.bytes));
-        (self.start, self.bytes) = self.reader.range_left(self.record, offset, to.max(end))?;
+        let to = end.max(offset + READ_BYTES).min(u64::from(self.record.bytes)).max(end);
+        (self.start, self.bytes) = match self.reader.range(self.record, offset, to) {
+            // What comes behind may be what cannot be read.
+            Err(error) if error.is_damage() && to > end => {
+                self.reader.range_left(self.record, offset, end)?
+            }
+            Err(error) if error.is_damage() && !error.has_vanished() => (offset, Bytes::new()),
+            read => read?,
+        };
         Ok(())
     }
 }

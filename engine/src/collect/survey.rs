@@ -9,6 +9,7 @@ use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::segment::PackSection;
 
 use super::lease;
+use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::{Catalog, list_packs};
 use crate::index::local::PackNumber;
@@ -148,6 +149,10 @@ pub fn adopt(repository: &Repository, catalog: &Catalog, survey: &mut Survey) ->
                 }
             }
             Err(error) if error.has_vanished() => {}
+            // What a medium does not give now it may give later: it is left alone, as nobody needs it.
+            Err(error @ Error::Store(StoreError::Unreadable { .. })) => {
+                vault.monitor().warn(Remark::of(ObjectName::Pack(*kind, *id), &error));
+            }
             Err(error) if error.is_damage() => survey.junk.push((*kind, *id)),
             Err(error) => return Err(error),
         }

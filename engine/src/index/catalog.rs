@@ -339,7 +339,11 @@ impl Catalog {
         let name = ObjectName::Pack(record.kind, record.id);
         let header = match vault.store.get_range(&name, 0, HEADER_BYTES as u64) {
             Ok(header) => Header::parse(&header).map_err(Error::format(name))?,
-            Err(StoreError::NotFound { .. } | StoreError::Short { .. }) => return Ok(None),
+            Err(
+                StoreError::NotFound { .. }
+                | StoreError::Short { .. }
+                | StoreError::Unreadable { .. },
+            ) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let Keying::Domain { domain, .. } = header.keying else { return Ok(None) };

@@ -14,10 +14,12 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use cairn_format::ids::{ChunkId, PackId, SessionId, SnapshotId, WriterId};
 use cairn_format::limits::RECORD_BYTES_MAX;
-use cairn_format::names::{ObjectName, PackKind};
+use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::record::TombReason;
 use parking_lot::Mutex;
 
+use super::acknowledge::{Acknowledged, acknowledge};
+use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::collect::copy::Copier;
 use crate::collect::lease::HeldLease;
@@ -36,12 +38,18 @@ use crate::store::StoreError;
 
 /// Chunks that are looked up at once.
 const CHUNKS_AT_ONCE: usize = 4096;
+/// Content of chunks that is held at once until it is stored, bytes.
+const HELD_BYTES_MAX: u64 = 32 << 20;
 
 /// What was healed; with a dry run, what is to be.
 #[derive(Clone, Debug, Default)]
 pub struct HealReport {
     /// Snapshots whose records were fetched.
     pub snapshots: Vec<SnapshotId>,
+    /// Key slots and settings that were fetched.
+    pub objects: Vec<ObjectName>,
+    /// Snapshots that were acknowledged anew.
+    pub acknowledged: Vec<SnapshotId>,
     /// Packs that were fetched as they are. With a dry run: packs that are damaged or missing.
     pub packs: u64,
     /// Their bytes.
@@ -77,16 +85,22 @@ pub fn run(home: &Repository, dry_run: bool) -> Result<HealReport, Error> {
         return Err(Error::Usage { message, hint: Some(hint) });
     }
     home.current_catalog()?.require_sound_tombs()?;
-    let heal = Heal { home, catalog: home.catalog()?, other };
+    let (listed, _) = snapshots::list_all(home)?;
+    let unacknowledged = rollback::unacknowledged(home, &listed)?.into_iter().collect();
+    let heal = Heal { home, catalog: home.catalog()?, other, unacknowledged };
     let mut report = HealReport::default();
     heal.records(dry_run, &mut report)?;
     let damaged = heal.damaged_packs()?;
     if dry_run {
         report.packs = damaged.len() as u64;
+        heal.acknowledgements(dry_run, &mut report)?;
+        heal.keys_and_settings(dry_run, &mut report)?;
         return Ok(report);
     }
     let left = heal.packs(&damaged, &mut report)?;
     heal.chunks(&left, &mut report)?;
+    heal.acknowledgements(dry_run, &mut report)?;
+    heal.keys_and_settings(dry_run, &mut report)?;
     report.chunks_fetched = other.map_or(0, Fallback::chunks);
     Ok(report)
 }
@@ -95,6 +109,8 @@ struct Heal<'a> {
     home: &'a Repository,
     catalog: &'a Catalog,
     other: Option<&'a Fallback>,
+    /// Snapshots that this host has seen acknowledged, and that are not any more.
+    unacknowledged: HashSet<SnapshotId>,
 }
 
 type Packs = BTreeSet<(PackKind, PackId, u64)>;
@@ -149,6 +165,87 @@ impl Heal<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Fetches key slots and settings that are damaged, each the very object that its name stands for.
+    /// What is not there somebody may have removed on purpose, and it does not come back.
+    fn keys_and_settings(&self, dry_run: bool, report: &mut HealReport) -> Result<(), Error> {
+        let other = self.other.map(Fallback::repository);
+        for (name, damage) in self.damaged_in(&[Folder::Config, Folder::Keys])? {
+            let there = match other {
+                Some(other) => read_object(other.store(), &name, RECORD_BYTES_MAX),
+                None => Err(damage),
+            };
+            match there {
+                Ok(object) => {
+                    if !dry_run {
+                        self.home.store().put(&name, &object)?;
+                    }
+                    report.objects.push(name);
+                }
+                Err(error) if is_absent(&error) => report.lost.push(Remark::of(name, &error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Acknowledges snapshots anew whose acknowledgement is damaged, or was seen by this host and is gone:
+    /// each copy has its own. To be called when it is known that nothing is lost of what they need.
+    fn acknowledgements(&self, dry_run: bool, report: &mut HealReport) -> Result<(), Error> {
+        let damaged = self.damaged_in(&[Folder::Acks])?;
+        let of = |(name, _): &(ObjectName, Error)| match name {
+            ObjectName::Ack { snapshot, .. } => Some(*snapshot),
+            _ => None,
+        };
+        let mut wanted = damaged.iter().filter_map(of).collect::<BTreeSet<_>>();
+        wanted.extend(&self.unacknowledged);
+        let session = SessionId::from_bytes(random::array(self.home.context.random.as_ref())?);
+        for name in snapshots::list_names(self.home)? {
+            let ObjectName::Snapshot { id, .. } = name else { continue };
+            if !wanted.remove(&id) {
+                continue;
+            }
+            if !report.lost.is_empty() {
+                let message =
+                    "its acknowledgement is damaged or gone, and something is lost".to_owned();
+                let subject = format!("snapshot {id}");
+                report.lost.push(Remark { code: "snapshot.unacknowledged", subject, message });
+                continue;
+            }
+            if dry_run {
+                report.acknowledged.push(id);
+                continue;
+            }
+            let made = acknowledge(self.home.vault(), self.catalog, session, (id, &name))?;
+            if made == Acknowledged::Stands {
+                report.acknowledged.push(id);
+                for one in damaged.iter().filter(|one| of(one) == Some(id)) {
+                    self.home.store().delete(&one.0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The objects of these folders that are there and damaged.
+    fn damaged_in(&self, folders: &[Folder]) -> Result<Vec<(ObjectName, Error)>, Error> {
+        let mut names = BTreeSet::new();
+        for folder in folders {
+            self.home.store().list(*folder, &mut |name, _| {
+                names.insert(name);
+                Ok(())
+            })?;
+        }
+        let mut damaged = Vec::new();
+        for name in names {
+            match read_object(self.home.store(), &name, RECORD_BYTES_MAX) {
+                Ok(_) | Err(Error::Store(StoreError::NotFound { .. })) => {}
+                Err(error) if error.is_damage() => damaged.push((name, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damaged)
     }
 
     /// Packs that verify found damaged, that are missing, or that have another length.
@@ -296,7 +393,8 @@ impl Heal<'_> {
             walk.namespace = snapshot.namespace;
             let nodes = self.home.nodes(snapshot)?;
             reach(&nodes, snapshot.record.root, &mut walk)?;
-            if let Some(error) = walk.lost.take().filter(|_| snapshot.acknowledged) {
+            let stands = snapshot.acknowledged || self.unacknowledged.contains(&snapshot.id);
+            if let Some(error) = walk.lost.take().filter(|_| stands) {
                 report.lost.push(lost(snapshot, &error));
             }
         }
@@ -316,31 +414,36 @@ impl Heal<'_> {
         }
         for (namespace, chunks) in by_namespace {
             let reader = self.home.chunk_reader(namespace)?;
+            let mut here = Vec::new();
             for chunks in chunks.chunks(CHUNKS_AT_ONCE) {
+                self.home.check_cancelled()?;
                 let ids = chunks.iter().map(|(id, _)| *id).collect::<Vec<_>>();
-                let places = reader.locate(&ids)?;
-                let mut here = Vec::new();
-                let found: Mutex<Vec<(ChunkId, PackKind, Bytes)>> = Mutex::default();
-                let missing = Mutex::new(Vec::new());
-                for ((id, kind), place) in chunks.iter().zip(places) {
-                    match place {
-                        Some(place) => here.push(Wanted { id: *id, place, tag: *kind }),
-                        None => match reader.elsewhere(id) {
-                            Some(chunk) => found.lock().push((*id, *kind, chunk)),
-                            None => missing.lock().push((*id, Error::ChunkMissing { chunk: *id })),
-                        },
+                for ((id, kind), place) in chunks.iter().zip(reader.locate(&ids)?) {
+                    match (place, place.is_none().then(|| reader.elsewhere(id)).flatten()) {
+                        (Some(place), _) => here.push(Wanted { id: *id, place, tag: *kind }),
+                        (None, Some(chunk)) => {
+                            copier.add_chunk(*kind, *id, &chunk)?;
+                            report.chunks += 1;
+                        }
+                        (None, None) => report.lost.push(lost_chunk(*id)),
                     }
                 }
-                reader.fetch(here, &|run, content| {
+            }
+            // In the order of the packs: no frame is decoded for more than two groups.
+            here.sort_by_key(|one| (one.place.pack, one.place.frame_number, one.place.offset));
+            for group in groups(here, HELD_BYTES_MAX) {
+                let found: Mutex<Vec<(ChunkId, PackKind, Bytes)>> = Mutex::default();
+                let missing = Mutex::new(Vec::new());
+                reader.fetch(group, &|run, content| {
                     match content {
                         Ok(content) => {
                             found.lock().extend(single(run, content).map(|(wanted, chunk)| {
                                 (wanted.id, wanted.tag, Bytes::copy_from_slice(chunk))
                             }))
                         }
-                        Err(error) if error.is_damage() => missing.lock().extend(
-                            run.iter().map(|one| (one.id, Error::ChunkMissing { chunk: one.id })),
-                        ),
+                        Err(error) if error.is_damage() => {
+                            missing.lock().extend(run.iter().map(|one| lost_chunk(one.id)));
+                        }
                         Err(error) => return Err(error),
                     }
                     Ok(())
@@ -349,9 +452,7 @@ impl Heal<'_> {
                     copier.add_chunk(kind, id, &chunk)?;
                     report.chunks += 1;
                 }
-                for (id, error) in missing.into_inner() {
-                    report.lost.push(Remark::of(format!("chunk {id}"), &error));
-                }
+                report.lost.extend(missing.into_inner());
             }
         }
         Ok(())
@@ -363,6 +464,28 @@ type Wants = HashMap<(ChunkId, WriterId), PackKind>;
 
 fn lost(snapshot: &SnapshotInfo, error: &Error) -> Remark {
     Remark::of(format!("snapshot {}", snapshot.id), error)
+}
+
+fn lost_chunk(id: ChunkId) -> Remark {
+    Remark::of(format!("chunk {id}"), &Error::ChunkMissing { chunk: id })
+}
+
+/// Cuts a list of chunks into groups whose content is no longer than this; one chunk that is longer is
+/// a group of its own.
+fn groups<T>(wanted: Vec<Wanted<T>>, bytes_max: u64) -> Vec<Vec<Wanted<T>>> {
+    let mut groups: Vec<Vec<Wanted<T>>> = Vec::new();
+    let mut bytes = 0;
+    for one in wanted {
+        bytes += u64::from(one.place.bytes);
+        match groups.last_mut().filter(|_| bytes <= bytes_max) {
+            Some(group) => group.push(one),
+            None => {
+                bytes = u64::from(one.place.bytes);
+                groups.push(vec![one]);
+            }
+        }
+    }
+    groups
 }
 
 /// Whether a copy does not have something, or has it damaged.
@@ -407,5 +530,42 @@ impl Reach for Walk<'_> {
         self.wanted.remove(&(*id, self.namespace));
         self.lost = Some(error);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::local::{ChunkPlace, PackNumber};
+
+    #[test]
+    fn what_is_held_at_once_is_bounded_by_its_bytes() {
+        let wanted = |bytes: &u32| Wanted {
+            id: ChunkId::from_bytes([0; 32]),
+            place: ChunkPlace {
+                pack: PackNumber(0),
+                frame_number: 0,
+                frame_offset: 0,
+                frame_bytes: 0,
+                plain_bytes: *bytes,
+                codec: 0,
+                based: false,
+                offset: 0,
+                bytes: *bytes,
+            },
+            tag: (),
+        };
+        let lengths = |of: &[u32], bytes_max| {
+            let grouped = groups(of.iter().map(wanted).collect(), bytes_max).into_iter();
+            let group = |group: Vec<Wanted<()>>| group.iter().map(|one| one.place.bytes).collect();
+            grouped.map(group).collect::<Vec<Vec<u32>>>()
+        };
+        assert_eq!(lengths(&[], 10), Vec::<Vec<u32>>::new());
+        assert_eq!(lengths(&[4, 6, 1, 9, 11, 2], 10), [vec![4, 6], vec![1, 9], vec![11], vec![2]]);
+        // As many as were held at once before, of the longest there are.
+        let all = vec![cairn_format::limits::CHUNK_BYTES_MAX; CHUNKS_AT_ONCE];
+        for group in lengths(&all, HELD_BYTES_MAX) {
+            assert!(group.iter().map(|bytes| u64::from(*bytes)).sum::<u64>() <= HELD_BYTES_MAX);
+        }
     }
 }

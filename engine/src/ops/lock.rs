@@ -10,15 +10,21 @@
 //! go of the last snapshot that needs it, should backups go on as they came. Ends lie on a grid of a
 //! quarter of the window, so that an object is asked to be locked once in a quarter, and each
 //! run leaves at least three quarters to what is needed for longer.
+//!
+//! **What is not there.** A lock does not keep anybody from hiding an object behind a mark of deletion, and
+//! the version below it is then not extended any more: what is needed and not there, and what snapshots
+//! this host has seen or somebody acknowledged and are gone, is an alarm, whatever else holds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cairn_format::ids::SnapshotId;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
+use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::collect::needed::packs_needed;
+use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::repo::Repository;
 use crate::retention::{Candidate, Policy, Standing, lasting};
@@ -67,6 +73,13 @@ pub struct LockReport {
     pub lapsing: u64,
     /// Some of them.
     pub lapsing_names: Vec<ObjectName>,
+    /// How many objects are needed and not there, though nobody collected them.
+    pub absent: u64,
+    /// Some of them.
+    pub absent_names: Vec<ObjectName>,
+    /// Snapshots that are gone, or cannot be read, or are not acknowledged any more, though nobody here
+    /// removed them: what they need is not known, and not locked for longer.
+    pub withheld: Vec<Remark>,
 }
 
 /// Extends the locks that are due.
@@ -104,7 +117,7 @@ fn go_through(
     repository.monitor().stage("lock: looking", None);
     let now_ms = repository.context.clock.now_ms();
     let ends = Ends::of(now_ms, options.window_ms);
-    let found = snapshots::list(repository)?;
+    let (found, withheld) = snapshots_there(repository)?;
     let needed = found.into_iter().filter(|one| one.acknowledged).collect::<Vec<_>>();
     let until = ends.of_snapshots(&needed, options);
     let objects = objects(repository, &needed, &until, ends.last_ms)?;
@@ -112,12 +125,93 @@ fn go_through(
     let report = LockReport {
         snapshots: until.len() as u64,
         objects: objects.len() as u64,
+        withheld,
         ..LockReport::default()
     };
     let mode = extend.then_some(options.mode);
-    let walk = Walk { repository, mode, now_ms, bound_ms, report: Mutex::new(report) };
+    let (report, absent) = (Mutex::new(report), Mutex::default());
+    let walk = Walk { repository, mode, now_ms, bound_ms, report, absent };
     repository.monitor().stage(if extend { "lock: extending" } else { "lock: looking" }, None);
-    walk.run(objects)
+    let (mut report, absent) = walk.run(objects)?;
+    for name in needed_still(repository, absent)? {
+        report.absent += 1;
+        if report.absent_names.len() < NAMED_MAX {
+            report.absent_names.push(name);
+        }
+    }
+    Ok(report)
+}
+
+/// The snapshots that are there and can be read, and what is to be said of others.
+fn snapshots_there(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
+    // Before the snapshots: whoever forgets one removes its acknowledgement first.
+    let acks = list_acks(repository)?;
+    let (found, mut withheld) = snapshots::list_all(repository)?;
+    let damaged = withheld.iter().filter_map(|remark| ObjectName::parse(&remark.subject).ok());
+    let damaged = damaged.filter_map(|name| match name {
+        ObjectName::Snapshot { id, .. } => Some(id),
+        _ => None,
+    });
+    let records = damaged.chain(found.iter().map(|one| one.id)).collect::<HashSet<_>>();
+    let mut missed = Vec::new();
+    for (snapshot, name) in acks.iter().filter(|(snapshot, _)| !records.contains(*snapshot)) {
+        match repository.store().size(name) {
+            Err(StoreError::NotFound { .. }) => {}
+            Ok(_) => missed.push(Remark {
+                code: "snapshot.missing",
+                subject: format!("snapshot {snapshot}"),
+                message: "it was acknowledged, and is not in the store".to_owned(),
+            }),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for id in rollback::unacknowledged(repository, &found)? {
+        missed.push(Remark {
+            code: "snapshot.unacknowledged",
+            subject: format!("snapshot {id}"),
+            message: "this host has seen it acknowledged, and its acknowledgement is gone"
+                .to_owned(),
+        });
+    }
+    for remark in &missed {
+        repository.monitor().count(Counter::Findings, 1);
+        repository.monitor().warn(remark.clone());
+    }
+    withheld.extend(missed);
+    withheld.extend(rollback::compare(repository, &found, &records)?);
+    Ok((found, withheld))
+}
+
+fn list_acks(repository: &Repository) -> Result<BTreeMap<SnapshotId, ObjectName>, Error> {
+    let mut acks = BTreeMap::new();
+    repository.store().list(Folder::Acks, &mut |name, _| {
+        if let ObjectName::Ack { snapshot, .. } = name {
+            acks.insert(snapshot, name);
+        }
+        Ok(())
+    })?;
+    Ok(acks)
+}
+
+/// Of what was needed and is not there, what nobody removed as it should be removed meanwhile: packs are
+/// condemned before they are deleted, acknowledgements go before their snapshots, key slots when somebody
+/// says so.
+fn needed_still(
+    repository: &Repository,
+    absent: Vec<ObjectName>,
+) -> Result<Vec<ObjectName>, Error> {
+    if absent.is_empty() {
+        return Ok(absent);
+    }
+    let catalog = repository.current_catalog()?;
+    let acks = list_acks(repository)?;
+    let is_needed = |name: &ObjectName| match name {
+        ObjectName::Pack(_, id) => !catalog.is_condemned(id),
+        ObjectName::Snapshot { id, .. } => acks.contains_key(id),
+        ObjectName::Ack { .. } | ObjectName::Key(_) => false,
+        _ => true,
+    };
+    Ok(absent.into_iter().filter(is_needed).collect())
 }
 
 /// The times at which locks may end.
@@ -226,10 +320,12 @@ struct Walk<'a> {
     /// What is needed has to be locked until then.
     bound_ms: i64,
     report: Mutex<LockReport>,
+    /// What was not there.
+    absent: Mutex<Vec<ObjectName>>,
 }
 
 impl Walk<'_> {
-    fn run(self, objects: Vec<(ObjectName, i64)>) -> Result<LockReport, Error> {
+    fn run(self, objects: Vec<(ObjectName, i64)>) -> Result<(LockReport, Vec<ObjectName>), Error> {
         let left = Mutex::new(objects.into_iter());
         let failed = Mutex::new(None);
         std::thread::scope(|scope| {
@@ -250,15 +346,22 @@ impl Walk<'_> {
         });
         match failed.into_inner() {
             Some(error) => Err(error),
-            None => Ok(self.report.into_inner()),
+            None => {
+                let mut absent = self.absent.into_inner();
+                absent.sort();
+                Ok((self.report.into_inner(), absent))
+            }
         }
     }
 
     fn one(&self, name: &ObjectName, end_ms: i64) -> Result<(), Error> {
         let store = self.repository.store();
         let locked_ms = match store.locked(name) {
-            // Deleted beside this.
-            Err(StoreError::NotFound { .. }) => return Ok(()),
+            // Deleted beside this, or hidden: that is looked into at the end.
+            Err(StoreError::NotFound { .. }) => {
+                self.absent.lock().push(*name);
+                return Ok(());
+            }
             locked => locked?.until_ms(),
         };
         let mut report = self.report.lock();
@@ -277,7 +380,10 @@ impl Walk<'_> {
         drop(report);
         if let Some(mode) = self.mode {
             match store.lock(name, end_ms, mode) {
-                Err(StoreError::NotFound { .. }) => return Ok(()),
+                Err(StoreError::NotFound { .. }) => {
+                    self.absent.lock().push(*name);
+                    return Ok(());
+                }
                 locked => locked?,
             }
         }

@@ -71,6 +71,20 @@ pub(super) fn missing(repository: &Repository, digits: &str) -> Result<Vec<Snaps
     Ok(ids.filter(|id| id.to_hex().starts_with(digits)).collect())
 }
 
+/// Snapshots that were seen acknowledged, are listed, and are acknowledged no more.
+///
+/// # Errors
+/// Failures of the cache.
+pub(super) fn unacknowledged(
+    repository: &Repository,
+    listed: &[SnapshotInfo],
+) -> Result<Vec<SnapshotId>, Error> {
+    let seen = Seen::load(repository.catalog()?)?;
+    let seen = seen.newest.values().map(|one| one.id).collect::<HashSet<_>>();
+    let gone = listed.iter().filter(|one| !one.acknowledged && seen.contains(&one.id));
+    Ok(gone.map(|one| one.id).collect())
+}
+
 /// Forgets having seen these: this host removed them.
 ///
 /// # Errors

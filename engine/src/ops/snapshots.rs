@@ -15,10 +15,10 @@ use rayon::prelude::*;
 
 use crate::context::{Counter, Remark};
 use crate::error::Error;
-use crate::repo::Repository;
+use crate::repo::{Fallback, Repository};
 use crate::seal::sign::writer_id;
 use crate::seal::{Role, SealError, Trust, VerifiedWriter};
-use crate::store::{StoreError, together};
+use crate::store::{Store, StoreError, together};
 
 /// Records that a host reads at most to find its own newest snapshot, when it has lost its cache.
 const NEWEST_READ_MAX: usize = 64;
@@ -67,6 +67,10 @@ pub(crate) fn list_all_but(
     repository: &Repository,
     known: &[SnapshotInfo],
 ) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
+    list_here(repository, known).map(|listed| (listed.found, listed.damaged))
+}
+
+fn list_here(repository: &Repository, known: &[SnapshotInfo]) -> Result<Listed, Error> {
     let known = known.iter().map(|one| ((one.name_time_ms, one.id), one));
     let known = known.collect::<HashMap<_, _>>();
     repository.require_read("list snapshots")?;
@@ -74,7 +78,8 @@ pub(crate) fn list_all_but(
     // An index that is open may be older than what was just listed.
     repository.refresh_catalog()?;
     let acknowledged = list_acknowledged(repository)?;
-    read_all(repository, &names, &acknowledged, &known)
+    let (found, damaged) = read_all(repository, &names, &acknowledged, &known)?;
+    Ok(Listed { names, acknowledged, found, damaged })
 }
 
 /// Reads these records, of which some are known.
@@ -188,10 +193,20 @@ pub(crate) fn read(
     name: &ObjectName,
     acknowledged: &HashSet<SnapshotId>,
 ) -> Result<SnapshotInfo, Error> {
+    read_from(repository, repository.store(), name, acknowledged)
+}
+
+/// Opens one snapshot out of the store of this copy or of another.
+fn read_from(
+    repository: &Repository,
+    store: &dyn Store,
+    name: &ObjectName,
+    acknowledged: &HashSet<SnapshotId>,
+) -> Result<SnapshotInfo, Error> {
     let ObjectName::Snapshot { time_ms, id } = *name else {
         return Err(Error::Internal { part: "the list of snapshots" });
     };
-    let signed = repository.read_signed(Kind::Snapshot, name, RECORD_BYTES_MAX)?;
+    let signed = repository.read_signed_from(store, Kind::Snapshot, name, RECORD_BYTES_MAX)?;
     let mut record = Snapshot::decode(&signed.record).map_err(Error::format(name))?;
     // A writer cannot say that a snapshot stands for others.
     record.remade = record.remade.filter(|_| signed.writer.role != Role::Writer);
@@ -246,16 +261,112 @@ pub fn split_selector(text: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
 /// The snapshot a text means: first digits of an id (also of one that an erasure made anew since), `latest`, `latest~N` (N before the latest),
 /// `job:NAME` (its latest, also with `~N`), `@TIME` (the newest not begun after that time).
 ///
+/// What the repository lost the record of, or has it damaged, is taken from its other copies, and that
+/// is said: a snapshot that is acknowledged here, or one that is named by its id.
+///
 /// # Errors
 /// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::Selector`].
 pub fn select(repository: &Repository, text: &str) -> Result<SnapshotInfo, Error> {
     let near = repository.store().is_near();
-    select_from(if near { list(repository) } else { list_from_afar(repository) }?, text)
+    let listed = if near { list_here(repository, &[]) } else { list_from_afar(repository) };
+    select_with_others(repository, listed?, text)
+}
+
+/// What a copy of the repository has of snapshots.
+struct Listed {
+    /// Of records, also of those that are damaged.
+    names: Vec<ObjectName>,
+    acknowledged: HashSet<SnapshotId>,
+    found: Vec<SnapshotInfo>,
+    damaged: Vec<Remark>,
+}
+
+/// As [`select_from`], with the help of other copies.
+fn select_with_others(
+    repository: &Repository,
+    mut here: Listed,
+    text: &str,
+) -> Result<SnapshotInfo, Error> {
+    if repository.fallbacks().is_empty() {
+        return select_from(here.found, text);
+    }
+    let damaged = here.damaged.iter().map(|remark| remark.subject.as_str()).collect::<HashSet<_>>();
+    let (mut named, mut lost) = (HashSet::new(), HashSet::new());
+    for name in &here.names {
+        let ObjectName::Snapshot { id, .. } = name else { continue };
+        named.insert(*id);
+        if damaged.contains(name.to_string().as_str()) {
+            lost.insert(*id);
+        }
+    }
+    lost.extend(here.acknowledged.iter().filter(|id| !named.contains(*id)));
+    let mut elsewhere = HashMap::new();
+    let mut take = |found: &mut Vec<SnapshotInfo>, wanted: &dyn Fn(&SnapshotId) -> bool| {
+        for copy in repository.fallbacks().iter().map(Fallback::repository) {
+            let more = match records_of(repository, copy, wanted) {
+                Ok(more) => more,
+                Err(error) => {
+                    let remark = Remark::of(copy.store().location(), &error);
+                    let message = format!("it cannot stand in for snapshots: {}", remark.message);
+                    repository.monitor().warn(Remark { message, ..remark });
+                    continue;
+                }
+            };
+            for one in more {
+                if found.iter().all(|known| known.id != one.id) {
+                    elsewhere.insert(one.id, copy.store().location());
+                    found.push(one);
+                }
+            }
+        }
+        found.sort_by_key(|one| (one.record.started_ms, one.name_time_ms, one.id));
+    };
+    if !lost.is_empty() {
+        take(&mut here.found, &|id| lost.contains(id));
+    }
+    let selected = match select_from(here.found.clone(), text) {
+        Err(Error::NoSnapshot { .. }) if is_digits(text) => {
+            let digits = text.to_ascii_lowercase();
+            take(&mut here.found, &|id| id.to_hex().starts_with(&digits));
+            select_from(here.found, text)?
+        }
+        selected => selected?,
+    };
+    if let Some(location) = elsewhere.remove(&selected.id) {
+        repository.monitor().warn(Remark {
+            code: "fallback.snapshot",
+            subject: format!("snapshot {}", selected.id),
+            message: format!(
+                "its record is damaged in the repository, or not there, and was read from {location}"
+            ),
+        });
+    }
+    Ok(selected)
+}
+
+/// The snapshots of another copy whose ids are wanted; who may sign them is known here.
+fn records_of(
+    repository: &Repository,
+    copy: &Repository,
+    wanted: &dyn Fn(&SnapshotId) -> bool,
+) -> Result<Vec<SnapshotInfo>, Error> {
+    let mut names = list_names(copy)?;
+    names.retain(|name| matches!(name, ObjectName::Snapshot { id, .. } if wanted(id)));
+    let acknowledged = list_acknowledged(copy)?;
+    let mut found = Vec::with_capacity(names.len());
+    for name in &names {
+        match read_from(repository, copy.store(), name, &acknowledged) {
+            Ok(snapshot) => found.push(snapshot),
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// As [`list`] at a store behind a network, for those who read content next: what does not wait
 /// for anything else is asked for at once, and the index is opened meanwhile.
-fn list_from_afar(repository: &Repository) -> Result<Vec<SnapshotInfo>, Error> {
+fn list_from_afar(repository: &Repository) -> Result<Listed, Error> {
     repository.require_read("list snapshots")?;
     let store = repository.store();
     let (names, acknowledged) =
@@ -267,9 +378,9 @@ fn list_from_afar(repository: &Repository) -> Result<Vec<SnapshotInfo>, Error> {
         || read_all(repository, &names, &acknowledged, &HashMap::new()),
         || repository.current_catalog().map(|_| ()),
     );
-    let (found, _) = read?;
+    let (found, damaged) = read?;
     opened?;
-    Ok(found)
+    Ok(Listed { names, acknowledged, found, damaged })
 }
 
 /// As [`select`], among these, which are sorted oldest first.
@@ -309,7 +420,7 @@ pub fn select_from(snapshots: Vec<SnapshotInfo>, text: &str) -> Result<SnapshotI
     if back != 0 {
         return Err(invalid("~ follows latest or job:NAME"));
     }
-    if name.is_empty() || !name.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+    if !is_digits(name) {
         return Err(invalid("it is not an id's first digits"));
     }
     let prefix = name.to_ascii_lowercase();
@@ -327,6 +438,11 @@ pub fn select_from(snapshots: Vec<SnapshotInfo>, text: &str) -> Result<SnapshotI
             candidates: fitting.iter().rev().map(|snapshot| snapshot.id).collect(),
         }),
     }
+}
+
+/// Whether it can be the first digits of an id.
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 /// A time as people write it: RFC 3339 with offset, or a date with or without a time, meant in

@@ -14,6 +14,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::error::Error;
 use crate::seal::envelope::KeySource;
 use crate::seal::{Opened, PartOpener, Role, Trust};
+use crate::store::away::Away;
+use crate::store::error::Place;
 use crate::store::{Store, StoreError};
 
 /// Keys of packs kept at hand.
@@ -35,6 +37,8 @@ pub struct PackReader<'a> {
     /// Held while the beginning of a pack is read from afar: others wait for its keys instead of
     /// asking for them as well.
     asking: [Mutex<()>; ASKING],
+    /// Where somebody else can be asked for what the store does not give.
+    away: Option<&'a Away>,
 }
 
 #[derive(Default)]
@@ -68,9 +72,17 @@ pub fn available(
     offset: u64,
     bytes: u64,
 ) -> Result<bytes::Bytes, StoreError> {
-    match store.get_range(name, offset, bytes) {
+    available_by(|offset, bytes| store.get_range(name, offset, bytes), offset, bytes)
+}
+
+fn available_by(
+    get_range: impl Fn(u64, u64) -> Result<bytes::Bytes, StoreError>,
+    offset: u64,
+    bytes: u64,
+) -> Result<bytes::Bytes, StoreError> {
+    match get_range(offset, bytes) {
         Err(StoreError::Short { available, .. }) if 0 < available && available < bytes => {
-            store.get_range(name, offset, available)
+            get_range(offset, available)
         }
         other => other,
     }
@@ -80,7 +92,27 @@ impl<'a> PackReader<'a> {
     /// A reader with no packs open.
     #[must_use]
     pub fn new(store: &'a dyn Store, keys: &'a (dyn KeySource + Sync)) -> Self {
-        Self { store, keys, openers: Mutex::default(), asking: [const { Mutex::new(()) }; ASKING] }
+        let asking = [const { Mutex::new(()) }; ASKING];
+        Self { store, keys, openers: Mutex::default(), asking, away: None }
+    }
+
+    /// Does not ask the store while it does not answer.
+    #[must_use]
+    pub fn unless_away(self, away: Option<&'a Away>) -> Self {
+        Self { away, ..self }
+    }
+
+    fn get_range(
+        &self,
+        name: &ObjectName,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<bytes::Bytes, StoreError> {
+        let call = || self.store.get_range(name, offset, bytes);
+        match self.away {
+            Some(away) => away.ask(|| Place::object(self.store.location(), name), call),
+            None => call(),
+        }
     }
 
     fn known(&self, id: &PackId) -> Option<Arc<PartOpener>> {
@@ -111,7 +143,7 @@ impl<'a> PackReader<'a> {
             return Ok(opener);
         }
         let name = ObjectName::Pack(kind, id);
-        let header = self.store.get_range(&name, 0, HEADER_BYTES as u64).map_err(missing(id))?;
+        let header = self.get_range(&name, 0, HEADER_BYTES as u64).map_err(missing(id))?;
         self.note_header(kind, id, &header)
     }
 
@@ -160,10 +192,11 @@ impl<'a> PackReader<'a> {
 
     /// Reads a range of a pack, widened to [`RANGE_STEP_BYTES`]; returns it with the offset at
     /// which it begins. Of a pack that was cut short it is what is left, so that the frames before
-    /// the cut can still be read.
+    /// the cut can still be read. Where the medium does not give all of it, it is not widened: what was
+    /// asked for may lie beside the bad sector.
     ///
     /// # Errors
-    /// When the pack is missing or has nothing of the range.
+    /// When the pack is missing, has nothing of the range, or part of it cannot be read.
     pub fn range(
         &self,
         kind: PackKind,
@@ -181,7 +214,14 @@ impl<'a> PackReader<'a> {
         // What begins at the front has the header, which takes no request of its own then.
         let with_header = from == 0 && !self.store.is_near() && self.known(&id).is_none();
         let alone = with_header.then(|| self.ask_alone(&id));
-        let bytes = available(self.store, &name, from, to - from).map_err(missing(id))?;
+        let get_range = |offset, bytes| self.get_range(&name, offset, bytes);
+        let bytes = match available_by(get_range, from, to - from) {
+            Err(StoreError::Unreadable { .. }) if (from, to) != (start, end) => {
+                let bytes = available_by(get_range, start, end - start);
+                return Ok((start, bytes.map_err(missing(id))?));
+            }
+            read => read.map_err(missing(id))?,
+        };
         if let Some(header) = bytes.get(..HEADER_BYTES).filter(|_| with_header) {
             // Whoever needs it asks for it if it is damaged, and is told so.
             let _opener = self.note_header(kind, id, header);

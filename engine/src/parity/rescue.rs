@@ -12,6 +12,12 @@ use crate::error::Error;
 use crate::repo::vault::read_object;
 use crate::store::{Store, StoreError};
 
+/// A pack that cannot be read as a whole is read in pieces of the first length, those that cannot be
+/// read in pieces of the next, down to sectors, bytes.
+const PIECES_BYTES: [u64; 3] = [64 << 10, 4 << 10, 512];
+/// Reads of one pack that may fail before the rest of it is given up: a disk may try each for seconds.
+const FAILED_READS_MAX: u32 = 4096;
+
 /// What can be had of a pack.
 #[derive(Clone, Debug)]
 pub enum Rescue {
@@ -39,6 +45,52 @@ fn missing(layout: &ParityLayout, bytes: u64) -> Damage {
     }
 }
 
+/// As much of an object as its medium gives, in place; what it does not give is zero. `None` when not
+/// even its length can be had, or that is more than a pack may have.
+fn around_unreadable(store: &dyn Store, name: &ObjectName) -> Result<Option<Vec<u8>>, StoreError> {
+    let total = match store.size(name) {
+        Ok(total) if total <= u64::from(PACK_BYTES_MAX) => total,
+        Ok(_) | Err(StoreError::Unreadable { .. } | StoreError::NotFound { .. }) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; usize::try_from(total).unwrap_or_default()];
+    let mut failed = 0;
+    let mut read = |from: u64, to: u64| {
+        if failed >= FAILED_READS_MAX {
+            return Ok(true);
+        }
+        match store.get_range(name, from, to - from) {
+            Ok(part) => {
+                if let Some(place) = bytes.get_mut(from as usize..to as usize) {
+                    place.copy_from_slice(&part);
+                }
+                Ok(true)
+            }
+            Err(StoreError::Unreadable { .. } | StoreError::Short { .. }) => {
+                failed += 1;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    };
+    let mut left = vec![(0, total)];
+    for piece_bytes in PIECES_BYTES {
+        let mut failing = Vec::new();
+        for (from, to) in left {
+            for from in (from..to).step_by(piece_bytes as usize) {
+                let to = to.min(from + piece_bytes);
+                if !read(from, to)? {
+                    failing.push((from, to));
+                }
+            }
+        }
+        left = failing;
+    }
+    Ok(Some(bytes))
+}
+
 /// Reads a whole pack, and makes good what is damaged of it. Holds about its length in memory.
 ///
 /// # Errors
@@ -48,6 +100,12 @@ pub fn rescue(store: &dyn Store, kind: PackKind, id: PackId) -> Result<Rescue, E
         Ok(stored) => stored,
         Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => return Ok(Rescue::None),
         Err(StoreError::Short { .. }) => return Ok(Rescue::None),
+        Err(StoreError::Unreadable { .. }) => {
+            match around_unreadable(store, &ObjectName::Pack(kind, id))? {
+                Some(stored) => stored.into(),
+                None => return Ok(Rescue::None),
+            }
+        }
         Err(error) => return Err(error.into()),
     };
     let is_named = |bytes: &[u8]| blake3::hash(bytes).as_bytes() == id.as_bytes();

@@ -1,5 +1,6 @@
 //! Repositories: making them, opening them, their keys.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::context::{Context, Remark};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::seal::{Keys, Opened, Roots, Trust, Unlock, random};
+use crate::store::away::Away;
 use crate::store::together::Ahead;
 use crate::store::{Store, StoreError};
 
@@ -198,6 +200,9 @@ pub struct Repository {
     opening: parking_lot::Mutex<()>,
     /// Other copies, for what this one cannot give.
     fallbacks: Vec<Fallback>,
+    /// Whether this one answers, and whether it was said that it does not, where there are others.
+    away: Away,
+    said_away: AtomicBool,
     /// The identities that this copy was given, once they were read.
     replicas: OnceLock<Vec<ReplicaId>>,
     /// What parity gave of damaged packs.
@@ -249,6 +254,8 @@ impl Repository {
 
     fn with(vault: Vault, replicas: OnceLock<Vec<ReplicaId>>) -> Self {
         Self {
+            away: Away::new(Arc::clone(&vault.context.clock)),
+            said_away: AtomicBool::new(false),
             vault,
             catalog: OnceLock::new(),
             opening: parking_lot::Mutex::default(),
@@ -270,10 +277,25 @@ impl Repository {
         Ok(self.replicas.get_or_init(|| found))
     }
 
-    /// Reads from another copy, opened by [`Self::open_copy`], what this one turns out not to have, or
-    /// to have damaged. It is opened for good when it is first needed.
+    /// Reads from another copy, opened by [`Self::open_copy`], what this one turns out not to have, to
+    /// have damaged, or not to give. It is opened for good when it is first needed.
     pub fn add_fallback(&mut self, copy: Self) {
         self.fallbacks.push(Fallback::new(copy));
+    }
+
+    /// Whether the store answers; nothing where nobody else could be asked.
+    pub(crate) fn away(&self) -> Option<&Away> {
+        (!self.fallbacks.is_empty()).then_some(&self.away)
+    }
+
+    /// Says once that the store does not answer, and that others are read instead.
+    pub(crate) fn say_away(&self, error: &Error) {
+        if !self.said_away.swap(true, Ordering::Relaxed) {
+            let remark = Remark::of(self.store().location(), error);
+            let message =
+                format!("{}; what it does not give is read from other copies", remark.message);
+            self.monitor().warn(Remark { message, ..remark });
+        }
     }
 
     /// The other copies that stand in for this one.
@@ -379,7 +401,8 @@ fn read_config(
             }
             Err(error @ Error::Format { .. }) if !error.is_damage() => newer = Some(error),
             // Whoever can put objects can put junk here: it must not lock anyone out.
-            Err(error @ (Error::Store(_) | Error::Internal { .. })) => return Err(error),
+            Err(error @ Error::Internal { .. }) => return Err(error),
+            Err(Error::Store(error)) if !is_unusable(&error) => return Err(error.into()),
             Err(error) => {
                 context.monitor.warn(Remark::of(name, &error));
             }
@@ -391,6 +414,11 @@ fn read_config(
         (None, Some(found)) => Ok(found),
         (None, None) => Err(Error::NoConfig { location: store.location() }),
     }
+}
+
+/// Whether an object is there and is none, whatever it says.
+fn is_unusable(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unreadable { .. } | StoreError::TooLarge { .. })
 }
 
 fn open_config(

@@ -109,7 +109,21 @@ impl Vault {
         name: &ObjectName,
         bytes_max: u32,
     ) -> Result<Signed, Error> {
-        let object = read_object(self.store.as_ref(), name, bytes_max)?;
+        self.read_signed_from(self.store.as_ref(), kind, name, bytes_max)
+    }
+
+    /// The same out of the store of another copy, with the keys and the trust of this one.
+    ///
+    /// # Errors
+    /// As [`Self::read_signed`].
+    pub fn read_signed_from(
+        &self,
+        store: &dyn Store,
+        kind: Kind,
+        name: &ObjectName,
+        bytes_max: u32,
+    ) -> Result<Signed, Error> {
+        let object = read_object(store, name, bytes_max)?;
         self.open_signed(kind, &object).map_err(Error::sealed(name))
     }
 

@@ -1,6 +1,6 @@
-//! The system calls by which the local store changes the disk, as a seam for faults: a full
-//! disk, a failing fsync or a file system without `RENAME_NOREPLACE` cannot be had in every
-//! place the tests run.
+//! The system calls by which the local store reads and changes the disk, as a seam for faults: a
+//! full disk, a bad sector, a failing fsync or a file system without `RENAME_NOREPLACE` cannot be
+//! had in every place the tests run.
 
 use std::fmt::Debug;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -15,13 +15,19 @@ const UNFINISHED_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Permissions of a finished object, which nobody changes any more.
 const FINISHED_MODE: Mode = Mode::RUSR;
 
-/// Changes to the disk. Names are single components, relative to an open folder.
+/// What is read of the disk, and changed on it. Names are single components, relative to an open folder.
 pub(super) trait Disk: Send + Sync + Debug {
     /// Creates a file that is not there yet, for reading and writing.
     fn create(&self, folder: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::openat(folder, name, flags, UNFINISHED_MODE)
+    }
+
+    /// Reads from an offset on and appends it, as much as there is room for or less; returns how many
+    /// bytes these were, 0 at the end.
+    fn read_at(&self, file: BorrowedFd<'_>, bytes: &mut Vec<u8>, offset: u64) -> Result<usize> {
+        rustix::io::pread(file, rustix::buffer::spare_capacity(bytes), offset)
     }
 
     /// Writes some of `data` at the file's end.

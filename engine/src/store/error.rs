@@ -174,6 +174,15 @@ pub enum StoreError {
         /// The object.
         place: Place,
     },
+    /// The medium does not give the object or part of it: a bad sector, or a checksum of the file
+    /// system that fails. Other parts of it may be had.
+    #[error("{place} cannot be read from its medium")]
+    Unreadable {
+        /// The object.
+        place: Place,
+        /// Why.
+        source: Cause,
+    },
     /// What was stored is not what was sent.
     #[error("{place} has {found} bytes after {sent} bytes were written")]
     BadWrite {
@@ -321,6 +330,7 @@ impl StoreError {
             | Self::Full { .. }
             | Self::Short { .. }
             | Self::TooLarge { .. }
+            | Self::Unreadable { .. }
             | Self::Exists { .. }
             | Self::WrongName { .. }
             | Self::BadWrite { .. }
@@ -340,6 +350,20 @@ impl StoreError {
             | Self::Crashed { .. }
             | Self::Io { .. } => false,
         }
+    }
+
+    /// Whether the place as a whole does not answer, or not to these credentials, after whatever was
+    /// tried: what is asked for may be sound there, and be had from another copy.
+    #[must_use]
+    pub const fn is_out_of_reach(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Throttled { .. }
+                | Self::Timeout { .. }
+                | Self::Denied { .. }
+                | Self::NoContainer { .. }
+        )
     }
 
     /// Sorts an operating system's error number.
@@ -367,6 +391,17 @@ impl StoreError {
             _ => Self::Io { action, place, source },
         }
     }
+
+    /// The same where an object is read: what kernels and file systems answer for a medium error, or
+    /// for a checksum that fails, concerns this object, and others can be read.
+    pub(crate) fn from_read(action: &'static str, place: Place, errno: Errno) -> Self {
+        match errno {
+            Errno::IO | Errno::NODATA | Errno::UCLEAN | Errno::BADMSG => {
+                Self::Unreadable { place, source: io::Error::from(errno).into() }
+            }
+            errno => Self::from_errno(action, place, errno),
+        }
+    }
 }
 
 const NO_REPOSITORY_HINT: &str = "check the location, and that its file system is mounted; \
@@ -385,6 +420,7 @@ impl Explain for StoreError {
             Self::Full { .. } => "store.full",
             Self::Short { .. } => "store.short",
             Self::TooLarge { .. } => "store.too_large",
+            Self::Unreadable { .. } => "store.unreadable",
             Self::Exists { .. } => "store.exists",
             Self::WrongName { .. } => "store.wrong_name",
             Self::BadWrite { .. } => "store.bad_write",
@@ -413,6 +449,7 @@ impl Explain for StoreError {
             Self::NotFound { .. }
             | Self::Short { .. }
             | Self::TooLarge { .. }
+            | Self::Unreadable { .. }
             | Self::NotAnObject { .. } => Class::Damage,
             Self::Occupied { .. }
             | Self::Exists { .. }
@@ -445,6 +482,11 @@ impl Explain for StoreError {
             Self::NotFound { place } if place.is_format() => NO_REPOSITORY_HINT.to_owned(),
             Self::NotFound { .. } | Self::Short { .. } | Self::TooLarge { .. } => {
                 "run `cairn verify` to learn what else is damaged".to_owned()
+            }
+            Self::Unreadable { .. } => {
+                "check the disk and the kernel's log; `cairn verify --level full` names what else is \
+                 damaged, `cairn repair` puts what can be healed elsewhere on the disk"
+                    .to_owned()
             }
             Self::NotAnObject { .. } => {
                 "a repository holds plain files and folders only; see who put this there".to_owned()

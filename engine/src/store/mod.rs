@@ -4,6 +4,7 @@
 //! writing one twice is harmless and a damaged one may be replaced by the right bytes. Nothing
 //! here relies on a wall clock, on an exclusive lock or on a conditional write of a server.
 
+pub mod away;
 mod disk;
 pub mod error;
 pub mod fault;

@@ -289,3 +289,36 @@ fn replicas_that_are_slow_or_dead_hold_up_neither_home_nor_each_other() {
         here.run(["verify", "--level", "full", "--repo", place]).expect(0);
     }
 }
+
+#[test]
+fn a_restore_goes_on_from_another_copy_when_homes_region_goes_in_mid_run() {
+    let server = Moto::start();
+    let target = server.target();
+    let (gone, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (goes, reads) = (Arc::clone(&gone), Arc::clone(&read));
+    let proxy = Proxy::start(target.port, move |asked: &Asked| {
+        let pack = asked.method == "GET" && asked.uri.contains("/packs/data/");
+        let counts = pack && goes.load(Ordering::SeqCst);
+        // One pack comes through, and then nothing any more.
+        let nth = if counts { reads.fetch_add(1, Ordering::SeqCst) } else { 0 };
+        let after = goes.load(Ordering::SeqCst) && reads.load(Ordering::SeqCst) > 1;
+        if nth > 0 || after { Fault::DropBefore } else { Fault::None }
+    });
+    let home = cairn(&through(&target, &proxy));
+    home.init();
+    let source = source(&home);
+    home.run(["backup", text(&source)]).expect(0);
+    let replica = home.path("replica");
+    home.run(["replicate", "--to", text(&replica), "--create"]).expect(0);
+    gone.store(true, Ordering::SeqCst);
+    let folder = home.path("restored");
+    let restore = ["restore", "latest", "--target", text(&folder), "--fallback", text(&replica)];
+    let ran = home.run(restore.into_iter().chain(["--json"])).expect(0);
+    assert!(read.load(Ordering::SeqCst) > 1, "home was there all the time");
+    assert_same(&source, &inside(&folder, &source));
+    let result = ran.json("result").pop().expect("a result");
+    assert!(result["report"]["chunks_elsewhere"].as_u64() > Some(0), "{result}");
+    let warned = ran.json("warning");
+    let said = |code: &str| warned.iter().filter(|one| one["code"] == code).count();
+    assert_eq!((said("store.unreachable"), said("fallback.used")), (1, 1), "{warned:?}");
+}

@@ -357,6 +357,73 @@ fn what_snapshots_need_is_locked_and_nobody_deletes_it() {
     assert_eq!(locks(&here, &["status"], 0)["lapsing"], 0);
 }
 
+/// Deletes the marks of deletion below a prefix, as whoever keeps the bucket does.
+fn unmark(server: &Moto, bucket: &str, prefix: &str) {
+    let listed = server.ask(&format!("GET /{bucket}?versions&max-keys=1000&prefix={prefix}"));
+    let text = String::from_utf8_lossy(&listed.body).into_owned();
+    let field = |part: &str, name: &str| {
+        let (_, rest) = part.split_once(&format!("<{name}>")).expect("a field");
+        rest.split_once('<').expect("its end").0.to_owned()
+    };
+    for mark in text.split("<DeleteMarker>").skip(1) {
+        let (key, version) = (field(mark, "Key"), field(mark, "VersionId"));
+        let answer = server.ask(&format!("DELETE /{bucket}/{key}?versionId={version}"));
+        assert_eq!(answer.status(), Some(204), "{key}");
+    }
+}
+
+/// A thief who may not delete for good hides everything behind marks, and waits for the locks to end.
+#[test]
+fn what_is_needed_and_hidden_behind_marks_of_deletion_is_an_alarm() {
+    let server = Moto::start();
+    server.make_lockable_bucket("lockable");
+    let here = cairn(&server.target().at("s3://lockable/prefix"));
+    here.init();
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source)]).expect(0);
+    locks(&here, &["extend"], 0);
+    locks(&here, &["status"], 0);
+    let mark = |prefix: &str| {
+        let marked = keys(&server, "lockable", prefix);
+        for key in &marked {
+            let answer = server.ask(&format!("DELETE /lockable/{key}"));
+            assert_eq!(answer.status(), Some(204), "{key}: {answer:?}");
+        }
+        let left = keys(&server, "lockable", prefix);
+        assert!(left.is_empty() && !marked.is_empty(), "{prefix}: {marked:?}, {left:?}");
+        marked
+    };
+    let packs = mark("prefix/packs/data/");
+    let mut there = cairn(&server.target().at("s3://lockable/prefix"));
+    for (who, host) in [("who knew it", &here), ("who did not", &there)] {
+        for command in ["status", "extend"] {
+            let report = locks(host, &[command], 6);
+            assert_eq!(report["absent"], packs.len(), "{who}, {command}: {report}");
+            let named = report["absent_names"].as_array().expect("names");
+            let is_named =
+                |key: &String| named.iter().any(|it| key.ends_with(it.as_str().unwrap()));
+            assert!(packs.iter().all(is_named), "{who}, {command}: {report}");
+        }
+    }
+    let ran = here.run(["lock", "status"]).expect(6);
+    assert!(ran.stderr.contains("delete the marks") && ran.stderr.contains("verify"), "{ran:#?}");
+    // The snapshots as well: then nothing that is left needs anything.
+    for hidden in ["prefix/acks/", "prefix/snapshots/"] {
+        mark(hidden);
+        let report = locks(&here, &["status"], 6);
+        assert_eq!(report["withheld"].as_array().map(Vec::len), Some(1), "{hidden}: {report}");
+        locks(&here, &["extend"], 6);
+    }
+    unmark(&server, "lockable", "prefix/acks/");
+    there = cairn(&server.target().at("s3://lockable/prefix"));
+    // The acknowledgement tells also who has never seen it.
+    assert_eq!(locks(&there, &["status"], 6)["withheld"].as_array().map(Vec::len), Some(1));
+    unmark(&server, "lockable", "prefix/");
+    let report = locks(&here, &["status"], 0);
+    assert_eq!((&report["absent"], &report["snapshots"]), (&0.into(), &1.into()));
+    here.run(["verify", "--level", "full"]).expect(0);
+}
+
 #[test]
 fn locks_that_cannot_be_or_would_break_a_promise_are_refused() {
     let server = Moto::start();

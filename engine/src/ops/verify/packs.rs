@@ -227,6 +227,11 @@ impl<'a> PackCheck<'a> {
             let part = match available(self.repository.store(), &name, offset, bytes) {
                 Ok(part) => part,
                 Err(StoreError::NotFound { .. } | StoreError::Short { .. }) => bytes::Bytes::new(),
+                Err(error @ StoreError::Unreadable { .. }) => {
+                    found.add(pack, error.code(), error.to_string());
+                    cursor.decode_apart(chunks, opener, found)?;
+                    return Ok(true);
+                }
                 Err(error) => return Err(error.into()),
             };
             hasher.update(&part);
@@ -298,6 +303,57 @@ impl Cursor<'_> {
                 (number, checked)
             })
             .collect::<Vec<_>>();
+        self.note(outcomes, found)?;
+        // Behind the last frame nothing is kept, and the buffer begins after where frames ended.
+        let keep_from = self.frame_offset.min(end).saturating_sub(self.buffer_offset);
+        let drop = usize::try_from(keep_from).unwrap_or(usize::MAX).min(self.buffer.len());
+        self.buffer.drain(..drop);
+        self.buffer_offset += drop as u64;
+        if self.next_frame == self.frames.len() {
+            // What follows are filler, directory and locator: hashed, not kept.
+            self.buffer.clear();
+            self.buffer_offset = end;
+        }
+        Ok(())
+    }
+
+    /// Reads and decodes the frames that are left one by one: those beside what cannot be read.
+    fn decode_apart(
+        &mut self,
+        chunks: &ChunkReader<'_>,
+        opener: &PartOpener,
+        found: &mut PackFindings,
+    ) -> Result<(), Error> {
+        let mut outcomes = Vec::new();
+        while let Some(frame) = self.frames.get(self.next_frame) {
+            let number = u32::try_from(self.next_frame).unwrap_or(u32::MAX);
+            let end = self.frame_offset + u64::from(frame.sealed_bytes);
+            let checked = chunks.range(self.pack, self.frame_offset, end).and_then(|range| {
+                let place = place_of(self.number, number, self.frame_offset, frame)
+                    .map_err(Error::format(pack_name(self.pack)))?;
+                chunks.check_frame(self.pack, &place, frame, opener, (range.0, &range.1))
+            });
+            let checked = checked.map_err(|error| match error {
+                Error::Store(StoreError::Unreadable { .. }) => Error::FrameDamaged {
+                    pack: self.pack.id,
+                    frame: number,
+                    message: "it cannot be read from its medium".to_owned(),
+                },
+                error => error,
+            });
+            outcomes.push((number, checked));
+            self.frame_offset = end;
+            self.next_frame += 1;
+        }
+        self.note(outcomes, found)
+    }
+
+    /// Notes what came of frames.
+    fn note(
+        &self,
+        outcomes: Vec<(u32, Result<Vec<ChunkId>, Error>)>,
+        found: &mut PackFindings,
+    ) -> Result<(), Error> {
         for (number, outcome) in outcomes {
             match outcome {
                 Ok(wrong) => {
@@ -319,16 +375,6 @@ impl Cursor<'_> {
                 }
                 Err(error) => return Err(error),
             }
-        }
-        // Behind the last frame nothing is kept, and the buffer begins after where frames ended.
-        let keep_from = self.frame_offset.min(end).saturating_sub(self.buffer_offset);
-        let drop = usize::try_from(keep_from).unwrap_or(usize::MAX).min(self.buffer.len());
-        self.buffer.drain(..drop);
-        self.buffer_offset += drop as u64;
-        if self.next_frame == self.frames.len() {
-            // What follows are filler, directory and locator: hashed, not kept.
-            self.buffer.clear();
-            self.buffer_offset = end;
         }
         Ok(())
     }

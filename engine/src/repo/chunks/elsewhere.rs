@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use cairn_format::ids::{ChunkId, WriterId};
+use parking_lot::Mutex;
 
-use super::ChunkReader;
+use super::{ChunkReader, Deliver, Wanted, single};
 use crate::context::Remark;
 use crate::error::Error;
 use crate::repo::Repository;
@@ -16,7 +17,7 @@ use crate::repo::Repository;
 /// each.
 const PACKS_LOOKED_FOR_MAX: usize = 16;
 
-/// Another copy that is read where this one is damaged.
+/// Another copy that is read where this one is damaged, or does not answer.
 pub struct Fallback {
     repository: Repository,
     /// Chunks it gave.
@@ -63,21 +64,81 @@ impl<'a> Elsewhere<'a> {
         Self { fallback, namespace, reader: OnceLock::new() }
     }
 
-    fn chunk(&self, id: &ChunkId) -> Option<Bytes> {
-        let failed = |error: Error| {
-            self.fallback.say("fallback.failed", format!("it cannot stand in: {error}"));
-        };
+    fn failed(&self, error: &Error) {
+        self.fallback.say("fallback.failed", format!("it cannot stand in: {error}"));
+    }
+
+    fn reader(&self) -> Option<&ChunkReader<'a>> {
         let reader = self.reader.get_or_init(|| {
             let reader = self.fallback.repository.chunk_reader(self.namespace);
-            reader.map_err(failed).ok()
+            reader.map_err(|error| self.failed(&error)).ok()
         });
-        let found = reader.as_ref()?.any_copy(id).map_err(failed).ok().flatten()?;
+        reader.as_ref()
+    }
+
+    fn gave(&self) {
         self.fallback.chunks.fetch_add(1, Ordering::Relaxed);
         self.fallback.say(
             "fallback.used",
-            "what is damaged or missing in the repository is read from there".to_owned(),
+            "what the repository does not give is read from there".to_owned(),
         );
+    }
+
+    fn chunk(&self, id: &ChunkId) -> Option<Bytes> {
+        let found =
+            self.reader()?.any_copy(id).map_err(|error| self.failed(&error)).ok().flatten()?;
+        self.gave();
         Some(found)
+    }
+
+    /// Delivers what this copy gives of many chunks, and returns the others.
+    fn chunks<T: Send + Sync>(
+        &self,
+        wanted: Vec<Wanted<T>>,
+        deliver: Deliver<'_, T>,
+    ) -> Result<Vec<Wanted<T>>, Error> {
+        let Some(reader) = self.reader() else { return Ok(wanted) };
+        let ids = wanted.iter().map(|wanted| wanted.id).collect::<Vec<_>>();
+        let places = match reader.locate(&ids) {
+            Ok(places) => places,
+            Err(error) => {
+                self.failed(&error);
+                return Ok(wanted);
+            }
+        };
+        let given = wanted.iter().map(|_| AtomicBool::new(false)).collect::<Vec<_>>();
+        // What whoever receives it has against it is not this copy's failure.
+        let refused = Mutex::new(None);
+        let there = wanted.iter().zip(places).enumerate().filter_map(|(tag, (wanted, place))| {
+            let place = place.filter(|place| place.bytes == wanted.place.bytes)?;
+            Some(Wanted { id: wanted.id, place, tag })
+        });
+        let fetched = reader.fetch(there.collect(), &|run, content| {
+            let Ok(content) = content else { return Ok(()) };
+            for (there, chunk) in single(run, content) {
+                let (Some(one), Some(given)) = (wanted.get(there.tag), given.get(there.tag)) else {
+                    return Err(Error::Internal { part: "reading from another copy" });
+                };
+                if let Err(error) = deliver(std::slice::from_ref(one), Ok(chunk)) {
+                    refused.lock().get_or_insert(error);
+                    return Err(Error::Cancelled);
+                }
+                given.store(true, Ordering::Release);
+                self.gave();
+            }
+            Ok(())
+        });
+        if let Some(error) = refused.into_inner() {
+            return Err(error);
+        }
+        match fetched {
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => self.failed(&error),
+            Ok(()) => {}
+        }
+        let left =
+            wanted.into_iter().zip(given).filter(|(_, given)| !given.load(Ordering::Acquire));
+        Ok(left.map(|(wanted, _)| wanted).collect())
     }
 }
 
@@ -86,6 +147,34 @@ impl ChunkReader<'_> {
     #[must_use]
     pub fn elsewhere(&self, id: &ChunkId) -> Option<Bytes> {
         self.elsewhere.iter().find_map(|copy| copy.chunk(id))
+    }
+
+    /// A chunk from another copy of the repository where this one does not answer; else what was wrong.
+    pub(super) fn elsewhere_instead(&self, id: &ChunkId, error: Error) -> Result<Bytes, Error> {
+        if !error.is_out_of_reach() || !self.has_others() {
+            return Err(error);
+        }
+        self.repository.say_away(&error);
+        self.elsewhere(id).ok_or(error)
+    }
+
+    /// Delivers what other copies of the repository give of many chunks, and returns the others.
+    pub(super) fn fetch_elsewhere<T: Send + Sync>(
+        &self,
+        mut wanted: Vec<Wanted<T>>,
+        deliver: Deliver<'_, T>,
+    ) -> Result<Vec<Wanted<T>>, Error> {
+        for copy in &self.elsewhere {
+            if !wanted.is_empty() {
+                wanted = copy.chunks(wanted, deliver)?;
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Whether there are other copies to be asked.
+    pub(super) fn has_others(&self) -> bool {
+        !self.elsewhere.is_empty()
     }
 
     /// A chunk from whichever of its places is sound, also from where a collection moved it since this

@@ -13,6 +13,8 @@ use crate::context::Counter;
 use crate::error::Error;
 use crate::index::local::{ChunkPlace, PackRecord};
 use crate::repo::sweep::FrameTask;
+use crate::store::StoreError;
+use crate::store::away::Away;
 use crate::timings::Stage;
 
 /// Sealed bytes fetched with one request, at most.
@@ -38,6 +40,45 @@ struct Fetch<T> {
     start: u64,
     end: u64,
     frames: Vec<Vec<Wanted<T>>>,
+}
+
+/// What a round left.
+struct Left<T> {
+    /// Whose packs are gone.
+    vanished: Mutex<Vec<Wanted<T>>>,
+    /// Those that the store did not give because it does not answer.
+    unreached: Mutex<Vec<Wanted<T>>>,
+    /// Why.
+    why: Mutex<Option<Error>>,
+}
+
+impl<T> Left<T> {
+    const fn new() -> Self {
+        Self {
+            vanished: Mutex::new(Vec::new()),
+            unreached: Mutex::new(Vec::new()),
+            why: Mutex::new(None),
+        }
+    }
+
+    fn unreached(&self, wanted: impl IntoIterator<Item = Wanted<T>>, error: Error) {
+        self.unreached.lock().extend(wanted);
+        self.why.lock().get_or_insert(error);
+    }
+}
+
+impl<T> Fetch<T> {
+    /// The same with a request for each frame.
+    fn apart(self) -> Vec<Self> {
+        let pack = self.pack;
+        let one = |frame: Vec<Wanted<T>>| {
+            let place = frame.first()?.place;
+            let start = u64::from(place.frame_offset);
+            let end = start + u64::from(place.frame_bytes);
+            Some(Self { pack, start, end, frames: vec![frame] })
+        };
+        self.frames.into_iter().filter_map(one).collect()
+    }
 }
 
 /// Receives wanted chunks that follow one another in a frame: their plaintext in one piece, or why
@@ -109,21 +150,24 @@ impl ChunkReader<'_> {
         self.fetch_with_care(left.into_iter().flatten().collect(), deliver)
     }
 
-    /// Fetches what could not be had at once: tells apart why, looks for copies, and again for chunks
-    /// whose pack a collection deletes meanwhile.
+    /// Fetches what could not be had at once: tells apart why, looks for copies, also in other copies
+    /// of the repository, and again for chunks whose pack a collection deletes meanwhile.
     fn fetch_with_care<T: Send + Sync>(
         &self,
         mut wanted: Vec<Wanted<T>>,
         deliver: Deliver<'_, T>,
     ) -> Result<(), Error> {
+        let mut insisted = false;
         for _ in 0..ROUNDS_MAX {
-            let vanished = Mutex::new(Vec::new());
-            let fetches = self.plan(wanted, &vanished)?;
+            let left = Left::new();
+            let fetches = self.plan(wanted, &left.vanished)?;
             fetches.into_par_iter().with_max_len(1).try_for_each(|fetch| {
                 self.repository.check_cancelled()?;
-                self.run(fetch, deliver, &vanished)
+                self.run(fetch, deliver, &left)
             })?;
-            wanted = self.find_again(vanished.into_inner(), deliver)?;
+            let vanished = std::mem::take(&mut *left.vanished.lock());
+            wanted = self.find_again(vanished, &left, deliver)?;
+            wanted.extend(self.fetch_unreached(left, deliver, &mut insisted)?);
             if wanted.is_empty() {
                 return Ok(());
             }
@@ -131,10 +175,33 @@ impl ChunkReader<'_> {
         wanted.chunks(1).try_for_each(|wanted| deliver(wanted, Err(Error::PlaceStale)))
     }
 
+    /// Fetches from other copies what the store did not give because it does not answer. Returns what
+    /// is to be asked for here once more, where nobody else has it and it was not really asked for.
+    fn fetch_unreached<T: Send + Sync>(
+        &self,
+        left: Left<T>,
+        deliver: Deliver<'_, T>,
+        insisted: &mut bool,
+    ) -> Result<Vec<Wanted<T>>, Error> {
+        let Some(error) = left.why.into_inner() else { return Ok(Vec::new()) };
+        self.repository.say_away(&error);
+        let unreached = self.fetch_elsewhere(left.unreached.into_inner(), deliver)?;
+        let insists = || !*insisted && self.repository.away().is_some_and(Away::relent);
+        if unreached.is_empty() {
+            return Ok(unreached);
+        }
+        if insists() {
+            *insisted = true;
+            return Ok(unreached);
+        }
+        Err(error)
+    }
+
     /// Looks up chunks again whose pack is gone; says so of those that are nowhere else.
     fn find_again<T>(
         &self,
         vanished: Vec<Wanted<T>>,
+        left: &Left<T>,
         deliver: Deliver<'_, T>,
     ) -> Result<Vec<Wanted<T>>, Error> {
         if vanished.is_empty() {
@@ -142,7 +209,13 @@ impl ChunkReader<'_> {
         }
         let packs = vanished.iter().map(|wanted| wanted.place.pack).collect::<BTreeSet<_>>();
         for pack in packs {
-            self.catalog.look_again(self.repository.vault(), pack)?;
+            match self.catalog.look_again(self.repository.vault(), pack) {
+                Err(error) if error.is_out_of_reach() && self.has_others() => {
+                    left.unreached(vanished, error);
+                    return Ok(Vec::new());
+                }
+                looked => looked?,
+            };
         }
         let ids = vanished.iter().map(|wanted| wanted.id).collect::<Vec<_>>();
         let mut found = Vec::with_capacity(ids.len());
@@ -220,11 +293,11 @@ impl ChunkReader<'_> {
         Ok(fetches)
     }
 
-    fn run<T: Sync>(
+    fn run<T: Send + Sync>(
         &self,
         fetch: Fetch<T>,
         deliver: Deliver<'_, T>,
-        vanished: &Mutex<Vec<Wanted<T>>>,
+        left: &Left<T>,
     ) -> Result<(), Error> {
         let pack = fetch.pack;
         let read = self.packs.opener(pack.kind, pack.id).and_then(|opener| {
@@ -235,8 +308,21 @@ impl ChunkReader<'_> {
         let (opener, (offset, sealed)) = match read {
             Ok(read) => read,
             Err(error) if error.has_vanished() => {
-                vanished.lock().extend(fetch.frames.into_iter().flatten());
+                left.vanished.lock().extend(fetch.frames.into_iter().flatten());
                 return Ok(());
+            }
+            Err(error) if error.is_out_of_reach() && self.has_others() => {
+                left.unreached(fetch.frames.into_iter().flatten(), error);
+                return Ok(());
+            }
+            // Around what the medium does not give, frame by frame.
+            Err(Error::Store(StoreError::Unreadable { .. }))
+                if fetch.frames.len() > 1 && self.packs.opener(pack.kind, pack.id).is_ok() =>
+            {
+                return fetch.apart().into_par_iter().try_for_each(|fetch| {
+                    self.repository.check_cancelled()?;
+                    self.run(fetch, deliver, left)
+                });
             }
             Err(error) if error.is_damage() => {
                 let message = match error {
@@ -254,7 +340,7 @@ impl ChunkReader<'_> {
         self.repository.monitor().count(Counter::BytesFetched, sealed.len() as u64);
         // Frames with bases are short where they are stored and long where they are used: one range
         // may hold enough of them for all cores.
-        fetch.frames.par_iter().with_min_len(FRAMES_PER_TASK_MIN).try_for_each_init(
+        fetch.frames.into_par_iter().with_min_len(FRAMES_PER_TASK_MIN).try_for_each_init(
             || (Vec::new(), Vec::new()),
             |(scratch, plain), frame| {
                 self.repository.check_cancelled()?;
@@ -262,12 +348,16 @@ impl ChunkReader<'_> {
                 let place = &first.place;
                 let outcome =
                     self.decode_frame(&pack, place, &opener, offset, &sealed, scratch, plain);
-                if let Err(error) = &outcome
-                    && !error.is_damage()
-                {
-                    return outcome;
+                match outcome {
+                    // Its bases.
+                    Err(error) if error.is_out_of_reach() && self.has_others() => {
+                        left.unreached(frame, error);
+                        return Ok(());
+                    }
+                    Err(error) if !error.is_damage() => return Err(error),
+                    _ => {}
                 }
-                for wanted in frame {
+                for wanted in &frame {
                     let chunk = match &outcome {
                         Ok(()) => self.slice(&pack, wanted.id, &wanted.place, plain),
                         Err(error) => Err(again(error, &pack, place)),

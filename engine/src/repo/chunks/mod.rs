@@ -35,6 +35,7 @@ use crate::index::local::{ChunkPlace, PackRecord};
 use crate::ops::snapshots::SnapshotInfo;
 use crate::pack::reader::PackReader;
 use crate::seal::Part;
+use crate::store::away::Away;
 use crate::timings::{Stage, Timings};
 use crate::tree::reader::NodeSource;
 
@@ -86,7 +87,7 @@ impl Repository {
             repository: self,
             catalog: self.catalog()?,
             namespace,
-            packs: PackReader::new(self.store(), &self.vault().keys),
+            packs: PackReader::new(self.store(), &self.vault().keys).unless_away(self.away()),
             tree_cache: Mutex::new(FrameCache::new(TREE_CACHE_BYTES)),
             base_cache: Mutex::new(FrameCache::new(BASE_CACHE_BYTES)),
             ahead: Mutex::default(),
@@ -166,7 +167,8 @@ impl ChunkReader<'_> {
     }
 
     /// One chunk from a pack of this kind, through the cache of decoded frames: where a collection has
-    /// moved it to, or a copy of it, when it is not where it was or damaged there.
+    /// moved it to, or a copy of it, when it is not where it was or damaged there; from another copy of
+    /// the repository when the store does not answer.
     fn one_chunk(&self, id: &ChunkId, kind: PackKind) -> Result<Bytes, Error> {
         let mut looked_for = HashSet::new();
         for _ in 0..ROUNDS_MAX {
@@ -183,10 +185,20 @@ impl ChunkReader<'_> {
             });
             match read {
                 Err(error) if error.has_vanished() && looked_for.insert(place.pack) => {
-                    self.catalog.look_again(self.repository.vault(), place.pack)?;
+                    let looked = self.catalog.look_again(self.repository.vault(), place.pack);
+                    if let Err(error) = looked {
+                        return self.elsewhere_instead(id, error);
+                    }
                 }
                 Err(error) if error.is_damage() => {
                     return self.copy_of(*id, &place)?.ok_or(error);
+                }
+                Err(error) if error.is_out_of_reach() => {
+                    match self.elsewhere_instead(id, error) {
+                        // Nobody else has it either.
+                        Err(_) if self.repository.away().is_some_and(Away::relent) => {}
+                        outcome => return outcome,
+                    }
                 }
                 outcome => return outcome,
             }
@@ -204,13 +216,31 @@ impl ChunkReader<'_> {
         if places.iter().all(Option::is_some) || self.looked_again.swap(true, Ordering::AcqRel) {
             return Ok(places);
         }
-        self.catalog.sync_keeping(self.repository.vault())?;
-        self.catalog.places(ids, self.namespace)
+        match self.catalog.sync_keeping(self.repository.vault()) {
+            // What is not known here other copies may know.
+            Err(error) if error.is_out_of_reach() && self.has_others() => {
+                self.repository.say_away(&error);
+                Ok(places)
+            }
+            synced => {
+                synced?;
+                self.catalog.places(ids, self.namespace)
+            }
+        }
     }
 
     /// A chunk from another place than the one where it is damaged, out of the parity of its packs,
     /// or from another copy of the repository, if one of them gives it.
     fn copy_of(&self, id: ChunkId, damaged: &ChunkPlace) -> Result<Option<Bytes>, Error> {
+        match self.copy_here(id, damaged) {
+            Ok(Some(chunk)) => Ok(Some(chunk)),
+            Ok(None) => Ok(self.elsewhere(&id)),
+            Err(error) => self.elsewhere_instead(&id, error).map(Some),
+        }
+    }
+
+    /// The same from this copy of the repository alone.
+    fn copy_here(&self, id: ChunkId, damaged: &ChunkPlace) -> Result<Option<Bytes>, Error> {
         let copies = self.catalog.copies(id, self.namespace)?;
         for place in copies.iter().filter(|place| *place != damaged) {
             match self.chunk_at(id, place) {
@@ -219,10 +249,7 @@ impl ChunkReader<'_> {
                 Err(error) => return Err(error),
             }
         }
-        match self.rescued_chunk(id, std::iter::once(damaged).chain(&copies))? {
-            Some(chunk) => Ok(Some(chunk)),
-            None => Ok(self.elsewhere(&id)),
-        }
+        self.rescued_chunk(id, std::iter::once(damaged).chain(&copies))
     }
 
     /// Reads a chunk from this very place, without the help of parity.

@@ -132,7 +132,8 @@ impl LocalStore {
     }
 
     /// Compares the object that has the name, if any, with what is to be written. The same
-    /// bytes are made durable: whoever wrote them may have died before that.
+    /// bytes are made durable: whoever wrote them may have died before that. What the medium does not
+    /// give is replaced, as what is damaged is.
     fn existing(
         &self,
         folder: BorrowedFd<'_>,
@@ -140,11 +141,14 @@ impl LocalStore {
         data: &[u8],
     ) -> Result<Option<Found>, StoreError> {
         let path = name.to_string();
-        let Some((file, _)) = self.open_object(folder, split(&path).1, name)? else {
-            return Ok(None);
+        let judge = |same| judge_existing(|| self.place(name), name, data, same);
+        let file = match self.open_object(folder, split(&path).1, name) {
+            Ok(Some((file, _))) => file,
+            Ok(None) => return Ok(None),
+            Err(StoreError::Unreadable { .. }) => return judge(false).map(Some),
+            Err(error) => return Err(error),
         };
-        let same = self.holds(&file, name, data)?;
-        let found = judge_existing(|| self.place(name), name, data, same)?;
+        let found = judge(self.holds(&file, name, data)?)?;
         if found == Found::Same {
             self.fsync(file.as_fd(), &self.place(name))?;
             self.fsync(folder, &self.place(name))?;

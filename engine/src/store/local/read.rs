@@ -22,7 +22,7 @@ impl LocalStore {
         file: &str,
         name: &ObjectName,
     ) -> Result<Option<(OwnedFd, u64)>, StoreError> {
-        let fail = |errno| StoreError::from_errno("open", self.place(name), errno);
+        let fail = |errno| StoreError::from_read("open", self.place(name), errno);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match retry_on_intr(|| rustix::fs::openat(folder, file, flags, Mode::empty())) {
             Ok(file) => file,
@@ -61,14 +61,13 @@ impl LocalStore {
         offset: u64,
         len: u64,
     ) -> Result<Bytes, StoreError> {
-        let fail = |errno| StoreError::from_errno("read", self.place(name), errno);
+        let fail = |errno| StoreError::from_read("read", self.place(name), errno);
         let wanted = usize::try_from(len).map_err(|_| fail(Errno::NOMEM))?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(wanted).map_err(|_| fail(Errno::NOMEM))?;
         while bytes.len() < wanted {
             let at = offset + bytes.len() as u64;
-            let spare = rustix::buffer::spare_capacity(&mut bytes);
-            match rustix::io::pread(file, spare, at) {
+            match self.disk.read_at(file.as_fd(), &mut bytes, at) {
                 // It was longer a moment ago: somebody is cutting it.
                 Ok(0) => {
                     return Err(StoreError::Short {
@@ -87,22 +86,25 @@ impl LocalStore {
         Ok(bytes.into())
     }
 
-    /// Whether a file holds exactly these bytes.
+    /// Whether a file holds exactly these bytes; one that cannot be read does not.
     pub(super) fn holds(
         &self,
         file: &OwnedFd,
         name: &ObjectName,
         data: &[u8],
     ) -> Result<bool, StoreError> {
-        let mut piece = vec![0; COMPARE_BYTES.min(data.len()).max(1)];
+        let mut piece = Vec::with_capacity(COMPARE_BYTES.min(data.len()).max(1));
         let mut rest = data;
         let mut offset = 0;
         loop {
-            let count = retry_on_intr(|| rustix::io::pread(file, &mut piece[..], offset))
-                .map_err(|errno| StoreError::from_errno("read", self.place(name), errno))?;
-            if count == 0 {
-                return Ok(rest.is_empty());
-            }
+            piece.clear();
+            let read = retry_on_intr(|| self.disk.read_at(file.as_fd(), &mut piece, offset));
+            let count = match read.map_err(|e| StoreError::from_read("read", self.place(name), e)) {
+                Ok(0) => return Ok(rest.is_empty()),
+                Ok(count) => count,
+                Err(StoreError::Unreadable { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            };
             match (piece.get(..count), rest.split_at_checked(count)) {
                 (Some(found), Some((expected, after))) if found == expected => rest = after,
                 _ => return Ok(false),

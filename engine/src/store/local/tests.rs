@@ -23,6 +23,8 @@ struct FaultDisk {
     failing: Vec<(&'static str, usize, usize, Errno)>,
     /// From this call on, counted over all kinds, nothing has an effect any more.
     dead_from: Option<usize>,
+    /// A bad sector: where it begins in every file, and what reading there answers.
+    bad_from: Option<(u64, Errno)>,
 }
 
 impl FaultDisk {
@@ -47,6 +49,26 @@ impl FaultDisk {
 }
 
 impl Disk for std::sync::Arc<FaultDisk> {
+    fn read_at(
+        &self,
+        file: BorrowedFd<'_>,
+        bytes: &mut Vec<u8>,
+        offset: u64,
+    ) -> rustix::io::Result<usize> {
+        let Some((bad_from, errno)) = self.bad_from else {
+            return Kernel.read_at(file, bytes, offset);
+        };
+        // What comes before it is read, as kernels do.
+        let before = usize::try_from(bad_from.saturating_sub(offset)).unwrap();
+        let mut read = Vec::with_capacity(before.min(bytes.capacity() - bytes.len()));
+        match Kernel.read_at(file, &mut read, offset)? {
+            0 if offset >= bad_from => Err(errno),
+            count => {
+                bytes.extend_from_slice(&read);
+                Ok(count)
+            }
+        }
+    }
     fn create(&self, folder: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
         self.strike("create")?;
         Kernel.create(folder, name)
@@ -202,6 +224,32 @@ fn after_a_failed_fsync_nothing_is_written_any_more() {
         }
         assert_eq!(disk.log.lock().len(), calls);
         assert!(matches!(store.get(&pack(b"x"), 1), Err(StoreError::NotFound { .. })));
+    }
+}
+
+#[test]
+fn what_the_medium_does_not_give_is_damage_and_is_replaced() {
+    for errno in [Errno::IO, Errno::NODATA, Errno::UCLEAN, Errno::BADMSG] {
+        let folder = tempfile::tempdir().unwrap();
+        let name = pack(&DATA);
+        LocalStore::create(folder.path()).unwrap().put(&name, &DATA).unwrap();
+        let disk = FaultDisk { bad_from: Some((4096, errno)), ..FaultDisk::default() };
+        let (store, disk) = on_disk(folder.path(), disk);
+        let whole = store.get(&name, u64::MAX).map(drop);
+        for error in [whole, store.get_range(&name, 4000, 200).map(drop)].map(Result::unwrap_err) {
+            assert!(matches!(error, StoreError::Unreadable { .. }), "{errno}: {error:?}");
+            assert_eq!((error.class(), error.code()), (Class::Damage, "store.unreadable"));
+            assert!(!error.is_transient() && error.hint().is_some());
+            assert!(error.to_string().contains(&name.to_string()), "{error}");
+        }
+        assert_eq!(store.get_range(&name, 0, 4096).unwrap(), &DATA[..4096]);
+        // Written anew and moved over it, wherever that lies on the disk.
+        assert_eq!(store.put(&name, &DATA).unwrap(), Put::Written);
+        assert_eq!(disk.log.lock().iter().filter(|call| **call == "rename").count(), 1);
+        assert!(matches!(store.put(&name, b"else"), Err(StoreError::WrongName { .. })));
+        let (store, _) = on_disk(folder.path(), FaultDisk::default());
+        assert_eq!(store.get(&name, u64::MAX).unwrap(), &DATA[..]);
+        assert_eq!(unfinished(folder.path()), 0);
     }
 }
 

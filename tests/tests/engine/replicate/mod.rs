@@ -139,7 +139,7 @@ impl Home {
 }
 
 /// Options that let everything dead go.
-fn everything() -> GcOptions {
+pub(crate) fn everything() -> GcOptions {
     GcOptions { max_delete_percent: 100.0, ..GcOptions::default() }
 }
 
@@ -148,7 +148,7 @@ fn acknowledged(repository: &Repository) -> BTreeSet<SnapshotId> {
     listed.iter().filter(|one| one.acknowledged).map(|one| one.id).collect()
 }
 
-fn target(store: &(impl Store + Clone + 'static)) -> Target {
+pub(crate) fn target(store: &(impl Store + Clone + 'static)) -> Target {
     Target { max_delete_percent: 100.0, ..Target::new("replica", Arc::new(store.clone())) }
 }
 
@@ -156,7 +156,7 @@ fn policy(rules: Vec<Rule>) -> Option<Policy> {
     Some(Policy::new(rules, zone("UTC").expect("a zone")).expect("a policy"))
 }
 
-fn only(report: ReplicateReport) -> Result<Done, Error> {
+pub(crate) fn only(report: ReplicateReport) -> Result<Done, Error> {
     let mut replicas = report.replicas;
     assert_eq!(replicas.len(), 1);
     replicas.pop().expect("one replica").done
