@@ -2,7 +2,7 @@
 //! pending, and why. With [`ErasureOptions::audit`] also looks once more whether what was deleted is
 //! gone, and deletes what has come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
 use cairn_format::envelope::Kind;
@@ -13,7 +13,7 @@ use cairn_format::record::Tomb;
 
 use super::forget::evidence;
 use super::gc::{self, GcOptions, GcPlan};
-use crate::collect::audit::{AUDIT_GAP_MS, Audited, audit_again};
+use crate::collect::audit::{AUDIT_GAP_MS, Audited, Disposable, audit_again};
 use crate::collect::receipt::{ChainCheck, Link, read_chain};
 use crate::context::Remark;
 use crate::error::Error;
@@ -339,18 +339,33 @@ impl Inquiry<'_> {
             self.pending(Reason::Hidden, hidden.len() as u64, None, hidden.iter().copied().min());
         let until_ms = newest.and_then(|newest| newest.checked_add(kept_ms));
         pending.extend(one.map(|one| Pending { until_ms, ..one }));
+        pending.extend(self.pending(Reason::Versions, self.versions()?, None, None));
+        Ok(())
+    }
+
+    /// How many objects are gone, and needed by nothing, and kept as older versions.
+    fn versions(&self) -> Result<u64, Error> {
+        let (vault, store) = (self.repository.vault(), self.repository.store());
+        let condemned = self.catalog.condemned().into_keys().collect();
+        let disposable = Disposable::find(vault, self.catalog, condemned, HashSet::new(), None)?;
         let mut versions = 0;
         for folder in [Folder::DataPacks, Folder::TreePacks, Folder::Index, Folder::Snapshots] {
-            let mut found = std::collections::HashSet::new();
-            let keeping = self.repository.store().kept(folder, &mut |name| {
-                found.insert(name);
+            let mut kept = HashSet::new();
+            let keeping = store.kept(folder, &mut |name| {
+                kept.insert(name);
             })?;
-            if keeping == Keeping::Shown {
-                versions += found.len() as u64;
+            if keeping != Keeping::Shown || kept.is_empty() {
+                continue;
+            }
+            store.list(folder, &mut |name, _| {
+                kept.remove(&name);
+                Ok(())
+            })?;
+            for name in &kept {
+                versions += u64::from(disposable.has(name)?);
             }
         }
-        pending.extend(self.pending(Reason::Versions, versions, None, None));
-        Ok(())
+        Ok(versions)
     }
 
     /// What no snapshot needs.

@@ -194,13 +194,18 @@ pub trait Store: Send + Sync + Debug {
         Ok(Keeping::Nothing)
     }
 
-    /// Deletes what [`Self::kept`] shows, as far as the place allows it. Objects that are listed
-    /// stay. Where nothing is kept there is nothing to do.
+    /// Deletes for good what [`Self::kept`] shows of the objects of which `may_go` is true, as far as
+    /// the place allows it: older versions, and the marks of deletion above them. Of an object that
+    /// is there nothing is deleted. Where nothing is kept there is nothing to do.
     ///
     /// # Errors
     /// The failures of the place itself; not a refusal, which is counted.
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        let _ = folder;
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        let _ = (folder, may_go);
         Ok(Purged::default())
     }
 
@@ -305,8 +310,12 @@ macro_rules! forward {
             ) -> Result<Keeping, StoreError> {
                 (**self).kept(folder, each)
             }
-            fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-                (**self).purge(folder)
+            fn purge(
+                &self,
+                folder: Folder,
+                may_go: &dyn Fn(&ObjectName) -> bool,
+            ) -> Result<Purged, StoreError> {
+                (**self).purge(folder, may_go)
             }
         }
     };

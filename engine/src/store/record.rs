@@ -138,8 +138,12 @@ impl<S: Store> Store for RecordStore<S> {
         self.inner.kept(folder, each)
     }
 
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        self.inner.purge(folder)
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        self.inner.purge(folder, may_go)
     }
 
     fn sweep(&self) -> Result<u64, StoreError> {

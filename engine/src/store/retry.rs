@@ -201,8 +201,12 @@ impl<S: Store> Store for Guarded<S> {
         self.persist(|_| self.inner.kept(folder, each), |_| true)
     }
 
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        self.persist(|_| self.inner.purge(folder), |_| true)
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        self.persist(|_| self.inner.purge(folder, may_go), |_| true)
     }
 
     fn kept_for(&self) -> Result<KeptFor, StoreError> {

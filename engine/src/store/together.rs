@@ -190,8 +190,12 @@ impl Store for Ahead<'_> {
         self.store.kept(folder, each)
     }
 
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        self.store.purge(folder)
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        self.store.purge(folder, may_go)
     }
 
     fn kept_for(&self) -> Result<KeptFor, StoreError> {

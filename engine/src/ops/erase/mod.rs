@@ -200,8 +200,6 @@ impl EraseOptions {
 struct Noted {
     /// Chunks of files; `None` when they are too many.
     chunks: Option<HashSet<ChunkId>>,
-    /// Nodes of their lists of extents.
-    nodes: HashSet<ChunkId>,
     /// Records and acknowledgements of snapshots.
     records: BTreeSet<ObjectName>,
 }
@@ -213,7 +211,8 @@ fn prove(repository: &Repository, noted: &Noted, report: &mut EraseReport) -> Re
     }
     let vault = repository.vault();
     repository.monitor().stage("erase: proving", None);
-    audit::purge(vault)?;
+    // What else is kept may be needed: the collection looks at that first.
+    audit::purge(vault, &|name| Ok(noted.records.contains(name)))?;
     let look = audit::look(vault, noted.records.clone())?;
     report.receipts = audit::write(vault, &mut read_chain(vault)?, &look, "erase")?;
     report.records_kept = look.still.into_iter().chain(look.kept).collect();

@@ -447,8 +447,12 @@ impl Store for ObjectStore {
         self.kept_versions(folder, each)
     }
 
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        self.purge_versions(folder)
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        self.purge_versions(folder, may_go)
     }
 
     fn kept_for(&self) -> Result<KeptFor, StoreError> {
