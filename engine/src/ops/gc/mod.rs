@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use cairn_format::ids::{PackId, SessionId};
 use cairn_format::names::{ObjectName, PackKind};
 
+use self::condemn::junk;
 use self::find::{Found, find, refuse_unlikely};
 use crate::collect::Weakness;
 use crate::collect::due::{Left, Past, after, is_due};
@@ -18,6 +19,7 @@ use crate::collect::tidy::clean_index;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
+use crate::ops::rollback;
 use crate::repo::Repository;
 use crate::seal::random;
 mod condemn;
@@ -209,24 +211,31 @@ struct Collection<'a, 'l> {
 /// As [`run`].
 pub fn plan(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
     repository.require_collect("collect garbage")?;
-    look(repository, options)
+    let found = look_at(repository, options)?;
+    rollback::refuse_missed(repository, &found.survey.snapshots)?;
+    Ok(found.plan)
 }
 
 /// As [`plan`], for any key that can read.
 pub(super) fn look(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
+    Ok(look_at(repository, options)?.plan)
+}
+
+fn look_at<'a>(repository: &'a Repository, options: &GcOptions) -> Result<Found<'a>, Error> {
     let session = SessionId::from_bytes([0; 16]);
     let catalog = repository.catalog()?;
     let past = Past::read(catalog)?;
     let now_ms = repository.context.clock.now_ms();
     let (found, _) = find(repository, catalog, session, options, past.as_ref(), now_ms)?;
-    Ok(found.plan)
+    Ok(found)
 }
 
 /// Collects.
 ///
 /// # Errors
 /// [`Error::Role`]; [`Error::LivenessUnknown`] and [`Error::TombDamaged`] when it cannot be told what
-/// is needed; [`Error::CollectRefused`] when more would be deleted than the options allow; failures
+/// is needed; [`Error::RolledBack`] when this host has seen a newest snapshot that is gone;
+/// [`Error::CollectRefused`] when more would be deleted than the options allow; failures
 /// of the store and the cache. What was not deleted then is deleted by the next collection.
 pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Error> {
     repository.require_collect("collect garbage")?;
@@ -246,11 +255,19 @@ fn run_once(repository: &Repository, options: &GcOptions) -> Result<GcReport, Er
     let (mut found, options) =
         find(repository, catalog, session, options, past.as_ref(), started_ms)?;
     let options = &options;
-    refuse_unlikely(&found, options)?;
+    rollback::refuse_missed(repository, &found.survey.snapshots)?;
+    refuse_unlikely(&found, &junk(&found, catalog)?, options)?;
     let lease = HeldLease::take(repository.vault(), session, "gc");
     let collection = Collection { repository, catalog, session, options, lease: &lease };
     let mut report = GcReport { plan: found.plan, ..GcReport::default() };
-    let own = collection.condemn(&mut found, &mut report)?;
+    let own = match collection.condemn(&mut found, &mut report) {
+        Err(error @ Error::CollectRefused { .. }) => {
+            // Nothing was begun that others should spare.
+            lease.end();
+            return Err(error);
+        }
+        condemned => condemned?,
+    };
     collection.sweep(&found, &own, &mut report)?;
     lease.end();
     let left = Left {
