@@ -69,6 +69,8 @@ pub enum Reason {
     Hidden,
     /// Objects that were seen to be gone only once, and a day ago or more.
     Unaudited,
+    /// This host's cache, while it names what is gone.
+    Cache,
 }
 
 impl Reason {
@@ -85,6 +87,7 @@ impl Reason {
             Self::Versions => "versions",
             Self::Hidden => "hidden",
             Self::Unaudited => "unaudited",
+            Self::Cache => "cache",
         }
     }
 
@@ -100,6 +103,9 @@ impl Reason {
             Self::Versions => "end the lock, or let the key delete versions; then run `cairn gc`",
             Self::Hidden => HIDDEN_HINT,
             Self::Unaudited => "run `cairn gc`, or `cairn erasure report --audit`",
+            Self::Cache => {
+                "run `cairn gc --max-dead 0` on this host while nothing else uses its cache, or `cairn cache clear`"
+            }
         }
     }
 }
@@ -204,6 +210,9 @@ pub fn run(repository: &Repository, options: &ErasureOptions) -> Result<ErasureR
     inquiry.unfinished(&mut pending)?;
     inquiry.stored(&chain.seen, &mut pending)?;
     inquiry.receipts(&chain.seen, &mut pending)?;
+    let names_gone_since_ms = catalog.names_gone_since_ms()?;
+    let count = u64::from(names_gone_since_ms.is_some());
+    pending.extend(inquiry.pending(Reason::Cache, count, None, names_gone_since_ms));
     if options.dead {
         inquiry.dead(&mut pending)?;
     }

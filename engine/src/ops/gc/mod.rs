@@ -19,6 +19,7 @@ use crate::collect::tidy::clean_index;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
+use crate::ops::backup::cache::forget_gone;
 use crate::ops::rollback;
 use crate::repo::Repository;
 use crate::seal::random;
@@ -45,8 +46,6 @@ pub struct GcOptions {
     pub honour_leases: bool,
     /// Read everything that says what is needed, whatever earlier collections remember of it.
     pub full_mark: bool,
-    /// When everything dead went, also write this host's index anew, without what was removed.
-    pub compact: bool,
     /// Test kit.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -60,7 +59,6 @@ impl Default for GcOptions {
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             honour_leases: true,
             full_mark: false,
-            compact: true,
             weakness: None,
         }
     }
@@ -153,6 +151,9 @@ pub struct GcReport {
     pub reappeared: Vec<ObjectName>,
     /// Packs that could not be copied because they are damaged, and so stay.
     pub damaged: Vec<Remark>,
+    /// Whether this host's cache names nothing that is gone, as far as is known. It is cleaned when
+    /// everything dead goes; another process that has it open prevents that.
+    pub cache_clean: bool,
     /// Milliseconds it took by the wall clock.
     pub elapsed_ms: i64,
 }
@@ -167,6 +168,7 @@ impl GcReport {
             && self.still_there.is_empty()
             && self.versions_kept.is_empty()
             && self.damaged.is_empty()
+            && self.cache_clean
             // What was rescued was copied with what it is stored against, needed or not.
             && self.chunks_rescued == 0
     }
@@ -189,6 +191,7 @@ impl GcReport {
         self.still_there = next.still_there;
         self.versions_kept = next.versions_kept;
         self.versions_locked_until_ms = next.versions_locked_until_ms;
+        self.cache_clean = next.cache_clean;
         self.elapsed_ms += next.elapsed_ms;
     }
 }
@@ -270,16 +273,33 @@ fn run_once(repository: &Repository, options: &GcOptions) -> Result<GcReport, Er
     };
     collection.sweep(&found, &own, &mut report)?;
     lease.end();
+    clean_cache(repository, catalog, &mut report)?;
     let left = Left {
         nothing: report.left_nothing(&found),
         packs_below: found.packs_below,
         spared: found.chosen.spared_sessions.clone(),
     };
     after(past.as_ref(), started_ms, &left).write(catalog)?;
-    if options.compact && report.plan.erases && report.packs_deleted > 0 {
-        repository.monitor().stage("gc: writing the cache anew", None);
-        clean_index(repository, catalog)?;
-    }
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     Ok(report)
+}
+
+/// Removes from this host's cache what names chunks that are stored no more, and writes it anew; what an
+/// earlier collection did not live to clean, or another host deleted, is cleaned as well.
+fn clean_cache(
+    repository: &Repository,
+    catalog: &Catalog,
+    report: &mut GcReport,
+) -> Result<(), Error> {
+    report.cache_clean = catalog.names_gone_since_ms()?.is_none();
+    if report.cache_clean || !report.plan.erases {
+        return Ok(());
+    }
+    repository.monitor().stage("gc: writing the cache anew", None);
+    forget_gone(catalog, catalog.take_forgotten())?;
+    report.cache_clean = clean_index(repository, catalog)?;
+    if report.cache_clean {
+        catalog.note_clean()?;
+    }
+    Ok(())
 }

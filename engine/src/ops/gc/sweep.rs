@@ -218,7 +218,7 @@ impl Collection<'_, '_> {
         self.repository.monitor().stage("gc: proving", None);
         let mut chain = read_chain(vault)?;
         let present = list_packs(vault)?;
-        self.catalog.forget_absent(&present)?;
+        self.catalog.forget_absent(vault, &present)?;
         // What an interrupted collection deleted and did not live to say.
         let unsaid = condemned
             .iter()
