@@ -15,6 +15,7 @@ use super::forget::evidence;
 use super::gc::{self, GcOptions, GcPlan};
 use crate::collect::audit::{AUDIT_GAP_MS, Audited, Disposable, audit_again};
 use crate::collect::receipt::{ChainCheck, Link, read_chain};
+use crate::collect::unfinished;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::{Catalog, list_packs};
@@ -71,6 +72,8 @@ pub enum Reason {
     Unaudited,
     /// This host's cache, while it names what is gone.
     Cache,
+    /// What writers left unfinished that died, or are writing.
+    Leftovers,
 }
 
 impl Reason {
@@ -88,6 +91,7 @@ impl Reason {
             Self::Hidden => "hidden",
             Self::Unaudited => "unaudited",
             Self::Cache => "cache",
+            Self::Leftovers => "leftovers",
         }
     }
 
@@ -103,6 +107,9 @@ impl Reason {
             Self::Versions => "end the lock, or let the key delete versions; then run `cairn gc`",
             Self::Hidden => HIDDEN_HINT,
             Self::Unaudited => "run `cairn gc`, or `cairn erasure report --audit`",
+            Self::Leftovers => {
+                "run `cairn gc`: it removes what this host still sees half a day after it saw it first"
+            }
             Self::Cache => {
                 "run `cairn gc --max-dead 0` on this host while nothing else uses its cache, or `cairn cache clear`"
             }
@@ -213,6 +220,11 @@ pub fn run(repository: &Repository, options: &ErasureOptions) -> Result<ErasureR
     let names_gone_since_ms = catalog.names_gone_since_ms()?;
     let count = u64::from(names_gone_since_ms.is_some());
     pending.extend(inquiry.pending(Reason::Cache, count, None, names_gone_since_ms));
+    let unfinished = unfinished::look(vault, catalog)?;
+    let since_ms = unfinished.values().map(|one| one.since_ms).min();
+    let bytes = unfinished.values().map(|one| one.bytes).sum();
+    let count = unfinished.len() as u64;
+    pending.extend(inquiry.pending(Reason::Leftovers, count, Some(bytes), since_ms));
     if options.dead {
         inquiry.dead(&mut pending)?;
     }

@@ -237,13 +237,25 @@ pub trait Store: Send + Sync + Debug {
         Err(lock::no_locks(self.location()))
     }
 
+    /// Calls `each` with the name and the size in bytes of whatever writers left unfinished, or are
+    /// writing, where the place does not let these be told from each other. Names are used once.
+    ///
+    /// # Errors
+    /// The failures of the place itself.
+    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+        let _ = each;
+        Ok(())
+    }
+
     /// Removes what writers that died left unfinished, where the place lets that be told from what
-    /// others are writing; returns how much was removed. Safe at any time. Stores that keep nothing
-    /// unfinished have nothing to do.
+    /// others are writing, and of what [`Self::unfinished`] shows that of which `is_dead` is true;
+    /// returns how much was removed. A writer that is alive after all fails and writes it again. Stores
+    /// that keep nothing unfinished have nothing to do.
     ///
     /// # Errors
     /// The failures of the place itself. Nothing depends on what was not removed.
-    fn sweep(&self) -> Result<u64, StoreError> {
+    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+        let _ = is_dead;
         Ok(0)
     }
 }
@@ -286,8 +298,11 @@ macro_rules! forward {
             fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
                 (**self).delete(name)
             }
-            fn sweep(&self) -> Result<u64, StoreError> {
-                (**self).sweep()
+            fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+                (**self).unfinished(each)
+            }
+            fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+                (**self).sweep(is_dead)
             }
             fn kept_for(&self) -> Result<KeptFor, StoreError> {
                 (**self).kept_for()

@@ -188,8 +188,12 @@ impl<S: Store> Store for Guarded<S> {
         self.guarded(|| self.inner.probe())
     }
 
-    fn sweep(&self) -> Result<u64, StoreError> {
-        self.inner.sweep()
+    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+        self.inner.unfinished(each)
+    }
+
+    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+        self.inner.sweep(is_dead)
     }
 
     /// Lists, beginning anew after a transient failure: what was shown before comes again.

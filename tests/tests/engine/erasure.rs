@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cairn_engine::error::{Class, Error, Explain as _};
 use cairn_engine::ops::erase::{self, EraseOptions};
@@ -15,10 +16,12 @@ use cairn_engine::repo::{Repository, keys};
 use cairn_engine::store::Store as _;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::certificate::Role;
+use cairn_format::envelope::Cipher;
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_tests::lab::{Lab, OWNER, TestClock, back_up, new_key, object, select, verify_full};
 use cairn_tests::odd::{Deletes, LOCKED_UNTIL_MS, Odd};
 use cairn_tests::seed::noise;
+use cairn_tests::service::conditions;
 use cairn_tests::tree;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -389,4 +392,40 @@ fn what_came_back_is_looked_for_anew() {
         assert_eq!(scene.collect().confirmed, 1, "the second look since it came back");
         assert_eq!(scene.report(false).confirmed, objects);
     }
+}
+
+/// What writers that died left where objects are written under another name is told, and goes; what
+/// one may be writing, and what others put there, stays.
+#[test]
+fn what_dead_writers_left_under_other_names_goes() {
+    let lab = Lab::new(412);
+    let (store, service) = conditions::service_and_way();
+    let store = Arc::new(store);
+    lab.init(store.as_ref(), Cipher::Aes256Gcm);
+    let collect = || gc::run(&lab.open(&store, "cache"), &GcOptions::default()).expect("collects");
+    let (dead, alive) = ("tmp/write-0123456789abcdef", "tmp/write-0123456789abcdee");
+    let foreign = "tmp/somebody's";
+    for (name, bytes) in
+        [(dead, 3_000_000), (alive, 10), ("tmp/probe-00112233445566aa", 5), (foreign, 5)]
+    {
+        service.write(name, noise(bytes, 1));
+    }
+    let leftovers = || {
+        let report = erasure::run(&lab.open(&store, "cache"), &ErasureOptions::default());
+        find(&report.expect("a report"), Reason::Leftovers).map(|one| (one.count, one.bytes))
+    };
+    assert_eq!(leftovers(), Some((3, Some(3_000_015))));
+    collect();
+    assert_eq!(leftovers(), Some((3, Some(3_000_015))), "they may be at work");
+    lab.clock.set_ms(TestClock::START_MS + 11 * HOUR_MS);
+    service.write(alive, noise(11, 1));
+    collect();
+    assert_eq!(leftovers(), Some((3, Some(3_000_016))));
+    lab.clock.set_ms(TestClock::START_MS + 13 * HOUR_MS);
+    collect();
+    assert_eq!(leftovers(), Some((1, Some(11))), "it grew since it was seen first");
+    lab.clock.set_ms(TestClock::START_MS + 24 * HOUR_MS);
+    collect();
+    assert_eq!(leftovers(), None);
+    assert_eq!(service.names("tmp/"), [foreign]);
 }

@@ -16,6 +16,7 @@ use crate::collect::due::{Left, Past, after, is_due};
 use crate::collect::lease::HeldLease;
 use crate::collect::mark::Thoroughness;
 use crate::collect::tidy::clean_index;
+use crate::collect::unfinished;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
@@ -253,7 +254,7 @@ fn run_once(repository: &Repository, options: &GcOptions) -> Result<GcReport, Er
     let started_ms = repository.context.clock.now_ms();
     let catalog = repository.catalog()?;
     let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
-    repository.vault().sweep();
+    unfinished::sweep(repository.vault(), catalog)?;
     let past = Past::read(catalog)?;
     let (mut found, options) =
         find(repository, catalog, session, options, past.as_ref(), started_ms)?;

@@ -7,6 +7,7 @@
 mod beyond;
 mod errors;
 mod probe;
+mod unfinished;
 mod versions;
 mod write;
 
@@ -437,6 +438,14 @@ impl Store for ObjectStore {
 
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
         self.stat(name)
+    }
+
+    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+        self.each_unfinished(each)
+    }
+
+    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+        self.remove_unfinished(is_dead)
     }
 
     fn kept(
