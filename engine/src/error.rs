@@ -265,6 +265,16 @@ pub enum Error {
         /// The next step.
         hint: String,
     },
+    /// A collection would delete what a snapshot needs that this host has seen and that is gone.
+    #[error("snapshot {} is gone, and what it needs would be deleted: {message}", snapshot.short())]
+    RolledBack {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// How many there are like it, with it.
+        missed: usize,
+        /// How it was seen.
+        message: String,
+    },
     /// Part of a file's content cannot be had.
     #[error("the content of {path} cannot be had: {message}")]
     ContentDamaged {
@@ -477,6 +487,7 @@ impl Explain for Error {
             Self::TombDamaged { .. } => "tomb.damaged",
             Self::LivenessUnknown { .. } => "gc.unknown",
             Self::CollectRefused { .. } => "gc.refused",
+            Self::RolledBack { .. } => "gc.rolled_back",
             Self::ContentDamaged { .. } => "content.damaged",
             Self::BaseDepth { .. } => "frame.base_depth",
             Self::BaseMissing { .. } => "frame.base_missing",
@@ -541,6 +552,7 @@ impl Explain for Error {
             | Self::ReplicateRefused { .. }
             | Self::PlaceChanged { .. }
             | Self::CollectRefused { .. }
+            | Self::RolledBack { .. }
             | Self::LastOwner { .. } => Class::Refused,
             Self::NoSnapshot { .. }
             | Self::NoPath { .. }
@@ -570,6 +582,16 @@ impl Explain for Error {
             Self::Usage { hint, .. } => return hint.clone(),
             Self::CollectRefused { hint, .. } | Self::ReplicateRefused { hint, .. } => {
                 return Some(hint.clone());
+            }
+            Self::RolledBack { snapshot, missed, .. } => {
+                let others = match missed {
+                    0 | 1 => "",
+                    _ => " (`cairn verify` names the others)",
+                };
+                return Some(format!(
+                    "nothing was deleted; look for it in another copy, or among older versions at the storage. If it is meant to be gone, `cairn forget {}`{others}, then collect again",
+                    snapshot.short()
+                ));
             }
             Self::NoReplica { .. } => {
                 "check the name, and whether the disk is mounted; `cairn replicate --to URL --create` makes a new one"

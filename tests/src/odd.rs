@@ -132,6 +132,15 @@ impl<S: Store> Odd<S> {
         self.act.lock().is_none()
     }
 
+    /// Keeps what an object is now as an older version of it, as when it is about to be written again.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn keep_version(&self, name: &ObjectName) {
+        let bytes = self.inner.get(name, u64::MAX).expect("it is there");
+        self.deleted.lock().insert(*name, bytes);
+    }
+
     /// What was deleted, and not purged since. Without [`Self::deleting`] nothing is remembered.
     #[must_use]
     pub fn deleted(&self) -> BTreeMap<ObjectName, Bytes> {
@@ -230,13 +239,21 @@ impl<S: Store> Store for Odd<S> {
         }
     }
 
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
         let mut deleted = self.deleted.lock();
-        let concerned = deleted.keys().filter(|name| is_in(name, folder)).count() as u64;
+        let goes = |name: &ObjectName| {
+            is_in(name, folder) && may_go(name) && self.inner.size(name).is_err()
+        };
+        let goes = deleted.keys().copied().filter(goes).collect::<BTreeSet<_>>();
+        let concerned = goes.len() as u64;
         match self.deletes {
-            None => self.inner.purge(folder),
+            None => self.inner.purge(folder, may_go),
             Some(Deletes::Versions) => {
-                deleted.retain(|name, _| !is_in(name, folder));
+                deleted.retain(|name, _| !goes.contains(name));
                 Ok(Purged { removed: concerned, ..Purged::default() })
             }
             Some(Deletes::Locked) => {

@@ -74,6 +74,12 @@ fn show(app: &App, report: &GcReport, arguments: &Gc) -> Result<Finished, Failur
         ))?;
     }
     notes(app, plan);
+    if plan.erases && !dry_run && !report.cache_clean {
+        app.printer.note(
+            "The cache of this host is in use and still names what is gone: the next `cairn gc \
+             --max-dead 0`, or `cairn cache clear`, ends that.",
+        );
+    }
     if let Some(until_ms) = report.versions_locked_until_ms {
         app.printer.note(&format!(
             "versions of {} that were deleted are locked until {} at the latest: a collection after that deletes them for good",
@@ -153,6 +159,7 @@ fn finish(report: &GcReport, dry_run: bool, latest_ms: i64) -> Finished {
         "confirmed": report.confirmed,
         "reappeared": names(&report.reappeared),
         "damaged": report.damaged.len(),
+        "cache_clean": report.cache_clean,
         "elapsed_ms": report.elapsed_ms.max(0),
     }));
     if !report.damaged.is_empty() {

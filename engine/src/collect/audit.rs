@@ -2,11 +2,14 @@
 //! a place keeps. Once right after the deletion, and once more at least a day later, because a write
 //! that was on its way for long can bring an object back.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use cairn_format::ids::{PackId, SessionId, SnapshotId};
 use cairn_format::names::{Folder, ObjectName};
 use cairn_format::receipt::{Audit, AuditMethod, AuditResult};
 
+use super::lease::sessions_at_work;
 use super::receipt::Chain;
 use super::sweep::{delete, still_listed, still_there};
 use crate::context::Remark;
@@ -86,16 +89,94 @@ pub fn look(vault: &Vault, names: BTreeSet<ObjectName>) -> Result<Look, Error> {
     Ok(look)
 }
 
-/// Deletes what the place keeps of objects that are deleted: older versions and the marks of their
-/// deletion. What it may not delete is warned about.
+/// Of which absent objects nothing need be kept, when a place keeps older versions. Somebody else may
+/// have deleted what is needed, or put something in its place, and older versions are what that is
+/// undone with: so they stay but of what nothing needs.
+pub struct Disposable<'a> {
+    catalog: &'a Catalog,
+    /// Packs that were condemned before it was seen to that nothing needs them.
+    condemned: HashSet<PackId>,
+    /// Snapshots that are there, or were when it was looked what is needed, or are acknowledged.
+    snapshots: HashSet<SnapshotId>,
+    /// Whether other sessions may be at work: what no segment names may be theirs.
+    at_work: bool,
+}
+
+impl<'a> Disposable<'a> {
+    /// What may go when nothing needs these condemned packs, every acknowledged snapshot was found
+    /// complete, and these snapshots are spared whether they are there or not. `own` is the session
+    /// that asks, if it has a lease.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub fn find(
+        vault: &Vault,
+        catalog: &'a Catalog,
+        condemned: HashSet<PackId>,
+        mut snapshots: HashSet<SnapshotId>,
+        own: Option<SessionId>,
+    ) -> Result<Self, Error> {
+        for folder in [Folder::Acks, Folder::Snapshots] {
+            vault.store.list(folder, &mut |name, _| {
+                if let ObjectName::Ack { snapshot: id, .. } | ObjectName::Snapshot { id, .. } = name
+                {
+                    snapshots.insert(id);
+                }
+                Ok(())
+            })?;
+        }
+        let at_work = sessions_at_work(vault)?.into_iter().any(|session| Some(session) != own);
+        Ok(Self { catalog, condemned, snapshots, at_work })
+    }
+
+    /// Whether nothing need be kept of an object that is not there.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub fn has(&self, name: &ObjectName) -> Result<bool, Error> {
+        Ok(match name {
+            // One that no segment names was left by somebody who died, and went: what is
+            // acknowledged was found without it.
+            ObjectName::Pack(_, id) => {
+                self.condemned.contains(id)
+                    || !self.at_work
+                        && !self.catalog.is_condemned(id)
+                        && self.catalog.index().pack_number(id)?.is_none()
+            }
+            ObjectName::Snapshot { id, .. } | ObjectName::Ack { snapshot: id, .. } => {
+                !self.snapshots.contains(id)
+            }
+            // Packs tell what segments say, and nobody needs leases.
+            ObjectName::Index(_) | ObjectName::Lease { .. } => true,
+            _ => false,
+        })
+    }
+}
+
+/// Deletes what the place keeps of deleted objects of which `may_go` is true: older versions and the
+/// marks of their deletion. What it may not delete is warned about.
 ///
 /// # Errors
-/// Failures of the store.
-pub fn purge(vault: &Vault) -> Result<Purged, Error> {
+/// Failures of the store; those of `may_go`.
+pub fn purge(
+    vault: &Vault,
+    may_go: &dyn Fn(&ObjectName) -> Result<bool, Error>,
+) -> Result<Purged, Error> {
     let mut all = Purged::default();
     for folder in FOLDERS {
         vault.check_cancelled()?;
-        all.add(&vault.store.purge(folder)?);
+        // What cannot be told stays, and the failure is that of the whole.
+        let failed = Cell::new(None);
+        let judge = |name: &ObjectName| {
+            may_go(name).unwrap_or_else(|error| {
+                failed.set(Some(error));
+                false
+            })
+        };
+        all.add(&vault.store.purge(folder, &judge)?);
+        if let Some(error) = failed.take() {
+            return Err(error);
+        }
     }
     // That locks hold is what they are for: it is told at the end, and no reason to worry.
     if all.refused > all.locked {
@@ -160,9 +241,12 @@ pub fn audit_again(
                 message: "it was deleted, and has come back: it is deleted again".to_owned(),
             });
         }
+        note_back(vault, chain, &found.still, AuditMethod::ByName)?;
+        note_back(vault, chain, &found.kept, AuditMethod::ByVersionListing)?;
         delete(vault, &back)?;
-        purge(vault)?;
-        let again = look(vault, back.iter().copied().collect())?;
+        let back_again = back.iter().copied().collect::<BTreeSet<_>>();
+        purge(vault, &|name| Ok(back_again.contains(name)))?;
+        let again = look(vault, back_again)?;
         audited.receipts.extend(write(vault, chain, &again, "deleted again")?);
         audited.still_there.extend(again.still.iter().chain(&again.kept));
         audited.reappeared = back;
@@ -171,6 +255,27 @@ pub fn audit_again(
     found.still.clear();
     audited.receipts.extend(write(vault, chain, &found, "audit")?);
     Ok(audited)
+}
+
+/// Says of objects that receipts say are gone that they were found again, before they are deleted once
+/// more: their looks begin anew. Returns them.
+///
+/// # Errors
+/// Failures of the store.
+pub fn note_back(
+    vault: &Vault,
+    chain: &mut Chain,
+    there: &[ObjectName],
+    method: AuditMethod,
+) -> Result<Vec<ObjectName>, Error> {
+    let was_gone = |name: &&ObjectName| chain.seen.get(*name).is_some_and(|seen| !seen.is_back);
+    let back = there.iter().filter(was_gone).copied().collect::<Vec<_>>();
+    let time_ms = vault.context.clock.now_ms();
+    let audits = [Audit { time_ms, method, result: AuditResult::StillThere }];
+    if !back.is_empty() {
+        chain.write(vault, &back, &audits, "found again")?;
+    }
+    Ok(back)
 }
 
 /// Writes receipts for what is gone.
@@ -183,52 +288,89 @@ pub fn write(
     look: &Look,
     note: &str,
 ) -> Result<Vec<ObjectName>, Error> {
-    if look.gone.is_empty() { Ok(Vec::new()) } else { chain.write(vault, look, note) }
+    match look.gone.as_slice() {
+        [] => Ok(Vec::new()),
+        gone => chain.write(vault, gone, &look.audits, note),
+    }
 }
 
-/// When objects were seen to be gone.
+/// What a receipt says that was seen of the objects it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saw {
+    /// They were gone, by name and in listings.
+    Gone(Seen),
+    /// At least one was there, at this time, milliseconds since 1970.
+    There(i64),
+}
+
+impl Saw {
+    /// What these audits show; nothing when they do not show enough.
+    #[must_use]
+    pub fn of(audits: &[Audit]) -> Option<Self> {
+        let there = audits.iter().filter(|audit| audit.result == AuditResult::StillThere);
+        if let Some(there_ms) = there.map(|audit| audit.time_ms).max() {
+            return Some(Self::There(there_ms));
+        }
+        let gone = |audit: &&Audit| audit.result == AuditResult::Gone;
+        let by_name = audits.iter().filter(gone).any(|one| one.method == AuditMethod::ByName);
+        let listed = audits.iter().filter(gone).any(|one| one.method != AuditMethod::ByName);
+        let first_ms = audits.iter().map(|audit| audit.time_ms).min()?;
+        let last_ms = audits.iter().map(|audit| audit.time_ms).max()?;
+        let hidden = audits.iter().any(|audit| audit.result == AuditResult::Unknown);
+        let seen = Seen { first_ms, last_ms, hidden, is_back: false };
+        (by_name && listed).then_some(Self::Gone(seen))
+    }
+}
+
+/// When objects were seen to be gone, since they were there last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// The first time, milliseconds since 1970.
+    /// The first time, milliseconds since 1970; of one that is back, when that was seen.
     pub first_ms: i64,
     /// The last time.
     pub last_ms: i64,
     /// The place may have kept it at the last look, without showing it.
     pub hidden: bool,
+    /// It was there after it had been gone, and has not been seen to be gone since.
+    pub is_back: bool,
 }
 
 impl Seen {
-    /// What the audits of a receipt show; nothing when they do not show that all is gone.
-    #[must_use]
-    pub fn of(audits: &[Audit]) -> Option<Self> {
-        let gone = |audit: &&Audit| audit.result == AuditResult::Gone;
-        let by_name = audits.iter().filter(gone).any(|one| one.method == AuditMethod::ByName);
-        let listed = audits.iter().filter(gone).any(|one| one.method != AuditMethod::ByName);
-        let there = audits.iter().any(|audit| audit.result == AuditResult::StillThere);
-        let first_ms = audits.iter().map(|audit| audit.time_ms).min()?;
-        let last_ms = audits.iter().map(|audit| audit.time_ms).max()?;
-        let hidden = audits.iter().any(|audit| audit.result == AuditResult::Unknown);
-        (by_name && listed && !there).then_some(Self { first_ms, last_ms, hidden })
-    }
-
-    /// Takes account of another look.
-    pub fn add(&mut self, other: &Self) {
-        self.first_ms = self.first_ms.min(other.first_ms);
-        if other.last_ms >= self.last_ms {
-            (self.last_ms, self.hidden) = (other.last_ms, other.hidden);
+    /// Takes account of what the next receipt says.
+    pub fn add(&mut self, saw: &Saw) {
+        match saw {
+            // Looks before that say nothing any more.
+            Saw::There(there_ms) => {
+                let there_ms = *there_ms;
+                *self =
+                    Self { first_ms: there_ms, last_ms: there_ms, hidden: false, is_back: true };
+            }
+            Saw::Gone(other) if self.is_back => {
+                *self = Self {
+                    first_ms: self.first_ms.max(other.first_ms),
+                    last_ms: self.last_ms.max(other.last_ms),
+                    ..*other
+                };
+            }
+            Saw::Gone(other) => {
+                self.first_ms = self.first_ms.min(other.first_ms);
+                if other.last_ms >= self.last_ms {
+                    (self.last_ms, self.hidden) = (other.last_ms, other.hidden);
+                }
+            }
         }
     }
 
-    /// Whether two looks, a day or more apart, found it gone.
+    /// Whether two looks, a day or more apart, found it gone, and none between them that it was there.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        self.last_ms.saturating_sub(self.first_ms) >= AUDIT_GAP_MS
+        !self.is_back && self.last_ms.saturating_sub(self.first_ms) >= AUDIT_GAP_MS
     }
 
-    /// Whether a second look would say more than the first.
+    /// Whether a look would say more than those before.
     #[must_use]
     pub fn is_due(&self, now_ms: i64) -> bool {
-        !self.is_confirmed() && now_ms.saturating_sub(self.first_ms) >= AUDIT_GAP_MS
+        self.is_back || !self.is_confirmed() && now_ms.saturating_sub(self.first_ms) >= AUDIT_GAP_MS
     }
 }
 

@@ -31,6 +31,7 @@ pub mod survey;
 pub mod sweep;
 pub mod tidy;
 pub mod tried;
+pub mod unfinished;
 mod walk;
 
 /// Test kit: ways to weaken the protocol, each of which loses data. Tests of the simulator use them

@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use cairn_format::ids::{ObjectHash, PackId};
 use cairn_format::limits::TOMB_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
-use cairn_format::receipt::ReceiptRecord;
+use cairn_format::receipt::{Audit, ReceiptRecord};
 
-use super::audit::{Look, Seen, SeenByName};
+use super::audit::{Saw, SeenByName};
 use crate::context::Remark;
 use crate::error::Error;
 use crate::repo::vault::read_object;
@@ -23,7 +23,7 @@ const RECEIPT_NAMES_MAX: usize = 50_000;
 pub struct Chain {
     /// The newest: its sequence and hash.
     last: Option<(u64, ObjectHash)>,
-    /// Packs that receipts name.
+    /// Packs that receipts name, also such as were found again.
     pub packs: HashSet<PackId>,
     /// When each object that receipts name was seen to be gone.
     pub seen: SeenByName,
@@ -69,6 +69,12 @@ pub fn read_chain(vault: &Vault) -> Result<Chain, Error> {
         Ok(())
     })?;
     let mut chain = Chain::default();
+    // In their order: what was found again was gone before.
+    names.sort_unstable_by_key(|name| match name {
+        ObjectName::Receipt { sequence, hash } => (*sequence, *hash),
+        _ => (0, ObjectHash::from_bytes([0; ObjectHash::LEN])),
+    });
+    names.dedup();
     for name in names {
         let ObjectName::Receipt { hash, .. } = name else { continue };
         match read(vault, &name) {
@@ -97,13 +103,17 @@ impl Chain {
     /// Takes account of a receipt.
     fn take(&mut self, name: ObjectName, hash: ObjectHash, record: ReceiptRecord, signer: String) {
         self.last = self.last.max(Some((record.sequence, hash)));
-        let seen = Seen::of(&record.audits);
+        let saw = Saw::of(&record.audits);
         for name in &record.deleted {
             if let ObjectName::Pack(_, id) = name {
                 self.packs.insert(*id);
             }
-            if let Some(seen) = &seen {
-                self.seen.entry(*name).and_modify(|known| known.add(seen)).or_insert(*seen);
+            match (&saw, self.seen.get_mut(name)) {
+                (Some(saw), Some(known)) => known.add(saw),
+                (Some(Saw::Gone(seen)), None) => {
+                    self.seen.insert(*name, *seen);
+                }
+                (Some(Saw::There(_)) | None, _) => {}
             }
         }
         let objects = record.deleted.len() as u64;
@@ -129,25 +139,26 @@ impl Chain {
         check
     }
 
-    /// Adds receipts for objects that were seen to be gone; returns them.
+    /// Adds receipts for what was seen of objects that were deleted; returns them.
     ///
     /// # Errors
     /// Failures of the store.
     pub fn write(
         &mut self,
         vault: &Vault,
-        look: &Look,
+        names: &[ObjectName],
+        audits: &[Audit],
         note: &str,
     ) -> Result<Vec<ObjectName>, Error> {
         let replica = identity::ensure(vault.store(), vault.id(), &vault.context)?;
         let mut written = Vec::new();
-        for names in look.gone.chunks(RECEIPT_NAMES_MAX) {
+        for names in names.chunks(RECEIPT_NAMES_MAX) {
             let record = ReceiptRecord {
                 sequence: self.last.map_or(1, |(sequence, _)| sequence.saturating_add(1)),
                 previous: self.last.map(|(_, hash)| hash),
                 replica,
                 deleted: names.to_vec(),
-                audits: look.audits.clone(),
+                audits: audits.to_vec(),
                 time_ms: vault.context.clock.now_ms(),
                 note: Some(note.to_owned()),
             };

@@ -73,10 +73,11 @@ pub fn survey(
 /// # Errors
 /// Failures of the store and the cache.
 pub fn list(repository: &Repository, catalog: &Catalog, survey: &mut Survey) -> Result<(), Error> {
-    survey.present = list_packs(repository.vault())?;
+    let vault = repository.vault();
+    survey.present = list_packs(vault)?;
     survey.adopted.clear();
     survey.junk.clear();
-    catalog.forget_absent(&survey.present)?;
+    catalog.forget_absent(vault, &survey.present)?;
     adopt(repository, catalog, survey)
 }
 

@@ -21,10 +21,12 @@ use crate::error::Error;
 use crate::repo::Vault;
 use crate::store::{StoreError, together};
 
+mod forgotten;
 mod places;
 mod since;
 mod tombs;
 
+pub use forgotten::Forgotten;
 pub use since::Before;
 
 /// How often the list of segments is read again when one vanishes meanwhile.
@@ -50,6 +52,8 @@ pub struct Catalog {
     suspects: RwLock<Arc<HashSet<PackNumber>>>,
     /// Whether the bases of frames that were asked for can be relied on.
     sound: Mutex<HashMap<places::FrameKey, bool>>,
+    /// What was forgotten since the cache was clean, if anything was.
+    forgotten: Mutex<Option<Forgotten>>,
     /// Namespace of what this key writes, if it can.
     own: Option<WriterId>,
 }
@@ -105,6 +109,7 @@ impl Catalog {
             unnamed: RwLock::default(),
             suspects: RwLock::default(),
             sound: Mutex::default(),
+            forgotten: Mutex::default(),
             own: vault.own_namespace().ok(),
         };
         catalog.check_owner(vault)?;

@@ -2,7 +2,7 @@
 //! pending, and why. With [`ErasureOptions::audit`] also looks once more whether what was deleted is
 //! gone, and deletes what has come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
 use cairn_format::envelope::Kind;
@@ -13,8 +13,9 @@ use cairn_format::record::Tomb;
 
 use super::forget::evidence;
 use super::gc::{self, GcOptions, GcPlan};
-use crate::collect::audit::{AUDIT_GAP_MS, Audited, audit_again};
+use crate::collect::audit::{AUDIT_GAP_MS, Audited, Disposable, audit_again};
 use crate::collect::receipt::{ChainCheck, Link, read_chain};
+use crate::collect::unfinished;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::{Catalog, list_packs};
@@ -69,6 +70,10 @@ pub enum Reason {
     Hidden,
     /// Objects that were seen to be gone only once, and a day ago or more.
     Unaudited,
+    /// This host's cache, while it names what is gone.
+    Cache,
+    /// What writers left unfinished that died, or are writing.
+    Leftovers,
 }
 
 impl Reason {
@@ -85,6 +90,8 @@ impl Reason {
             Self::Versions => "versions",
             Self::Hidden => "hidden",
             Self::Unaudited => "unaudited",
+            Self::Cache => "cache",
+            Self::Leftovers => "leftovers",
         }
     }
 
@@ -100,6 +107,12 @@ impl Reason {
             Self::Versions => "end the lock, or let the key delete versions; then run `cairn gc`",
             Self::Hidden => HIDDEN_HINT,
             Self::Unaudited => "run `cairn gc`, or `cairn erasure report --audit`",
+            Self::Leftovers => {
+                "run `cairn gc`: it removes what this host still sees half a day after it saw it first"
+            }
+            Self::Cache => {
+                "run `cairn gc --max-dead 0` on this host while nothing else uses its cache, or `cairn cache clear`"
+            }
         }
     }
 }
@@ -204,6 +217,14 @@ pub fn run(repository: &Repository, options: &ErasureOptions) -> Result<ErasureR
     inquiry.unfinished(&mut pending)?;
     inquiry.stored(&chain.seen, &mut pending)?;
     inquiry.receipts(&chain.seen, &mut pending)?;
+    let names_gone_since_ms = catalog.names_gone_since_ms()?;
+    let count = u64::from(names_gone_since_ms.is_some());
+    pending.extend(inquiry.pending(Reason::Cache, count, None, names_gone_since_ms));
+    let unfinished = unfinished::look(vault, catalog)?;
+    let since_ms = unfinished.values().map(|one| one.since_ms).min();
+    let bytes = unfinished.values().map(|one| one.bytes).sum();
+    let count = unfinished.len() as u64;
+    pending.extend(inquiry.pending(Reason::Leftovers, count, Some(bytes), since_ms));
     if options.dead {
         inquiry.dead(&mut pending)?;
     }
@@ -339,18 +360,33 @@ impl Inquiry<'_> {
             self.pending(Reason::Hidden, hidden.len() as u64, None, hidden.iter().copied().min());
         let until_ms = newest.and_then(|newest| newest.checked_add(kept_ms));
         pending.extend(one.map(|one| Pending { until_ms, ..one }));
+        pending.extend(self.pending(Reason::Versions, self.versions()?, None, None));
+        Ok(())
+    }
+
+    /// How many objects are gone, and needed by nothing, and kept as older versions.
+    fn versions(&self) -> Result<u64, Error> {
+        let (vault, store) = (self.repository.vault(), self.repository.store());
+        let condemned = self.catalog.condemned().into_keys().collect();
+        let disposable = Disposable::find(vault, self.catalog, condemned, HashSet::new(), None)?;
         let mut versions = 0;
         for folder in [Folder::DataPacks, Folder::TreePacks, Folder::Index, Folder::Snapshots] {
-            let mut found = std::collections::HashSet::new();
-            let keeping = self.repository.store().kept(folder, &mut |name| {
-                found.insert(name);
+            let mut kept = HashSet::new();
+            let keeping = store.kept(folder, &mut |name| {
+                kept.insert(name);
             })?;
-            if keeping == Keeping::Shown {
-                versions += found.len() as u64;
+            if keeping != Keeping::Shown || kept.is_empty() {
+                continue;
+            }
+            store.list(folder, &mut |name, _| {
+                kept.remove(&name);
+                Ok(())
+            })?;
+            for name in &kept {
+                versions += u64::from(disposable.has(name)?);
             }
         }
-        pending.extend(self.pending(Reason::Versions, versions, None, None));
-        Ok(())
+        Ok(versions)
     }
 
     /// What no snapshot needs.

@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use cairn_format::ids::{SnapshotId, WriterId};
+use cairn_format::names::ObjectName;
 
-use super::snapshots::SnapshotInfo;
+use super::snapshots::{self, SnapshotInfo};
+use crate::collect::receipt::read_chain;
 use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
@@ -45,20 +47,74 @@ pub(super) fn compare(
     listed: &[SnapshotInfo],
     records: &HashSet<SnapshotId>,
 ) -> Result<Vec<Remark>, Error> {
+    let Compared { missed, mut remarks } = look(repository, listed, records)?;
+    remarks.extend(missed.into_iter().map(|(_, remark)| remark));
+    for remark in &remarks {
+        repository.monitor().count(Counter::Findings, 1);
+        repository.monitor().warn(remark.clone());
+    }
+    Ok(remarks)
+}
+
+/// Refuses to collect what is missed here, and was not erased as receipts say: the store may have
+/// lost the snapshots, or withhold them, and what they need is stored still.
+///
+/// # Errors
+/// [`Error::RolledBack`]; failures of the store and the cache.
+pub(super) fn refuse_missed(repository: &Repository, listed: &[SnapshotInfo]) -> Result<(), Error> {
+    let records = listed.iter().map(|one| one.id).collect();
+    let mut missed = look(repository, listed, &records)?.missed;
+    if missed.is_empty() {
+        return Ok(());
+    }
+    let erased = read_chain(repository.vault())?.seen;
+    let erased = erased.into_keys().filter_map(|name| match name {
+        ObjectName::Snapshot { id, .. } => Some(id),
+        _ => None,
+    });
+    let erased = erased.collect::<HashSet<_>>();
+    removed(repository, &erased)?;
+    // Another process may have seen since what was made since.
+    let there = snapshots::list_names(repository)?.into_iter().filter_map(|name| match name {
+        ObjectName::Snapshot { id, .. } => Some(id),
+        _ => None,
+    });
+    let there = there.collect::<HashSet<_>>();
+    missed.retain(|(id, _)| !erased.contains(id) && !there.contains(id));
+    match missed.first() {
+        None => Ok(()),
+        Some((id, remark)) => Err(Error::RolledBack {
+            snapshot: *id,
+            missed: missed.len(),
+            message: remark.message.clone(),
+        }),
+    }
+}
+
+/// What was found.
+struct Compared {
+    /// Snapshots that were seen and are not there, and what is to be said of each.
+    missed: Vec<(SnapshotId, Remark)>,
+    /// What else went backwards.
+    remarks: Vec<Remark>,
+}
+
+/// Compares what is there with what this host saw before, and remembers what is there.
+fn look(
+    repository: &Repository,
+    listed: &[SnapshotInfo],
+    records: &HashSet<SnapshotId>,
+) -> Result<Compared, Error> {
     let catalog = repository.catalog()?;
     let before = Seen::load(catalog)?;
     let mut now = before.clone();
     let latest_ms = repository.context.clock.now_ms().saturating_add(CLOCK_SKEW_MS);
     let generation = repository.vault().config.generation;
-    let remarks = now.advance(generation, latest_ms, listed, records);
-    for remark in &remarks {
-        repository.monitor().count(Counter::Findings, 1);
-        repository.monitor().warn(remark.clone());
-    }
+    let compared = now.advance(generation, latest_ms, listed, records);
     if now != before {
         now.save(catalog)?;
     }
-    Ok(remarks)
+    Ok(compared)
 }
 
 /// Snapshots that were seen and are not listed now, whose ids begin so.
@@ -116,8 +172,8 @@ impl Seen {
         latest_ms: i64,
         listed: &[SnapshotInfo],
         records: &HashSet<SnapshotId>,
-    ) -> Vec<Remark> {
-        let mut remarks = Vec::new();
+    ) -> Compared {
+        let (mut missed, mut remarks) = (Vec::new(), Vec::new());
         if generation < self.generation {
             remarks.push(Remark {
                 code: "config.rolled_back",
@@ -150,7 +206,7 @@ impl Seen {
                 Some(end) => format!("the newest there is now is {}", end.id),
                 None => "there is none now".to_owned(),
             };
-            remarks.push(Remark {
+            let remark = Remark {
                 code: "snapshot.rolled_back",
                 subject: format!("snapshot {}", seen.id),
                 message: format!(
@@ -158,7 +214,8 @@ impl Seen {
                      somebody named it to forget or erase it, or the store lost or withholds it. If it is meant to be gone, forget it by its id",
                     series.1
                 ),
-            });
+            };
+            missed.push((seen.id, remark));
         }
         for (series, found) in newest {
             let known = self.newest.entry(series).or_insert(found);
@@ -166,7 +223,7 @@ impl Seen {
                 *known = found;
             }
         }
-        remarks
+        Compared { missed, remarks }
     }
 
     /// `u8 1`, u64 generation; then of each series its namespace, the newest snapshot's id and i64

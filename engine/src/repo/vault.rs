@@ -73,7 +73,12 @@ impl Vault {
     /// Removes what writers that died left unfinished in the store. What cannot be removed is warned
     /// about: it only takes room.
     pub fn sweep(&self) {
-        if let Err(error) = self.store.sweep() {
+        self.sweep_these(&|_| false);
+    }
+
+    /// The same, and removes what is dead of that of which the place cannot tell.
+    pub fn sweep_these(&self, is_dead: &dyn Fn(&str) -> bool) {
+        if let Err(error) = self.store.sweep(is_dead) {
             self.monitor().warn(Remark {
                 code: "store.sweep",
                 subject: self.store.location(),

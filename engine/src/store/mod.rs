@@ -195,13 +195,18 @@ pub trait Store: Send + Sync + Debug {
         Ok(Keeping::Nothing)
     }
 
-    /// Deletes what [`Self::kept`] shows, as far as the place allows it. Objects that are listed
-    /// stay. Where nothing is kept there is nothing to do.
+    /// Deletes for good what [`Self::kept`] shows of the objects of which `may_go` is true, as far as
+    /// the place allows it: older versions, and the marks of deletion above them. Of an object that
+    /// is there nothing is deleted. Where nothing is kept there is nothing to do.
     ///
     /// # Errors
     /// The failures of the place itself; not a refusal, which is counted.
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        let _ = folder;
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        let _ = (folder, may_go);
         Ok(Purged::default())
     }
 
@@ -233,13 +238,25 @@ pub trait Store: Send + Sync + Debug {
         Err(lock::no_locks(self.location()))
     }
 
+    /// Calls `each` with the name and the size in bytes of whatever writers left unfinished, or are
+    /// writing, where the place does not let these be told from each other. Names are used once.
+    ///
+    /// # Errors
+    /// The failures of the place itself.
+    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+        let _ = each;
+        Ok(())
+    }
+
     /// Removes what writers that died left unfinished, where the place lets that be told from what
-    /// others are writing; returns how much was removed. Safe at any time. Stores that keep nothing
-    /// unfinished have nothing to do.
+    /// others are writing, and of what [`Self::unfinished`] shows that of which `is_dead` is true;
+    /// returns how much was removed. A writer that is alive after all fails and writes it again. Stores
+    /// that keep nothing unfinished have nothing to do.
     ///
     /// # Errors
     /// The failures of the place itself. Nothing depends on what was not removed.
-    fn sweep(&self) -> Result<u64, StoreError> {
+    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+        let _ = is_dead;
         Ok(0)
     }
 }
@@ -282,8 +299,11 @@ macro_rules! forward {
             fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
                 (**self).delete(name)
             }
-            fn sweep(&self) -> Result<u64, StoreError> {
-                (**self).sweep()
+            fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+                (**self).unfinished(each)
+            }
+            fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+                (**self).sweep(is_dead)
             }
             fn kept_for(&self) -> Result<KeptFor, StoreError> {
                 (**self).kept_for()
@@ -306,8 +326,12 @@ macro_rules! forward {
             ) -> Result<Keeping, StoreError> {
                 (**self).kept(folder, each)
             }
-            fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-                (**self).purge(folder)
+            fn purge(
+                &self,
+                folder: Folder,
+                may_go: &dyn Fn(&ObjectName) -> bool,
+            ) -> Result<Purged, StoreError> {
+                (**self).purge(folder, may_go)
             }
         }
     };

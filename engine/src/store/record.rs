@@ -138,12 +138,20 @@ impl<S: Store> Store for RecordStore<S> {
         self.inner.kept(folder, each)
     }
 
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        self.inner.purge(folder)
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        self.inner.purge(folder, may_go)
     }
 
-    fn sweep(&self) -> Result<u64, StoreError> {
-        self.inner.sweep()
+    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+        self.inner.unfinished(each)
+    }
+
+    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+        self.inner.sweep(is_dead)
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {

@@ -188,8 +188,12 @@ impl<S: Store> Store for Guarded<S> {
         self.guarded(|| self.inner.probe())
     }
 
-    fn sweep(&self) -> Result<u64, StoreError> {
-        self.inner.sweep()
+    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+        self.inner.unfinished(each)
+    }
+
+    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+        self.inner.sweep(is_dead)
     }
 
     /// Lists, beginning anew after a transient failure: what was shown before comes again.
@@ -201,8 +205,12 @@ impl<S: Store> Store for Guarded<S> {
         self.persist(|_| self.inner.kept(folder, each), |_| true)
     }
 
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        self.persist(|_| self.inner.purge(folder), |_| true)
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        self.persist(|_| self.inner.purge(folder, may_go), |_| true)
     }
 
     fn kept_for(&self) -> Result<KeptFor, StoreError> {

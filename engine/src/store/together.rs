@@ -178,8 +178,12 @@ impl Store for Ahead<'_> {
         self.store.delete(name)
     }
 
-    fn sweep(&self) -> Result<u64, StoreError> {
-        self.store.sweep()
+    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+        self.store.unfinished(each)
+    }
+
+    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+        self.store.sweep(is_dead)
     }
 
     fn kept(
@@ -190,8 +194,12 @@ impl Store for Ahead<'_> {
         self.store.kept(folder, each)
     }
 
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        self.store.purge(folder)
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        self.store.purge(folder, may_go)
     }
 
     fn kept_for(&self) -> Result<KeptFor, StoreError> {

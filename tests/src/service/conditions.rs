@@ -40,6 +40,53 @@ pub fn services(condition: Condition) -> (ObjectStore, ObjectStore) {
     (store(memory.clone().layer(Conditions(condition))), store(memory))
 }
 
+/// A store, and what its service holds besides objects.
+///
+/// # Panics
+/// When opendal refuses to keep objects in memory.
+#[must_use]
+pub fn service_and_way() -> (ObjectStore, Holds) {
+    let memory = Operator::new(opendal::services::Memory::default()).expect("memory");
+    let store = ObjectStore::new(memory.clone(), "memory", TimeLimits::default());
+    (store, Holds(memory))
+}
+
+/// What a service holds, whatever it is called.
+#[derive(Debug)]
+pub struct Holds(Operator);
+
+impl Holds {
+    /// Writes something.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, data: Vec<u8>) {
+        at_once(self.0.write(name, data)).expect("it is written");
+    }
+
+    /// The names below a folder.
+    ///
+    /// # Panics
+    /// When they cannot be listed.
+    #[must_use]
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let listed = at_once(self.0.list(folder)).expect("a list");
+        let files = listed.into_iter().map(|entry| entry.path().to_owned());
+        files.filter(|path| !path.ends_with('/')).collect()
+    }
+}
+
+/// What a service in memory answers, which never waits.
+fn at_once<T>(request: impl Future<Output = T>) -> T {
+    let mut request = std::pin::pin!(request);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(answer) = request.as_mut().poll(&mut context) {
+            return answer;
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Conditions(Condition);
 

@@ -13,6 +13,7 @@ use cairn_engine::store::Store as _;
 use cairn_engine::store::fault::{Fault, FaultStore, Plan};
 use cairn_engine::store::record::CallKind;
 use cairn_format::certificate::Role;
+use cairn_format::ids::PackId;
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::pack::{ChunkRef, Codec};
 use cairn_tests::compare::{assert_same_tree, look};
@@ -446,4 +447,32 @@ fn what_expired_is_gone_when_it_is_due() {
     assert!(!after.plan.erases && after.plan.bytes_left == 0, "{after:?}");
     let (target, _) = scene.lab.restore(&host, &newest, false).expect("it restores");
     assert_same_tree(&look(&scene.source), &inside(&target, &scene.source));
+}
+
+/// What nobody can read is weighed with the rest of what would be deleted.
+#[test]
+fn a_collection_does_not_delete_more_than_it_may_because_it_is_unreadable() {
+    let lab = Lab::new(87);
+    let store = lab.memory();
+    let source = lab.path("source");
+    tree::small(&source, 8, 87);
+    back_up(&lab.open(&store, "maker"), &source).expect("a backup");
+    let junk = noise(4_000_000, 87);
+    let id = PackId::from_bytes(*blake3::hash(&junk).as_bytes());
+    store.put(&ObjectName::Pack(PackKind::Data, id), &junk).expect("it is put");
+    let before = store.names();
+    let collect = |percent| {
+        let options = GcOptions { max_delete_percent: percent, ..GcOptions::default() };
+        gc::run(&lab.open(&store, "collector"), &options)
+    };
+    let refused = collect(50.0).expect_err("it is too much");
+    assert_eq!((refused.code(), refused.class()), ("gc.refused", Class::Refused), "{refused}");
+    assert!(refused.to_string().contains("1 snapshot"), "{refused}");
+    let packs_of = |names: Vec<ObjectName>| {
+        let is_pack = |name: &ObjectName| matches!(name, ObjectName::Pack(..));
+        names.into_iter().filter(is_pack).collect::<Vec<_>>()
+    };
+    assert_eq!(packs_of(store.names()), packs_of(before));
+    assert!(!store.names().iter().any(|name| matches!(name, ObjectName::Tomb { .. })));
+    assert_eq!(collect(100.0).expect("it collects").packs_deleted, 1);
 }

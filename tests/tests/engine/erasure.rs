@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cairn_engine::error::{Class, Error, Explain as _};
+use cairn_engine::ops::erase::{self, EraseOptions};
 use cairn_engine::ops::erasure::{self, ErasureOptions, ErasureReport, Pending, Reason};
 use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions, GcReport};
@@ -14,10 +16,12 @@ use cairn_engine::repo::{Repository, keys};
 use cairn_engine::store::Store as _;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::certificate::Role;
-use cairn_format::names::ObjectName;
+use cairn_format::envelope::Cipher;
+use cairn_format::names::{ObjectName, PackKind};
 use cairn_tests::lab::{Lab, OWNER, TestClock, back_up, new_key, object, select, verify_full};
 use cairn_tests::odd::{Deletes, LOCKED_UNTIL_MS, Odd};
 use cairn_tests::seed::noise;
+use cairn_tests::service::conditions;
 use cairn_tests::tree;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -67,6 +71,12 @@ impl Scene {
     fn report(&self, audit: bool) -> ErasureReport {
         let within = ErasureOptions { erase_within_ms: Some(72 * 3_600_000), ..Default::default() };
         let options = ErasureOptions { audit, ..within };
+        erasure::run(&self.open(), &options).expect("a report")
+    }
+
+    /// A report that does not look what is needed.
+    fn report_without_dead(&self) -> ErasureReport {
+        let options = ErasureOptions { dead: false, ..ErasureOptions::default() };
         erasure::run(&self.open(), &options).expect("a report")
     }
 
@@ -142,13 +152,15 @@ fn what_comes_back_is_found_and_deleted_again() {
     let audit = audited.audited.as_ref().expect("an audit");
     assert_eq!((audit.reappeared.as_slice(), audit.still_there.len()), (&[back][..], 0));
     assert_eq!(audit.confirmed, audited.objects - 1);
-    assert!(audited.pending.is_empty(), "{:?}", audited.pending);
-    assert!(!scene.packs().contains(&back) && scene.receipts().len() == receipts + 2);
+    // It was read while it was there.
+    assert_eq!(reasons(&audited), [Reason::Cache]);
+    assert!(!scene.packs().contains(&back) && scene.receipts().len() == receipts + 3);
     // A collection does it by itself.
     scene.memory.overwrite(back, bytes);
     let collected = scene.collect();
     assert_eq!(collected.packs_deleted, 1);
     assert!(!scene.packs().contains(&back));
+    assert_eq!(reasons(&scene.report(false)), []);
     let repository = scene.open();
     assert!(verify_full(&repository).findings.is_empty());
     assert!(select(&repository, "latest").acknowledged);
@@ -271,4 +283,149 @@ fn readers_may_ask_and_only_maintainers_audit() {
     refused(as_key("reader", true));
     refused(as_key("writer", false));
     assert!(as_key(OWNER, true).is_ok());
+}
+
+/// The packs that the newest snapshot's content is read from.
+fn needed(scene: &Scene) -> Vec<ObjectName> {
+    scene.collect();
+    let data = |name: &ObjectName| matches!(name, ObjectName::Pack(PackKind::Data, _));
+    scene.packs().into_iter().filter(data).collect()
+}
+
+/// Somebody with a stolen key deletes what is needed: where older versions are kept it can be brought
+/// back, and no collection or erasure takes that away.
+#[test]
+fn older_versions_of_what_is_needed_outlive_collections_and_erasures() {
+    for verified in [false, true] {
+        let scene = Scene::new(408, Deletes::Versions);
+        let packs = needed(&scene);
+        for name in ["next", "last"] {
+            std::fs::write(scene.source.join(name), noise(1_000, 5)).expect("a file");
+            back_up(&scene.open(), &scene.source).expect("a backup");
+        }
+        let pack = *packs.first().expect("a pack");
+        let whole = object(&scene.memory, &pack);
+        scene.store.delete(&pack).expect("a mark is put over it");
+        if verified {
+            let findings = verify_full(&scene.open()).findings;
+            assert!(findings.iter().any(|one| one.code == "pack.missing"), "{findings:?}");
+        }
+        // What nobody needs goes, and its versions too.
+        scene.forget("latest~2");
+        let all = GcOptions { max_delete_percent: 100.0, ..GcOptions::default() };
+        let collected = gc::run(&scene.open(), &all);
+        assert_eq!(collected.is_ok(), verified, "{collected:?}");
+        assert!(find(&scene.report_without_dead(), Reason::Versions).is_none() || !verified);
+        assert!(scene.store.deleted().get(&pack) == Some(&whole), "{verified}");
+        // An erasure takes away what it deleted, and nothing else.
+        let erase = EraseOptions { snapshots: vec!["latest".to_owned()], ..Default::default() };
+        let repository = scene.open();
+        let plan = erase::plan(&repository, &erase, None).expect("a plan");
+        let going = plan.snapshots.iter().map(|one| one.snapshot.id).collect::<Vec<_>>();
+        let report = erase::run(&repository, &erase, plan).expect("erased");
+        assert!(!report.receipts.is_empty() && report.records_kept.is_empty());
+        let kept = scene.store.deleted();
+        let of_erased = |name: &ObjectName| matches!(name, ObjectName::Snapshot { id, .. } if going.contains(id));
+        assert!(!kept.keys().any(of_erased));
+        assert!(kept.get(&pack) == Some(&whole), "{verified}");
+        drop(repository);
+        scene.memory.overwrite(pack, whole);
+        let repository = scene.open();
+        assert!(verify_full(&repository).findings.is_empty());
+    }
+}
+
+/// Something else of the same length is put over a pack that is needed.
+#[test]
+fn older_versions_of_what_was_replaced_outlive_collections() {
+    let scene = Scene::new(409, Deletes::Versions);
+    let packs = needed(&scene);
+    std::fs::write(scene.source.join("more"), noise(300_000, 6)).expect("a file");
+    back_up(&scene.open(), &scene.source).expect("a backup");
+    let pack = *packs.first().expect("a pack");
+    let whole = object(&scene.memory, &pack);
+    scene.store.keep_version(&pack);
+    scene.memory.overwrite(pack, noise(whole.len(), 7).into());
+    std::fs::remove_file(scene.source.join("more")).expect("removed");
+    back_up(&scene.open(), &scene.source).expect("a backup");
+    scene.forget("latest~1");
+    assert!(scene.collect().packs_deleted > 0);
+    assert!(scene.store.deleted().get(&pack) == Some(&whole));
+    let versions = find(&scene.report_without_dead(), Reason::Versions);
+    assert_eq!(versions, None, "what is needed is not pending");
+}
+
+/// Without its acknowledgement a snapshot is taken for an orphan some day.
+#[test]
+fn the_older_version_of_a_lost_acknowledgement_stays_while_its_snapshot_is_there() {
+    let scene = Scene::new(410, Deletes::Versions);
+    let names = scene.memory.names();
+    let ack = names.into_iter().find(|name| matches!(name, ObjectName::Ack { .. }));
+    let ack = ack.expect("an acknowledgement");
+    scene.store.delete(&ack).expect("a mark is put over it");
+    assert!(scene.collect().packs_deleted > 0);
+    assert!(scene.store.deleted().contains_key(&ack));
+}
+
+/// One look before it came back and one after are not two that found it gone.
+#[test]
+fn what_came_back_is_looked_for_anew() {
+    for collects in [false, true] {
+        let scene = Scene::new(411, Deletes::Gone);
+        let before = scene.packs();
+        scene.collect();
+        let gone = before.difference(&scene.packs()).copied().collect::<Vec<_>>();
+        let back = *gone.first().expect("a pack was deleted");
+        let bytes = scene.store.deleted().remove(&back).expect("it was there");
+        let objects = scene.report(false).objects;
+        scene.later(30);
+        scene.memory.overwrite(back, bytes);
+        let reappeared = match collects {
+            true => scene.collect().reappeared,
+            false => scene.report(true).audited.expect("an audit").reappeared,
+        };
+        assert_eq!(reappeared, [back]);
+        let report = scene.report(false);
+        assert_eq!((report.objects, report.confirmed), (objects, objects - 1));
+        assert_eq!(find(&report, Reason::Reappeared), None);
+        scene.later(55);
+        assert_eq!(scene.collect().confirmed, 1, "the second look since it came back");
+        assert_eq!(scene.report(false).confirmed, objects);
+    }
+}
+
+/// What writers that died left where objects are written under another name is told, and goes; what
+/// one may be writing, and what others put there, stays.
+#[test]
+fn what_dead_writers_left_under_other_names_goes() {
+    let lab = Lab::new(412);
+    let (store, service) = conditions::service_and_way();
+    let store = Arc::new(store);
+    lab.init(store.as_ref(), Cipher::Aes256Gcm);
+    let collect = || gc::run(&lab.open(&store, "cache"), &GcOptions::default()).expect("collects");
+    let (dead, alive) = ("tmp/write-0123456789abcdef", "tmp/write-0123456789abcdee");
+    let foreign = "tmp/somebody's";
+    for (name, bytes) in
+        [(dead, 3_000_000), (alive, 10), ("tmp/probe-00112233445566aa", 5), (foreign, 5)]
+    {
+        service.write(name, noise(bytes, 1));
+    }
+    let leftovers = || {
+        let report = erasure::run(&lab.open(&store, "cache"), &ErasureOptions::default());
+        find(&report.expect("a report"), Reason::Leftovers).map(|one| (one.count, one.bytes))
+    };
+    assert_eq!(leftovers(), Some((3, Some(3_000_015))));
+    collect();
+    assert_eq!(leftovers(), Some((3, Some(3_000_015))), "they may be at work");
+    lab.clock.set_ms(TestClock::START_MS + 11 * HOUR_MS);
+    service.write(alive, noise(11, 1));
+    collect();
+    assert_eq!(leftovers(), Some((3, Some(3_000_016))));
+    lab.clock.set_ms(TestClock::START_MS + 13 * HOUR_MS);
+    collect();
+    assert_eq!(leftovers(), Some((1, Some(11))), "it grew since it was seen first");
+    lab.clock.set_ms(TestClock::START_MS + 24 * HOUR_MS);
+    collect();
+    assert_eq!(leftovers(), None);
+    assert_eq!(service.names("tmp/"), [foreign]);
 }

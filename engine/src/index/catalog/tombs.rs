@@ -103,7 +103,7 @@ impl Catalog {
         {
             return Ok(false);
         }
-        self.forget_absent(&list_packs(vault)?)
+        self.forget_absent(vault, &list_packs(vault)?)
     }
 
     /// Forgets condemned packs that are not among these; true when there were any.
@@ -112,15 +112,17 @@ impl Catalog {
     /// Failures of the cache.
     pub fn forget_absent(
         &self,
+        vault: &Vault,
         present: &BTreeMap<PackId, (PackKind, u64)>,
     ) -> Result<bool, Error> {
         let here = Arc::clone(&self.condemned_here.read());
+        let now_ms = vault.context.clock.now_ms();
         let mut any = false;
         for number in here.iter() {
             if let Some(pack) = self.index.pack(*number)?
                 && !present.contains_key(&pack.id)
             {
-                self.index.remove_pack(&pack.id)?;
+                self.forget_pack(*number, &pack.id, now_ms)?;
                 any = true;
             }
         }
@@ -140,7 +142,7 @@ impl Catalog {
             && let Err(StoreError::NotFound { .. }) =
                 vault.store.size(&ObjectName::Pack(pack.kind, pack.id))
         {
-            self.index.remove_pack(&pack.id)?;
+            self.forget_pack(missing, &pack.id, vault.context.clock.now_ms())?;
             self.find_condemned()?;
         }
         Ok(())

@@ -14,11 +14,13 @@ use cairn_format::tree::{Content, Extent, Extents};
 
 use super::relied::Relied;
 use crate::error::Error;
-use crate::index::catalog::Catalog;
+use crate::index::catalog::{Catalog, Forgotten};
 use crate::source::meta::Fingerprint;
 
 /// Entries written at once.
 const WRITE_ENTRIES: usize = 1024;
+/// Chunks that are looked up at once to be forgotten, at most.
+const LOOKUPS_MAX: usize = 1 << 20;
 
 /// The key of a path in the cache.
 #[must_use]
@@ -170,45 +172,88 @@ impl<'a> FileCache<'a> {
     }
 }
 
-/// Chunks that were erased and are stored no more; `None` when it is not known which.
-pub type Gone<'a> = Option<&'a HashSet<ChunkId>>;
-
-/// Forgets what names erased chunks: entries of files, and sketches. Where it is not known which
-/// chunks these are, all entries go whose snapshot is not listed any more, and all sketches: files
-/// are then read again, and likeness is learned anew.
+/// Forgets what names chunks that are stored no more: entries of files, and sketches. What was
+/// forgotten since this was done last says which they can be; where that is not known, every chunk that
+/// is named is looked up, which takes that much longer.
 ///
 /// # Errors
 /// Failures of the cache.
-pub fn forget_erased(
-    catalog: &Catalog,
-    gone: Gone<'_>,
-    listed: &HashSet<SnapshotId>,
-) -> Result<(), Error> {
-    let index = catalog.index();
-    let mut sessions = HashMap::<SessionId, bool>::new();
-    if gone.is_none() {
-        index.retain_files(&mut |_, value| {
-            sessions.extend(decode(value).map(|(session, _, _)| (session, false)));
-            true
+pub fn forget_gone(catalog: &Catalog, forgotten: Forgotten) -> Result<(), Error> {
+    if let Forgotten::These(chunks) = forgotten {
+        return forget_these(catalog, &not_stored(catalog, chunks)?);
+    }
+    let mut named = 0_usize;
+    for_each_named(catalog, &mut |_| named += 1)?;
+    let parts = u32::try_from(named.div_ceil(LOOKUPS_MAX)).unwrap_or(u32::MAX).max(1);
+    for part in 0..parts {
+        let mut chunks = HashSet::new();
+        for_each_named(catalog, &mut |id| {
+            if part_of(id, parts) == part {
+                chunks.insert(*id);
+            }
         })?;
-        for (session, is_listed) in &mut sessions {
-            let noted = index.meta_get(&session_name(*session))?;
-            let noted = noted.and_then(|bytes| SnapshotId::from_slice(&bytes).ok());
-            *is_listed = noted.is_some_and(|snapshot| listed.contains(&snapshot));
+        forget_these(catalog, &not_stored(catalog, chunks)?)?;
+    }
+    Ok(())
+}
+
+/// In which of so many parts a chunk is, by its id.
+fn part_of(id: &ChunkId, parts: u32) -> u32 {
+    let beginning = id.as_bytes().first_chunk().copied().map_or(0, u32::from_be_bytes);
+    u32::try_from(u64::from(beginning) * u64::from(parts) >> 32).unwrap_or_default()
+}
+
+/// Those of the chunks that are in no pack.
+fn not_stored(catalog: &Catalog, mut chunks: HashSet<ChunkId>) -> Result<HashSet<ChunkId>, Error> {
+    let mut stored = Vec::new();
+    for id in &chunks {
+        if catalog.is_stored(*id)? {
+            stored.push(*id);
         }
     }
-    index.retain_files(&mut |_, value| match (decode(value), gone) {
-        (None, _) => false,
-        (Some((session, _, _)), None) => sessions.get(&session).copied().unwrap_or_default(),
-        (Some((_, _, content)), Some(gone)) => match &content.extents {
-            Extents::Tree(node) => !gone.contains(node),
-            Extents::Inline(extents) => extents.iter().all(|extent| match extent {
-                Extent::Chunk { id, .. } => !gone.contains(id),
-                Extent::Hole { .. } => true,
-            }),
-        },
+    for id in stored {
+        chunks.remove(&id);
+    }
+    Ok(chunks)
+}
+
+/// Calls `each` for every chunk that an entry of a file or a sketch names; it must not use the index.
+fn for_each_named(catalog: &Catalog, each: &mut dyn FnMut(&ChunkId)) -> Result<(), Error> {
+    let index = catalog.index();
+    index.retain_files(&mut |_, value| {
+        if let Some((_, _, content)) = decode(value) {
+            named(&content).for_each(&mut *each);
+        }
+        true
     })?;
-    index.forget_sketches(&mut |chunk| gone.is_none_or(|gone| gone.contains(chunk)))?;
+    index.forget_sketches(&mut |chunk| {
+        each(chunk);
+        false
+    })?;
+    Ok(())
+}
+
+/// The chunks that the entry of a file names.
+fn named(content: &Content) -> impl Iterator<Item = &ChunkId> {
+    let (node, extents) = match &content.extents {
+        Extents::Tree(node) => (Some(node), [].as_slice()),
+        Extents::Inline(extents) => (None, extents.as_slice()),
+    };
+    node.into_iter().chain(extents.iter().filter_map(|extent| match extent {
+        Extent::Chunk { id, .. } => Some(id),
+        Extent::Hole { .. } => None,
+    }))
+}
+
+fn forget_these(catalog: &Catalog, gone: &HashSet<ChunkId>) -> Result<(), Error> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let index = catalog.index();
+    index.retain_files(&mut |_, value| {
+        decode(value).is_some_and(|(_, _, content)| !named(&content).any(|id| gone.contains(id)))
+    })?;
+    index.forget_sketches(&mut |chunk| gone.contains(chunk))?;
     Ok(())
 }
 

@@ -100,7 +100,6 @@ fn take_out<'p>(
         }
     }
     noted.chunks = surgery.chunks.take();
-    noted.nodes.extend(surgery.nodes.drain());
     Ok(outcomes)
 }
 

@@ -18,13 +18,10 @@ pub use self::paths::Paths;
 use self::plan::look;
 pub use self::plan::{EachErased, ErasePlan, Fate, Planned, plan};
 pub use self::tree::Tally;
-use super::backup::cache::forget_erased;
 use super::gc::{self, GcOptions, GcReport, MAX_DELETE_PERCENT_DEFAULT};
-use super::snapshots;
 use crate::collect::Weakness;
 use crate::collect::audit;
 use crate::collect::receipt::read_chain;
-use crate::collect::tidy::clean_index;
 use crate::error::Error;
 use crate::repo::Repository;
 
@@ -169,7 +166,6 @@ pub fn run(
             max_dead_percent: 0.0,
             erase_within_ms: None,
             max_delete_percent: options.max_delete_percent,
-            compact: false,
             ..GcOptions::default()
         };
         match gc::run(repository, &collect) {
@@ -181,8 +177,9 @@ pub fn run(
     // Of snapshots that went as a whole nobody asked what is in them.
     noted.chunks = noted.chunks.filter(|_| !paths.is_empty());
     report.chunks = noted.chunks.as_ref().map(|chunks| chunks.len() as u64);
-    if report.collection.is_some() {
-        clean_cache(repository, &mut noted, &mut report)?;
+    if let Some(collection) = &report.collection {
+        report.cache_clean = collection.cache_clean;
+        count_kept(repository, &noted, &mut report)?;
     }
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     Ok(report)
@@ -200,8 +197,6 @@ impl EraseOptions {
 struct Noted {
     /// Chunks of files; `None` when they are too many.
     chunks: Option<HashSet<ChunkId>>,
-    /// Nodes of their lists of extents.
-    nodes: HashSet<ChunkId>,
     /// Records and acknowledgements of snapshots.
     records: BTreeSet<ObjectName>,
 }
@@ -213,41 +208,23 @@ fn prove(repository: &Repository, noted: &Noted, report: &mut EraseReport) -> Re
     }
     let vault = repository.vault();
     repository.monitor().stage("erase: proving", None);
-    audit::purge(vault)?;
+    // What else is kept may be needed: the collection looks at that first.
+    audit::purge(vault, &|name| Ok(noted.records.contains(name)))?;
     let look = audit::look(vault, noted.records.clone())?;
     report.receipts = audit::write(vault, &mut read_chain(vault)?, &look, "erase")?;
     report.records_kept = look.still.into_iter().chain(look.kept).collect();
     Ok(())
 }
 
-/// Removes from this host's cache what names chunks that are stored no more, and writes it anew.
-fn clean_cache(
+/// Counts what other entries hold as well, now that everything dead is gone.
+fn count_kept(
     repository: &Repository,
-    noted: &mut Noted,
+    noted: &Noted,
     report: &mut EraseReport,
 ) -> Result<(), Error> {
-    repository.monitor().stage("erase: writing the cache anew", None);
     let catalog = repository.current_catalog()?;
-    if let Some(chunks) = &mut noted.chunks {
-        let mut kept = Vec::new();
-        for id in chunks.iter() {
-            if catalog.is_stored(*id)? {
-                kept.push(*id);
-            }
-        }
-        report.chunks_kept = kept.len() as u64;
-        for id in kept {
-            chunks.remove(&id);
-        }
-        // Lists of extents that are the same elsewhere are read from there again.
-        chunks.extend(&noted.nodes);
+    for id in noted.chunks.iter().flatten() {
+        report.chunks_kept += u64::from(catalog.is_stored(*id)?);
     }
-    let listed = snapshots::list_names(repository)?.into_iter();
-    let listed = listed.filter_map(|name| match name {
-        ObjectName::Snapshot { id, .. } => Some(id),
-        _ => None,
-    });
-    forget_erased(catalog, noted.chunks.as_ref(), &listed.collect())?;
-    report.cache_clean = clean_index(repository, catalog)?;
     Ok(())
 }

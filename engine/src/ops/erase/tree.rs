@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cairn_format::ids::ChunkId;
 use cairn_format::limits::PATH_DEPTH_MAX;
-use cairn_format::tree::{Content, Entry, Extent, Extents, LinkGroup, Node};
+use cairn_format::tree::{Content, Entry, Extent, LinkGroup, Node};
 
 use super::paths::Paths;
 use crate::error::Error;
@@ -74,8 +74,6 @@ pub(super) struct Surgery<'p> {
     counted: HashMap<ChunkId, Tally>,
     /// Chunks of files that were taken out; `None` when they are too many, or not wanted.
     pub chunks: Option<HashSet<ChunkId>>,
-    /// Nodes of the lists of extents of such files.
-    pub nodes: HashSet<ChunkId>,
 }
 
 /// A directory that is being looked at.
@@ -115,8 +113,7 @@ impl<'p> Surgery<'p> {
     /// Takes out these paths.
     pub fn new(paths: &'p mut Paths, notes_chunks: bool) -> Self {
         let chunks = notes_chunks.then(HashSet::new);
-        let (done, counted, nodes) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Self { paths, done, counted, chunks, nodes }
+        Self { paths, done: HashMap::new(), counted: HashMap::new(), chunks }
     }
 
     /// Forgets what was learned of trees: those of another namespace may have other nodes.
@@ -215,8 +212,7 @@ impl<'p> Surgery<'p> {
     }
 
     fn counter<'a>(&'a mut self, nodes: &'a dyn NodeSource) -> Counter<'a> {
-        let (chunks, nodes_noted) = (&mut self.chunks, &mut self.nodes);
-        Counter { nodes, tally: Tally::default(), chunks, nodes_noted }
+        Counter { nodes, tally: Tally::default(), chunks: &mut self.chunks }
     }
 
     /// Counts an entry that is taken out, and everything below it.
@@ -252,7 +248,6 @@ struct Counter<'a> {
     nodes: &'a dyn NodeSource,
     tally: Tally,
     chunks: &'a mut Option<HashSet<ChunkId>>,
-    nodes_noted: &'a mut HashSet<ChunkId>,
 }
 
 impl Counter<'_> {
@@ -268,9 +263,6 @@ impl Counter<'_> {
             // What cannot be read goes as well.
             Err(error) if error.is_damage() => {}
             noted => noted?,
-        }
-        if let Extents::Tree(node) = &content.extents {
-            self.nodes_noted.insert(*node);
         }
         if chunks.len() > CHUNKS_MAX {
             *self.chunks = None;

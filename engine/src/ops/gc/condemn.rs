@@ -7,7 +7,7 @@ use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::record::TombReason;
 use cairn_format::segment::PackSection;
 
-use super::find::Found;
+use super::find::{Found, refuse_unlikely};
 use super::{Collection, Condemned, GcReport};
 use crate::collect::Weakness;
 use crate::collect::choose::Candidate;
@@ -18,6 +18,7 @@ use crate::collect::survey::Survey;
 use crate::collect::sweep::condemn;
 use crate::context::{Counter, Remark};
 use crate::error::Error;
+use crate::index::catalog::Catalog;
 use crate::index::local::PackNumber;
 impl<'a> Collection<'a, '_> {
     /// Copies what is live of packs that go, and condemns them.
@@ -43,10 +44,12 @@ impl<'a> Collection<'a, '_> {
         let replacements = copier.finish(self.to_be_named(found, &going)?)?;
         (report.packs_written, report.bytes_written) = (copier.packs_written, copier.bytes_written);
         report.chunks_rebased = copier.chunks_rebased;
+        let junk = junk(found, self.catalog)?;
+        // More may have been chosen since it was asked.
+        refuse_unlikely(found, &junk, self.options)?;
         let vault = self.repository.vault();
         condemn(vault, self.session, TombReason::Unreferenced, &dead, &[])?;
         condemn(vault, self.session, TombReason::Repacked, &repacked, &replacements)?;
-        let junk = self.junk(found)?;
         // Descriptions of what is lost go with the next segments.
         let lost = found.chosen.lost.iter().copied().collect::<BTreeSet<_>>();
         condemn(
@@ -61,22 +64,6 @@ impl<'a> Collection<'a, '_> {
             .flatten()
             .map(|(kind, id)| (id, kind))
             .collect())
-    }
-
-    /// Packs that no segment names and that cannot be read. They may be what a session at work is
-    /// storing; and what could not be read once may have been named meanwhile, and be needed.
-    fn junk(&self, found: &Found<'_>) -> Result<BTreeSet<(PackKind, PackId)>, Error> {
-        let mut junk = BTreeSet::new();
-        if !found.survey.sessions.is_empty() {
-            return Ok(junk);
-        }
-        for (kind, id) in &found.survey.junk {
-            let known = self.catalog.index().pack_number(id)?.is_some();
-            if !known && !found.condemned.contains_key(id) {
-                junk.insert((*kind, *id));
-            }
-        }
-        Ok(junk)
     }
 
     /// Sees to it that copies of chunks that go are not the only ones that can be read.
@@ -169,4 +156,23 @@ impl<'a> Collection<'a, '_> {
         self.repository.monitor().warn(remark.clone());
         remark
     }
+}
+
+/// Packs that no segment names and that cannot be read. They may be what a session at work is storing;
+/// and what could not be read once may have been named meanwhile, and be needed.
+pub(super) fn junk(
+    found: &Found<'_>,
+    catalog: &Catalog,
+) -> Result<BTreeSet<(PackKind, PackId)>, Error> {
+    let mut junk = BTreeSet::new();
+    if !found.survey.sessions.is_empty() {
+        return Ok(junk);
+    }
+    for (kind, id) in &found.survey.junk {
+        let known = catalog.index().pack_number(id)?.is_some();
+        if !known && !found.condemned.contains_key(id) {
+            junk.insert((*kind, *id));
+        }
+    }
+    Ok(junk)
 }

@@ -1,8 +1,10 @@
 //! What is to go, before anything is changed, and what is refused.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use cairn_format::ids::SessionId;
+use cairn_format::ids::{PackId, SessionId};
+use cairn_format::names::PackKind;
 
 use super::{Condemned, GcOptions, GcPlan};
 use crate::collect::choose::{Candidate, Chosen, choose};
@@ -13,6 +15,10 @@ use crate::collect::survey::{Survey, survey};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::repo::Repository;
+
+/// Jobs that a refusal names, at most.
+const JOBS_SHOWN_MAX: usize = 5;
+
 /// What was found out before anything is changed.
 pub(super) struct Found<'a> {
     pub(super) survey: Survey,
@@ -99,22 +105,36 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Refuses what is more likely a mistake, or a store that lists nothing, than what is meant.
-pub(super) fn refuse_unlikely(found: &Found<'_>, options: &GcOptions) -> Result<(), Error> {
-    let plan = &found.plan;
+/// Refuses what is more likely a mistake, or a store that lists nothing, than what is meant. `junk` goes
+/// besides what was chosen. To be asked before anything is condemned, and when more is chosen.
+pub(super) fn refuse_unlikely(
+    found: &Found<'_>,
+    junk: &BTreeSet<(PackKind, PackId)>,
+    options: &GcOptions,
+) -> Result<(), Error> {
+    let (survey, chosen) = (&found.survey, &found.chosen);
     let all = options.max_delete_percent >= 100.0;
-    if plan.snapshots == 0 && plan.packs_total > 0 && !all {
+    if survey.snapshots.is_empty() && chosen.packs > 0 && !all {
         return Err(Error::CollectRefused {
             message: "the store lists no snapshot, so everything would be deleted".to_owned(),
             hint: "check that this is the right place and that it is whole; `--max-delete 100` empties it".to_owned(),
         });
     }
-    let share = plan.bytes_freed as f64 * 100.0 / (plan.bytes_total.max(1)) as f64;
+    let bytes_of = |(_, id): &(PackKind, PackId)| survey.present.get(id).map_or(0, |(_, b)| *b);
+    let junk_bytes = junk.iter().map(bytes_of).sum::<u64>();
+    let bytes_freed = chosen.bytes_freed().saturating_add(junk_bytes);
+    let bytes_total = chosen.bytes.saturating_add(junk_bytes);
+    let share = bytes_freed as f64 * 100.0 / (bytes_total.max(1)) as f64;
     if share > options.max_delete_percent && !all {
+        let jobs = survey.snapshots.iter().map(|one| one.record.job.as_str());
+        let jobs = jobs.collect::<BTreeSet<_>>().into_iter().take(JOBS_SHOWN_MAX);
         return Err(Error::CollectRefused {
             message: format!(
-                "{share:.0} % of all bytes in packs would be deleted, more than {:.0} %",
-                options.max_delete_percent
+                "{share:.0} % of all bytes in packs would be deleted, more than {:.0} %; what stays is \
+                 what {} snapshots need, of {}",
+                options.max_delete_percent,
+                survey.snapshots.len(),
+                jobs.collect::<Vec<_>>().join(", ")
             ),
             hint: "`cairn snapshots` shows what is kept; if that is right, raise `--max-delete`"
                 .to_owned(),

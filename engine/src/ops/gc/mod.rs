@@ -9,15 +9,19 @@ use std::collections::{HashMap, HashSet};
 use cairn_format::ids::{PackId, SessionId};
 use cairn_format::names::{ObjectName, PackKind};
 
+use self::condemn::junk;
 use self::find::{Found, find, refuse_unlikely};
 use crate::collect::Weakness;
 use crate::collect::due::{Left, Past, after, is_due};
 use crate::collect::lease::HeldLease;
 use crate::collect::mark::Thoroughness;
 use crate::collect::tidy::clean_index;
+use crate::collect::unfinished;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
+use crate::ops::backup::cache::forget_gone;
+use crate::ops::rollback;
 use crate::repo::Repository;
 use crate::seal::random;
 mod condemn;
@@ -43,8 +47,6 @@ pub struct GcOptions {
     pub honour_leases: bool,
     /// Read everything that says what is needed, whatever earlier collections remember of it.
     pub full_mark: bool,
-    /// When everything dead went, also write this host's index anew, without what was removed.
-    pub compact: bool,
     /// Test kit.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -58,7 +60,6 @@ impl Default for GcOptions {
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             honour_leases: true,
             full_mark: false,
-            compact: true,
             weakness: None,
         }
     }
@@ -151,6 +152,9 @@ pub struct GcReport {
     pub reappeared: Vec<ObjectName>,
     /// Packs that could not be copied because they are damaged, and so stay.
     pub damaged: Vec<Remark>,
+    /// Whether this host's cache names nothing that is gone, as far as is known. It is cleaned when
+    /// everything dead goes; another process that has it open prevents that.
+    pub cache_clean: bool,
     /// Milliseconds it took by the wall clock.
     pub elapsed_ms: i64,
 }
@@ -165,6 +169,7 @@ impl GcReport {
             && self.still_there.is_empty()
             && self.versions_kept.is_empty()
             && self.damaged.is_empty()
+            && self.cache_clean
             // What was rescued was copied with what it is stored against, needed or not.
             && self.chunks_rescued == 0
     }
@@ -187,6 +192,7 @@ impl GcReport {
         self.still_there = next.still_there;
         self.versions_kept = next.versions_kept;
         self.versions_locked_until_ms = next.versions_locked_until_ms;
+        self.cache_clean = next.cache_clean;
         self.elapsed_ms += next.elapsed_ms;
     }
 }
@@ -209,24 +215,31 @@ struct Collection<'a, 'l> {
 /// As [`run`].
 pub fn plan(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
     repository.require_collect("collect garbage")?;
-    look(repository, options)
+    let found = look_at(repository, options)?;
+    rollback::refuse_missed(repository, &found.survey.snapshots)?;
+    Ok(found.plan)
 }
 
 /// As [`plan`], for any key that can read.
 pub(super) fn look(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
+    Ok(look_at(repository, options)?.plan)
+}
+
+fn look_at<'a>(repository: &'a Repository, options: &GcOptions) -> Result<Found<'a>, Error> {
     let session = SessionId::from_bytes([0; 16]);
     let catalog = repository.catalog()?;
     let past = Past::read(catalog)?;
     let now_ms = repository.context.clock.now_ms();
     let (found, _) = find(repository, catalog, session, options, past.as_ref(), now_ms)?;
-    Ok(found.plan)
+    Ok(found)
 }
 
 /// Collects.
 ///
 /// # Errors
 /// [`Error::Role`]; [`Error::LivenessUnknown`] and [`Error::TombDamaged`] when it cannot be told what
-/// is needed; [`Error::CollectRefused`] when more would be deleted than the options allow; failures
+/// is needed; [`Error::RolledBack`] when this host has seen a newest snapshot that is gone;
+/// [`Error::CollectRefused`] when more would be deleted than the options allow; failures
 /// of the store and the cache. What was not deleted then is deleted by the next collection.
 pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Error> {
     repository.require_collect("collect garbage")?;
@@ -241,28 +254,53 @@ fn run_once(repository: &Repository, options: &GcOptions) -> Result<GcReport, Er
     let started_ms = repository.context.clock.now_ms();
     let catalog = repository.catalog()?;
     let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
-    repository.vault().sweep();
+    unfinished::sweep(repository.vault(), catalog)?;
     let past = Past::read(catalog)?;
     let (mut found, options) =
         find(repository, catalog, session, options, past.as_ref(), started_ms)?;
     let options = &options;
-    refuse_unlikely(&found, options)?;
+    rollback::refuse_missed(repository, &found.survey.snapshots)?;
+    refuse_unlikely(&found, &junk(&found, catalog)?, options)?;
     let lease = HeldLease::take(repository.vault(), session, "gc");
     let collection = Collection { repository, catalog, session, options, lease: &lease };
     let mut report = GcReport { plan: found.plan, ..GcReport::default() };
-    let own = collection.condemn(&mut found, &mut report)?;
+    let own = match collection.condemn(&mut found, &mut report) {
+        Err(error @ Error::CollectRefused { .. }) => {
+            // Nothing was begun that others should spare.
+            lease.end();
+            return Err(error);
+        }
+        condemned => condemned?,
+    };
     collection.sweep(&found, &own, &mut report)?;
     lease.end();
+    clean_cache(repository, catalog, &mut report)?;
     let left = Left {
         nothing: report.left_nothing(&found),
         packs_below: found.packs_below,
         spared: found.chosen.spared_sessions.clone(),
     };
     after(past.as_ref(), started_ms, &left).write(catalog)?;
-    if options.compact && report.plan.erases && report.packs_deleted > 0 {
-        repository.monitor().stage("gc: writing the cache anew", None);
-        clean_index(repository, catalog)?;
-    }
     report.elapsed_ms = repository.context.clock.now_ms() - started_ms;
     Ok(report)
+}
+
+/// Removes from this host's cache what names chunks that are stored no more, and writes it anew; what an
+/// earlier collection did not live to clean, or another host deleted, is cleaned as well.
+fn clean_cache(
+    repository: &Repository,
+    catalog: &Catalog,
+    report: &mut GcReport,
+) -> Result<(), Error> {
+    report.cache_clean = catalog.names_gone_since_ms()?.is_none();
+    if report.cache_clean || !report.plan.erases {
+        return Ok(());
+    }
+    repository.monitor().stage("gc: writing the cache anew", None);
+    forget_gone(catalog, catalog.take_forgotten())?;
+    report.cache_clean = clean_index(repository, catalog)?;
+    if report.cache_clean {
+        catalog.note_clean()?;
+    }
+    Ok(())
 }

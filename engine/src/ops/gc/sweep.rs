@@ -6,11 +6,12 @@ use std::ops::ControlFlow;
 
 use cairn_format::ids::SnapshotId;
 use cairn_format::names::ObjectName;
+use cairn_format::receipt::AuditMethod;
 
 use super::find::Found;
 use super::{Collection, Condemned, GcReport};
 use crate::collect::Weakness;
-use crate::collect::audit;
+use crate::collect::audit::{self, Disposable};
 use crate::collect::confirm::Confirmer;
 use crate::collect::copy::Copier;
 use crate::collect::mark::{Marked, Thoroughness, is_missing, mark};
@@ -64,9 +65,10 @@ impl Collection<'_, '_> {
             report.bytes_deleted += bytes;
         }
         report.packs_deleted = names.len() as u64;
+        self.note_back(found, &names, report)?;
         delete(vault, &names)?;
         let segments = rewritten.removed.into_iter().map(ObjectName::Index);
-        self.prove(names.into_iter().chain(segments).collect(), &condemned, report)
+        self.prove(names.into_iter().chain(segments).collect(), found, &condemned, report)
     }
 
     /// Lists snapshots, tombs and the index again, and copies chunks of which every copy is in a
@@ -172,10 +174,43 @@ impl Collection<'_, '_> {
         Ok(())
     }
 
+    /// Says of packs that are about to be deleted once more that they were found again.
+    fn note_back(
+        &self,
+        found: &Found<'_>,
+        names: &[ObjectName],
+        report: &mut GcReport,
+    ) -> Result<(), Error> {
+        let condemned_before = |name: &ObjectName| match name {
+            ObjectName::Pack(_, id) => found.condemned.contains_key(id),
+            _ => false,
+        };
+        if !names.iter().any(condemned_before) {
+            return Ok(());
+        }
+        let vault = self.repository.vault();
+        let mut chain = read_chain(vault)?;
+        report.reappeared = audit::note_back(vault, &mut chain, names, AuditMethod::ByName)?;
+        Ok(())
+    }
+
+    /// Of what older versions need not be kept, now that nothing needs what was condemned.
+    fn disposable(
+        &self,
+        found: &Found<'_>,
+        condemned: &Condemned,
+    ) -> Result<Disposable<'_>, Error> {
+        let snapshots = found.survey.snapshots.iter().map(|snapshot| snapshot.id).collect();
+        let condemned = condemned.keys().copied().collect();
+        let vault = self.repository.vault();
+        Disposable::find(vault, self.catalog, condemned, snapshots, Some(self.session))
+    }
+
     /// Looks twice whether what was deleted is gone, and writes receipts for what is.
     fn prove(
         &self,
         names: Vec<ObjectName>,
+        found: &Found<'_>,
         condemned: &Condemned,
         report: &mut GcReport,
     ) -> Result<(), Error> {
@@ -183,17 +218,23 @@ impl Collection<'_, '_> {
         self.repository.monitor().stage("gc: proving", None);
         let mut chain = read_chain(vault)?;
         let present = list_packs(vault)?;
-        self.catalog.forget_absent(&present)?;
+        self.catalog.forget_absent(vault, &present)?;
         // What an interrupted collection deleted and did not live to say.
         let unsaid = condemned
             .iter()
-            .filter(|(id, _)| !present.contains_key(*id) && !chain.packs.contains(*id))
-            .map(|(id, kind)| ObjectName::Pack(*kind, *id));
+            .map(|(id, kind)| (id, ObjectName::Pack(*kind, *id)))
+            .filter(|(id, name)| {
+                let is_back = chain.seen.get(name).is_some_and(|seen| seen.is_back);
+                !present.contains_key(*id) && (is_back || !chain.packs.contains(*id))
+            })
+            .map(|(_, name)| name);
         let all = names.into_iter().chain(unsaid).collect::<BTreeSet<_>>();
         let now_ms = vault.context.clock.now_ms();
         // A lock that has ended is not why they are kept.
-        report.versions_locked_until_ms =
-            audit::purge(vault)?.all_locked_until_ms().filter(|until_ms| *until_ms > now_ms);
+        let disposable = self.disposable(found, condemned)?;
+        report.versions_locked_until_ms = audit::purge(vault, &|name| disposable.has(name))?
+            .all_locked_until_ms()
+            .filter(|until_ms| *until_ms > now_ms);
         let look = audit::look(vault, all)?;
         for name in &look.still {
             self.repository.monitor().warn(Remark {
@@ -210,7 +251,8 @@ impl Collection<'_, '_> {
         let audited = audit::audit_again(vault, self.catalog, &mut chain, false)?;
         report.receipts.extend(audited.receipts);
         report.still_there.extend(audited.still_there);
-        (report.confirmed, report.reappeared) = (audited.confirmed, audited.reappeared);
+        report.confirmed = audited.confirmed;
+        report.reappeared.extend(audited.reappeared);
         Ok(())
     }
 }

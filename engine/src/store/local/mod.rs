@@ -240,7 +240,7 @@ impl Store for LocalStore {
         true
     }
 
-    fn sweep(&self) -> Result<u64, StoreError> {
+    fn sweep(&self, _: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
         self.refuse_if_broken()?;
         Ok(self.sweep_temp()?.removed)
     }

@@ -7,6 +7,7 @@
 mod beyond;
 mod errors;
 mod probe;
+mod unfinished;
 mod versions;
 mod write;
 
@@ -439,6 +440,14 @@ impl Store for ObjectStore {
         self.stat(name)
     }
 
+    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+        self.each_unfinished(each)
+    }
+
+    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+        self.remove_unfinished(is_dead)
+    }
+
     fn kept(
         &self,
         folder: Folder,
@@ -447,8 +456,12 @@ impl Store for ObjectStore {
         self.kept_versions(folder, each)
     }
 
-    fn purge(&self, folder: Folder) -> Result<Purged, StoreError> {
-        self.purge_versions(folder)
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        self.purge_versions(folder, may_go)
     }
 
     fn kept_for(&self) -> Result<KeptFor, StoreError> {

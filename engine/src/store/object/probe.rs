@@ -4,13 +4,14 @@ use bytes::Bytes;
 use opendal::options::{DeleteOptions, ListOptions, WriteOptions};
 use opendal::{Entry, ErrorKind};
 
+use super::unfinished::FOLDER;
 use super::{ObjectStore, RequestKind, next};
 use crate::store::error::{Place, StoreError};
 use crate::store::lock::KeptFor;
 use crate::store::profile::{Found, Profile};
 
-/// Folder of what belongs to no repository; listings of objects pass it over.
-const FOLDER: &str = "tmp/";
+/// What the name of that object begins with.
+pub(super) const PROBE: &str = "probe-";
 /// What the object holds first, and what is offered in its place.
 const CONTENT: &[u8] = b"cairn tries what this storage can do\n";
 const OTHER: &[u8] = b"another content\n";
@@ -20,7 +21,7 @@ impl ObjectStore {
     /// could not be asked.
     pub(super) fn try_out(&self) -> Result<Profile, StoreError> {
         let random = getrandom::u64().unwrap_or_default();
-        let path = format!("{FOLDER}probe-{random:016x}");
+        let path = format!("{FOLDER}{PROBE}{random:016x}");
         let place = || Place::temporary(&self.location);
         let write = self.operator.write(&path, Bytes::from_static(CONTENT));
         self.wait(RequestKind::Write, place, CONTENT.len() as u64, write)?;

@@ -1,6 +1,7 @@
 //! Older versions that a service keeps of objects that were deleted or written again, and the marks
 //! of their deletion.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use cairn_format::names::{Folder, ObjectName};
@@ -43,11 +44,21 @@ impl LockSeen {
     }
 }
 
-/// Something that is kept of an object.
+/// What a listing of versions shows of an object.
 struct Version {
     name: ObjectName,
     id: String,
-    is_mark: bool,
+    is: VersionIs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum VersionIs {
+    /// The object as it is there.
+    Current,
+    /// An older version.
+    Older,
+    /// The mark of a deletion.
+    Mark,
 }
 
 /// Whether an answer means that the service does not know the question, or does not answer this key.
@@ -56,7 +67,7 @@ fn is_refusal(error: &StoreError) -> bool {
 }
 
 impl ObjectStore {
-    /// Calls `each` for everything that is kept; [`Keeping::Hidden`] where that cannot be known.
+    /// Calls `each` for every version and mark; [`Keeping::Hidden`] where they cannot be known.
     fn for_each_version(
         &self,
         folder: Folder,
@@ -93,15 +104,17 @@ impl ObjectStore {
                 Ok(Some(entry)) => entry,
             };
             let metadata = entry.metadata();
-            let is_mark = metadata.is_deleted();
-            // What is there must never be taken for an older version of itself.
-            if !is_mark && metadata.is_current() != Some(false) {
-                continue;
-            }
+            let is = match (metadata.is_deleted(), metadata.is_current()) {
+                (true, _) => VersionIs::Mark,
+                (false, Some(false)) => VersionIs::Older,
+                // What is there must never be taken for an older version of itself.
+                (false, _) => VersionIs::Current,
+            };
             let name = ObjectName::parse(entry.path()).ok();
             let name = name.filter(|name| name.folder() == Some(folder));
-            if let (Some(name), Some(id)) = (name, metadata.version()) {
-                each(Version { name, id: id.to_owned(), is_mark });
+            let id = metadata.version().or((is == VersionIs::Current).then_some(""));
+            if let (Some(name), Some(id)) = (name, id) {
+                each(Version { name, id: id.to_owned(), is });
             }
         }
     }
@@ -112,18 +125,35 @@ impl ObjectStore {
         folder: Folder,
         each: &mut dyn FnMut(ObjectName),
     ) -> Result<Keeping, StoreError> {
-        self.for_each_version(folder, &mut |version| each(version.name))
+        self.for_each_version(folder, &mut |version| {
+            if version.is != VersionIs::Current {
+                each(version.name);
+            }
+        })
     }
 
     /// As [`crate::store::Store::purge`].
-    pub(super) fn purge_versions(&self, folder: Folder) -> Result<Purged, StoreError> {
+    pub(super) fn purge_versions(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
         let (mut marks, mut versions) = (Vec::new(), Vec::new());
-        self.for_each_version(folder, &mut |version| {
-            if version.is_mark { &mut marks } else { &mut versions }.push(version);
+        let mut there = HashSet::new();
+        self.for_each_version(folder, &mut |version| match version.is {
+            VersionIs::Current => {
+                there.insert(version.name);
+            }
+            _ if !may_go(&version.name) => {}
+            VersionIs::Older => versions.push(version),
+            VersionIs::Mark => marks.push(version),
         })?;
+        // What is there may be what somebody put over the object.
+        versions.retain(|version| !there.contains(&version.name));
+        marks.retain(|mark| !there.contains(&mark.name));
         let mut purged = Purged::default();
         // Marks last: without its mark a version that is left would be the object again.
-        let mut refused = std::collections::HashSet::new();
+        let mut refused = HashSet::new();
         for version in versions {
             if self.delete_version(&version, &mut purged)? {
                 refused.insert(version.name);

@@ -10,6 +10,7 @@ use opendal::options::WriteOptions;
 use opendal::{ErrorKind, Metadata};
 
 use super::errors::refuses_condition;
+use super::unfinished::FOLDER;
 use super::{ObjectStore, RequestKind};
 use crate::store::error::StoreError;
 use crate::store::{Found, Put, Store as _, judge_existing};
@@ -17,8 +18,8 @@ use crate::store::{Found, Put, Store as _, judge_existing};
 /// Length of an MD5 sum, hexadecimal digits.
 const MD5_DIGITS: usize = 32;
 
-/// Where objects lie until they are whole, where a service shows them before.
-const ASIDE: &str = "tmp/write-";
+/// What the names of objects begin with until they are whole, where a service shows them before.
+pub(super) const ASIDE: &str = "write-";
 
 /// How a write ended that the service answered.
 enum Wrote {
@@ -115,11 +116,11 @@ impl ObjectStore {
     }
 
     /// Writes under a name of no object, and renames when it is whole. What is left behind by a
-    /// writer that dies is passed over by listings.
+    /// writer that dies is passed over by listings, and swept some day.
     fn write_aside(&self, name: &ObjectName, data: &[u8]) -> Result<Wrote, StoreError> {
         let sent = data.len() as u64;
         let random = getrandom::u64().unwrap_or_default();
-        let aside = format!("{ASIDE}{random:016x}");
+        let aside = format!("{FOLDER}{ASIDE}{random:016x}");
         let place = || self.place(name);
         let written = self
             .wait(RequestKind::Write, place, sent, async {

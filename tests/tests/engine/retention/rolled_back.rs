@@ -1,15 +1,22 @@
 //! A store that shows an older state of itself.
 
+use cairn_engine::error::{Class, Error, Explain as _};
+use cairn_engine::ops::erase::{self, EraseOptions};
 use cairn_engine::ops::forget;
+use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::repo::Repository;
 use cairn_engine::store::Store as _;
+use cairn_engine::store::memory::MemoryStore;
 use cairn_format::envelope::Kind;
 use cairn_format::ids::{ObjectHash, SnapshotId, WriterId};
 use cairn_format::names::ObjectName;
 use cairn_format::record::Config;
-use cairn_tests::lab::{copy_of, verify_full};
+use cairn_tests::garbage::packs;
+use cairn_tests::lab::{Lab, back_up, copy_of, verify_full};
+use cairn_tests::seed::noise;
+use cairn_tests::tree;
 
-use super::{NOW_MS, Scene, forget_in, last, named};
+use super::{NOW_MS, Scene, forget_in, last, listed, named};
 
 /// A store that shows an older state of itself is found out by a host that saw the newer one, and
 /// by no other. It says so until somebody says that the snapshot is to be gone.
@@ -69,4 +76,62 @@ fn a_config_older_than_one_seen_before_is_told() {
     let owner = scene.lab.try_open(&older, "owner", "cache-owner").expect("it opens");
     let findings = verify_full(&owner).findings;
     assert_eq!(findings.iter().map(|one| one.code).collect::<Vec<_>>(), ["config.rolled_back"]);
+}
+
+/// What a snapshot needs that this host has seen is not collected because the store withholds the
+/// snapshot: neither by a collection nor by an erasure's, until somebody says that it is to be gone.
+#[test]
+fn what_a_withheld_snapshot_needs_is_collected_by_nobody_who_saw_it() {
+    let lab = Lab::new(79);
+    let store = lab.memory();
+    let source = lab.path("source");
+    tree::small(&source, 8, 79);
+    for day in 0..2 {
+        std::fs::write(source.join("diary"), noise(50_000, day)).expect("a file");
+        back_up(&lab.open(&store, "host"), &source).expect("a backup");
+    }
+    std::fs::write(source.join("new"), noise(90_000, 79)).expect("a file");
+    let newest = back_up(&lab.open(&store, "host"), &source).expect("a backup");
+    let newest = newest.snapshot.expect("a snapshot");
+    let options = GcOptions { max_delete_percent: 99.0, ..GcOptions::default() };
+    let collect = |store: &MemoryStore, cache| gc::run(&lab.open(store, cache), &options);
+    collect(&store, "host").expect("it collects, and has seen it");
+    let withholding = copy_of(&store);
+    for name in store.names() {
+        let (ObjectName::Snapshot { id, .. } | ObjectName::Ack { snapshot: id, .. }) = name else {
+            continue;
+        };
+        if id == newest.id {
+            withholding.delete(&name).expect("deleted");
+        }
+    }
+    let elsewhere = copy_of(&withholding);
+    let before = packs(&withholding);
+    let refused = |error: Error| {
+        assert_eq!((error.code(), error.class()), ("gc.rolled_back", Class::Refused), "{error}");
+        let hint = error.hint().expect("a next step");
+        assert!(hint.contains(&format!("cairn forget {}", newest.id.short())), "{hint}");
+    };
+    refused(collect(&withholding, "host").expect_err("it is refused"));
+    let plan = gc::plan(&lab.open(&withholding, "host"), &options);
+    refused(plan.expect_err("it is refused"));
+    let named_latest = EraseOptions { snapshots: vec!["latest".to_owned()], ..Default::default() };
+    let erase = EraseOptions { max_delete_percent: 99.0, ..named_latest };
+    let erased = |store: &MemoryStore, cache| {
+        let repository = lab.open(store, cache);
+        let plan = erase::plan(&repository, &erase, None).expect("a plan");
+        erase::run(&repository, &erase, plan).expect("erased")
+    };
+    refused(erased(&withholding, "host").uncollected.expect("it is refused"));
+    assert_eq!(packs(&withholding), before);
+    let collected = collect(&elsewhere, "fresh").expect("who never saw it cannot tell");
+    assert!(collected.packs_deleted > 0);
+    // Somebody says that it is to be gone.
+    forget_in(&lab.open(&withholding, "host"), &named(&[newest.id])).expect("forgotten");
+    assert!(collect(&withholding, "host").expect("it collects").packs_deleted > 0);
+    // What was erased elsewhere is not missed: a receipt says so.
+    collect(&store, "third").expect("it has seen it");
+    erased(&store, "other");
+    assert!(!listed(&store).contains(&newest.id));
+    collect(&store, "third").expect("it collects");
 }

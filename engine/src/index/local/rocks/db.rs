@@ -293,7 +293,8 @@ impl Db {
         let mut options = CompactOptions::default();
         // Also of files that nothing was written over since they were taken over as they are.
         options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
-        let families = [Table::Own, Table::Chunks, Table::Files, Table::Sketches];
+        // All of them: what one has not flushed keeps the log of all.
+        let families = [Table::Own, Table::Chunks, Table::Files, Table::Sketches, Table::Memos];
         for table in families {
             self.flush(table)?;
         }
