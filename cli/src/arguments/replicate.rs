@@ -30,6 +30,10 @@ pub struct Replicate {
     /// Only snapshots of this job
     #[arg(long, value_name = "NAME", help_heading = "Which snapshots")]
     pub job: Option<String>,
+    /// Without rules: also forget on the replica what home lacks and nobody forgot there. Otherwise
+    /// that stays on the replica, and the exit code is 5: home may have lost it
+    #[arg(long, help_heading = "Which snapshots", conflicts_with = "status")]
+    pub forget_missing: bool,
     /// This host's clock is right: see `forget`
     #[arg(long, help_heading = "Which snapshots")]
     pub trust_clock: bool,

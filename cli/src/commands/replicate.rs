@@ -126,6 +126,7 @@ fn target(
         job: replica.job.clone(),
         erase_within_ms,
         max_delete_percent: replica.max_delete,
+        forget_missing: arguments.forget_missing,
         trust_clock: arguments.trust_clock,
         ..Target::at(&replica.name, open)
     })
@@ -245,6 +246,7 @@ fn show(
         return Err(cancelled);
     }
     let (mut worst, mut failed, mut damaged, mut waiting) = (ExitCode::Done, Vec::new(), 0, 0);
+    let mut spared = 0;
     let part = (!shard.is_all()).then(|| shard.to_string());
     let mut first: Option<Failure> = None;
     for (url, outcome) in urls.iter().zip(&report.replicas) {
@@ -256,6 +258,7 @@ fn show(
                 app.printer.line(&format!("{}{line}", share.unwrap_or_default()))?;
                 waiting += done.waiting.len() as u64;
                 damaged += done.damaged.len() as u64;
+                spared += done.spared.len() as u64;
             }
             Err(error) => {
                 let mut failure = Failure::of(error);
@@ -281,6 +284,7 @@ fn show(
         "replicas": all,
         "failed": failed,
         "damaged": damaged,
+        "spared": spared,
         "packs_read": report.packs_read,
         "bytes_read": report.bytes_read,
     }));
@@ -296,6 +300,14 @@ fn show(
         let what = format::plural(damaged, "snapshot", "snapshots");
         let fact = format!("{what} could not be copied because of damage in the home copy");
         return Ok(finished.but(ExitCode::Damage, "repository.damaged", fact));
+    }
+    if spared > 0 {
+        let what = format::plural(spared, "snapshot", "snapshots");
+        let fact = format!(
+            "home lacks {what} that nobody forgot there; replicas keep what it lacks (copy it back from \
+             there, or say with --forget-missing that it is meant to be gone)"
+        );
+        return Ok(finished.but(ExitCode::Damage, "replica.spared", fact));
     }
     Ok(finished)
 }
@@ -328,6 +340,12 @@ fn line(outcome: &Outcome, done: &Done, dry_run: bool) -> String {
     if !done.waiting.is_empty() {
         let waiting = done.waiting.len() as u64;
         text.push_str(&format!(", {} incomplete", format::count(waiting)));
+    }
+    if !done.spared.is_empty() {
+        text.push_str(&format!(
+            ", {} kept that home lacks",
+            format::count(done.spared.len() as u64)
+        ));
     }
     if let Some(collected) = &done.collected {
         text.push_str(&format!(", {} erased", format::bytes(collected.bytes_deleted)));
@@ -376,6 +394,7 @@ fn status(app: &App, home: &Repository, chosen: &[Replica]) -> Result<Finished, 
         "replicas": chosen.len(),
         "failed": [],
         "damaged": 0,
+        "spared": 0,
         "packs_read": 0,
         "bytes_read": 0,
     })))

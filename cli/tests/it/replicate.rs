@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::env::TestEnv;
+use crate::env::{TestEnv, files_below};
 
 fn with_snapshot() -> TestEnv {
     let env = TestEnv::new();
@@ -157,6 +157,38 @@ fn a_backup_copies_its_snapshot_at_once_and_is_done_without() {
     // What was left out comes with the next replication.
     let (objects, _) = env.json(["replicate", "--to", "one"]);
     assert_eq!(of_type(&objects, "replica")[0]["copied"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_home_lost_is_kept_on_a_replica_and_told() {
+    let env = with_snapshot();
+    for content in ["second", "third"] {
+        env.write("source/file", content);
+        env.ok(["backup", "source"]);
+    }
+    env.ok(["replicate", "--create", "--to", "copy"]);
+    let (listed, _) = env.json(["snapshots"]);
+    let id = of_type(&listed, "snapshot")[1]["id"].as_str().unwrap().to_owned();
+    for folder in ["repo/snapshots", "repo/acks"] {
+        for file in files_below(&env.path(folder)) {
+            if file.to_string_lossy().contains(&id) {
+                fs::remove_file(file).unwrap();
+            }
+        }
+    }
+    for _ in 0..2 {
+        let run = env.run(["--json", "replicate", "--to", "copy"]);
+        assert_eq!(run.code, 5, "{run:?}");
+        assert!(run.stderr.contains("--forget-missing"), "{run:?}");
+        let (objects, result) = run.objects();
+        let replica = of_type(&objects, "replica")[0];
+        assert_eq!(replica["spared"], Value::from(vec![id.clone()]));
+        assert_eq!((&replica["forgotten"], &result["report"]["spared"]), (&0.into(), &1.into()));
+    }
+    let (listed, _) = env.json(["snapshots", "--repo", "copy"]);
+    assert_eq!(of_type(&listed, "snapshot").len(), 3);
+    let (objects, _) = env.json(["replicate", "--to", "copy", "--forget-missing"]);
+    assert_eq!(of_type(&objects, "replica")[0]["forgotten"], 1);
 }
 
 #[test]

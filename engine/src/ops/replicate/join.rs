@@ -11,6 +11,7 @@ use cairn_format::names::{Folder, ObjectName};
 
 use crate::context::Remark;
 use crate::error::Error;
+use crate::repo::intent::{self, Subject};
 use crate::repo::vault::read_object;
 use crate::repo::{Repository, identity, keys, read_format, read_format_bytes};
 use crate::store::{Store, StoreError};
@@ -25,8 +26,9 @@ pub(super) struct Joined {
 }
 
 /// Makes sure that the store holds a copy of home with its settings and key slots; with `look_only`
-/// nothing is changed where there is one. `format` is put last: until then there is no repository. Slots that came from home earlier (`known`) and are gone
-/// there are removed.
+/// nothing is changed where there is one. `format` is put last: until then there is no repository.
+/// Slots that are gone at home are removed: those that came from there earlier (`known`), and those that
+/// were removed there, which home's receipts say.
 ///
 /// # Errors
 /// [`Error::OtherRepository`]; [`Error::SameCopy`]; a copy of a newer format; damage of home's settings
@@ -143,11 +145,12 @@ fn drop_slots(
     here: &[SlotId],
     known: &[String],
 ) -> Result<(), Error> {
-    if known.is_empty() {
-        return Ok(());
-    }
     let there = keys::list(store)?;
-    let goes = |id: &SlotId| !here.contains(id) && known.contains(&id.to_hex());
+    let extra = there.iter().map(|slot| slot.id).filter(|id| !here.contains(id));
+    let (remembered, unknown) = extra.partition::<Vec<_>, _>(|id| known.contains(&id.to_hex()));
+    let unknown = unknown.into_iter().map(Subject::Key).collect();
+    let said = intent::declared(home, &unknown)?;
+    let goes = |id: &SlotId| remembered.contains(id) || said.contains(&Subject::Key(*id));
     if !there.iter().any(|slot| is_owner(slot) && !goes(&slot.id)) {
         return Ok(());
     }

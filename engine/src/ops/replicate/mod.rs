@@ -89,6 +89,9 @@ pub struct Target {
     pub erase_within_ms: Option<u64>,
     /// Refuse to free more than this share of its packs, percent.
     pub max_delete_percent: f64,
+    /// Without rules: also forget what home lacks and never said is to go. Otherwise that stays, as
+    /// home may have lost it.
+    pub forget_missing: bool,
     /// This host's clock is right: see [`forget::ForgetOptions`].
     pub trust_clock: bool,
     /// Weakens the protocol, for tests of the simulator.
@@ -115,6 +118,7 @@ impl Target {
             only: None,
             erase_within_ms: Some(ERASE_WITHIN_MS_DEFAULT),
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
+            forget_missing: false,
             trust_clock: false,
             weakness: None,
         }
@@ -134,6 +138,8 @@ pub struct Done {
     pub waiting: Vec<SnapshotId>,
     /// Snapshots it could not get because of damage at home.
     pub damaged: Vec<Remark>,
+    /// Snapshots that it keeps though home lacks them, because home never said that they are to go.
+    pub spared: Vec<SnapshotId>,
     /// Snapshots that were forgotten there; with a dry run, are to be.
     pub forgotten: u64,
     /// Chunks it lacked.
@@ -340,6 +346,7 @@ impl One<'_> {
         }
         let mut done = Done { created: joined.created, wanted: decision.wanted, ..Done::default() };
         done.damaged.clone_from(&decision.damaged);
+        done.spared.clone_from(&decision.spared);
         if self.dry_run {
             return self.imagine(&replica, decision, done);
         }

@@ -29,6 +29,7 @@ use cairn_tests::tree;
 
 mod histories;
 mod keys;
+mod lost;
 mod refused;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
