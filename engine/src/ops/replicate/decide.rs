@@ -38,6 +38,10 @@ pub(super) struct Decision {
     pub(super) wanted: u64,
     /// Of these, what home lacks and never said is to go.
     pub(super) spared: Vec<SnapshotId>,
+    /// Those that are acknowledged on the replica and stay.
+    pub(super) stay: HashSet<SnapshotId>,
+    /// Whether the replica lacks others than those that are copied.
+    pub(super) incomplete: bool,
     /// When the newest of them was committed, as far as it was looked at.
     pub(super) newest_ms: Option<i64>,
 }
@@ -126,6 +130,7 @@ pub(super) fn decide(
             options.trust_clock = target.trust_clock;
             let mut plan = forget::plan_copy(home, replica, &options)?;
             let (mut copy, mut wanted, mut newest_ms) = (Vec::new(), 0, None);
+            let mut stay = HashSet::new();
             for one in plan.series.iter().flat_map(|series| &series.snapshots) {
                 let id = one.snapshot.id;
                 if !one.verdict.keeps() || !(here.has(&id) || there.has(&id)) {
@@ -133,9 +138,9 @@ pub(super) fn decide(
                 }
                 wanted += 1;
                 newest_ms = newest_ms.max(Some(one.snapshot.record.finished_ms));
-                if !there.has(&id)
-                    && acknowledged_by(home, here.acks(&id), &one.snapshot)?.is_some()
-                {
+                if there.has(&id) {
+                    stay.insert(id);
+                } else if acknowledged_by(home, here.acks(&id), &one.snapshot)?.is_some() {
                     copy.push(one.snapshot.clone());
                 }
             }
@@ -143,8 +148,18 @@ pub(super) fn decide(
             plan.retain_present();
             let damaged = plan.damaged.clone();
             let forget = (plan.going() > 0).then_some(plan);
-            let spared = Vec::new();
-            Ok(Decision { copy, both, damaged, forget, wanted, spared, newest_ms })
+            let (spared, incomplete) = (Vec::new(), false);
+            Ok(Decision {
+                copy,
+                both,
+                damaged,
+                forget,
+                wanted,
+                spared,
+                stay,
+                incomplete,
+                newest_ms,
+            })
         }
     }
 }
@@ -165,6 +180,7 @@ fn one(home: &Repository, here: &Names, there: &Names, id: SnapshotId) -> Result
     let newest_ms = copy.iter().map(|snapshot| snapshot.record.finished_ms).max();
     let wanted = there.records.keys().filter(|id| there.has(id)).count() + copy.len();
     let both = both(here, there);
+    let lacks = |other: &SnapshotId| *other != id && here.has(other) && !there.has(other);
     Ok(Decision {
         copy,
         both,
@@ -172,6 +188,8 @@ fn one(home: &Repository, here: &Names, there: &Names, id: SnapshotId) -> Result
         forget: None,
         wanted: wanted as u64,
         spared: Vec::new(),
+        stay: HashSet::new(),
+        incomplete: here.records.keys().any(lacks),
         newest_ms,
     })
 }
@@ -237,6 +255,8 @@ fn follow(
     wanted += spared.len() as u64;
     gone.retain(|id| spared.binary_search(id).is_err());
     gone.extend(orphans);
+    let stays = |id: &&SnapshotId| there.has(id) && !gone.contains(*id);
+    let stay = there.records.keys().filter(stays).copied().collect();
     let forget = match gone.is_empty() {
         true => None,
         false => {
@@ -246,7 +266,17 @@ fn follow(
             Some(forget::plan(replica, &options)?)
         }
     };
-    Ok(Decision { copy, both, damaged, forget, wanted, spared, newest_ms })
+    let incomplete = false;
+    Ok(Decision { copy, both, damaged, forget, wanted, spared, stay, incomplete, newest_ms })
+}
+
+/// Whether a copy lists all of these, each with an acknowledgement.
+///
+/// # Errors
+/// Failures of its store.
+pub(super) fn lists_all(repository: &Repository, ids: &HashSet<SnapshotId>) -> Result<bool, Error> {
+    let names = Names::list(repository)?;
+    Ok(ids.iter().all(|id| names.has(id)))
 }
 
 /// Of snapshots that home lacks, those of which nobody said there that they are to go.
