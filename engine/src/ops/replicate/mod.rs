@@ -357,7 +357,10 @@ impl One<'_> {
         }
         if !self.dry_run {
             let slots = joined.slots.iter().map(|slot| slot.to_hex()).collect::<Vec<_>>();
-            memory.change(|state| state.slots.clone_from(&slots));
+            memory.change(|state| {
+                state.tried_ms = state.tried_ms.max(memory.now_ms);
+                state.slots.clone_from(&slots);
+            });
             replica.vault().sweep();
         }
         replica.catalog()?.require_sound_tombs()?;
