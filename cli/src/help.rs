@@ -58,7 +58,9 @@ hold.";
 pub const REPLICATE: &str = "\
 A replica is a complete repository with the same keys: every command works on it alone, with
 --repo, also where the home copy is gone. Without rules it gets every acknowledged snapshot, and
-forgets what came from home and was forgotten there; with rules it keeps what these keep of the
+forgets what came from home and was forgotten or erased there; what home merely lacks stays, with
+exit code 5: copy it back (--repo REPLICA replicate --to HOME), or say with --forget-missing that it
+is meant to be gone. With rules it keeps what these keep of the
 snapshots of both together, so that it may keep longer than home does. Rules are those of `forget`.
 
 A new replica is made only with --create: without it a disk that is not mounted, or a name that is

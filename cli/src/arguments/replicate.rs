@@ -30,6 +30,10 @@ pub struct Replicate {
     /// Only snapshots of this job
     #[arg(long, value_name = "NAME", help_heading = "Which snapshots")]
     pub job: Option<String>,
+    /// Without rules: also forget on the replica what home lacks and nobody forgot there. Otherwise
+    /// that stays on the replica, and the exit code is 5: home may have lost it
+    #[arg(long, help_heading = "Which snapshots", conflicts_with = "status")]
+    pub forget_missing: bool,
     /// This host's clock is right: see `forget`
     #[arg(long, help_heading = "Which snapshots")]
     pub trust_clock: bool,
@@ -37,7 +41,8 @@ pub struct Replicate {
     /// replication at least as often [default: 72h]
     #[arg(long, value_name = "TIME", value_parser = parse_within)]
     pub erase_within: Option<Within>,
-    /// Refuse to free more than this share of the replica
+    /// Refuse to free more than this share of the replica, unless it lists everything that it is to
+    /// have: what rules or home let go is meant to go, however much it is
     #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
     pub max_delete: f64,
     /// Show what is known of the replicas on this host, without asking them

@@ -91,7 +91,7 @@ fn show(app: &App, report: &GcReport, arguments: &Gc) -> Result<Finished, Failur
 }
 
 /// Until when what expires now may stay, milliseconds since 1970.
-fn latest_ms(within: Within) -> i64 {
+pub(super) fn latest_ms(within: Within) -> i64 {
     match within {
         Within::Never => i64::MAX,
         Within::Milliseconds(within_ms) => SystemClock.now_ms().saturating_add_unsigned(within_ms),
@@ -162,10 +162,21 @@ fn finish(report: &GcReport, dry_run: bool, latest_ms: i64) -> Finished {
         "cache_clean": report.cache_clean,
         "elapsed_ms": report.elapsed_ms.max(0),
     }));
+    match verdict(report, latest_ms) {
+        Some((exit, code, fact)) => finished.but(exit, code, fact),
+        None => finished,
+    }
+}
+
+/// Why not everything is gone that was to go, if that is so; until `latest_ms` it may stay locked.
+pub(super) fn verdict(
+    report: &GcReport,
+    latest_ms: i64,
+) -> Option<(ExitCode, &'static str, String)> {
     if !report.damaged.is_empty() {
         let what = format::plural(report.damaged.len() as u64, "pack", "packs");
         let fact = format!("{what} could not be copied because of damage, and stay as they are");
-        return finished.but(ExitCode::Damage, "repository.damaged", fact);
+        return Some((ExitCode::Damage, "repository.damaged", fact));
     }
     // What locks keep for as long as they may is what they are for.
     match report.versions_locked_until_ms {
@@ -175,9 +186,9 @@ fn finish(report: &GcReport, dry_run: bool, latest_ms: i64) -> Finished {
                 "what is deleted stays locked until {until}, longer than `--erase-within` allows; \
                  `cairn lock extend --for` sets shorter locks from now on"
             );
-            return finished.but(ExitCode::Stale, "gc.locked", fact);
+            return Some((ExitCode::Stale, "gc.locked", fact));
         }
-        Some(_) => return still_there(report, finished),
+        Some(_) => return still_there(report),
         None => {}
     }
     if !report.versions_kept.is_empty() {
@@ -187,19 +198,19 @@ fn finish(report: &GcReport, dry_run: bool, latest_ms: i64) -> Finished {
              lock is known that keeps them: give the credentials the right to delete versions, and \
              to see until when they are locked"
         );
-        return finished.but(ExitCode::Failed, "gc.versions", fact);
+        return Some((ExitCode::Failed, "gc.versions", fact));
     }
-    still_there(report, finished)
+    still_there(report)
 }
 
 /// Says what the store did not delete that said it had.
-fn still_there(report: &GcReport, finished: Finished) -> Finished {
-    if !report.still_there.is_empty() {
-        let what = format::plural(report.still_there.len() as u64, "object", "objects");
-        let fact = format!("the store said that it deleted {what}, and still has what it deleted");
-        return finished.but(ExitCode::Failed, "gc.still_there", fact);
+fn still_there(report: &GcReport) -> Option<(ExitCode, &'static str, String)> {
+    if report.still_there.is_empty() {
+        return None;
     }
-    finished
+    let what = format::plural(report.still_there.len() as u64, "object", "objects");
+    let fact = format!("the store said that it deleted {what}, and still has what it deleted");
+    Some((ExitCode::Failed, "gc.still_there", fact))
 }
 
 #[cfg(test)]

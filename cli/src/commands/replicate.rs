@@ -19,7 +19,7 @@ use cairn_engine::store::{Store, StoreError};
 use cairn_format::ids::SnapshotId;
 use serde_json::json;
 
-use super::{App, Finished, forget};
+use super::{App, Finished, forget, gc};
 use crate::arguments::{Replicate, Within};
 use crate::exit_code::ExitCode;
 use crate::replicas::{self, Replica};
@@ -45,8 +45,8 @@ pub(super) fn run(app: &App, arguments: &Replicate) -> Result<Finished, Failure>
     let (dry_run, shard) = (arguments.dry_run, arguments.shard);
     let report = replicate::run_shard(&session.repository, &targets, dry_run, shard)?;
     drop(session.shown);
-    let urls = chosen.iter().map(|replica| replica.url.clone()).collect::<Vec<_>>();
-    show(app, &urls, &report, (dry_run, shard))
+    let places = chosen.iter().map(|replica| (replica.url.clone(), within(replica)));
+    show(app, &places.collect::<Vec<_>>(), &report, (dry_run, shard))
 }
 
 /// The replicas that are meant: those of `--to`, else those of the configuration file.
@@ -107,10 +107,9 @@ fn target(
 ) -> Result<Target, Failure> {
     let location = Location::parse(OsStr::new(&replica.url)).map_err(session::engine)?;
     let rules = forget::rules(&replica.keep)?;
-    let erase_within_ms = match replica.erase_within {
-        None => Some(ERASE_WITHIN_MS_DEFAULT),
-        Some(Within::Never) => None,
-        Some(Within::Milliseconds(within_ms)) => Some(within_ms),
+    let erase_within_ms = match within(replica) {
+        Within::Never => None,
+        Within::Milliseconds(within_ms) => Some(within_ms),
     };
     let place = session::place(&location);
     let (context, remote) = (context.clone(), remote.clone());
@@ -126,9 +125,15 @@ fn target(
         job: replica.job.clone(),
         erase_within_ms,
         max_delete_percent: replica.max_delete,
+        forget_missing: arguments.forget_missing,
         trust_clock: arguments.trust_clock,
         ..Target::at(&replica.name, open)
     })
+}
+
+/// How long expired data may stay on a replica.
+fn within(replica: &Replica) -> Within {
+    replica.erase_within.unwrap_or(Within::Milliseconds(ERASE_WITHIN_MS_DEFAULT))
 }
 
 /// What happens where there is no replica.
@@ -226,8 +231,8 @@ pub(super) fn add(
             return Ok(backup.but(failure.exit, failure.code, failure.message));
         }
     };
-    let urls = urls.iter().map(|url| url.to_string_lossy().into_owned()).collect::<Vec<_>>();
-    let copied = show(app, &urls, &report, (false, Shard::ALL))?;
+    let places = urls.iter().map(|url| (url.to_string_lossy().into_owned(), Within::Never));
+    let copied = show(app, &places.collect::<Vec<_>>(), &report, (false, Shard::ALL))?;
     if let Some((code, fact)) = copied.reason {
         let exit = backup.exit.worst(copied.exit);
         backup = backup.but(exit, code, fact);
@@ -237,7 +242,7 @@ pub(super) fn add(
 
 fn show(
     app: &App,
-    urls: &[String],
+    places: &[(String, Within)],
     report: &ReplicateReport,
     (dry_run, shard): (bool, Shard),
 ) -> Result<Finished, Failure> {
@@ -245,9 +250,11 @@ fn show(
         return Err(cancelled);
     }
     let (mut worst, mut failed, mut damaged, mut waiting) = (ExitCode::Done, Vec::new(), 0, 0);
+    let mut spared = 0;
+    let mut unerased: Option<(ExitCode, &'static str, String)> = None;
     let part = (!shard.is_all()).then(|| shard.to_string());
     let mut first: Option<Failure> = None;
-    for (url, outcome) in urls.iter().zip(&report.replicas) {
+    for ((url, within), outcome) in places.iter().zip(&report.replicas) {
         app.printer.event(&objects::Replica::new(url, outcome, dry_run))?;
         match &outcome.done {
             Ok(done) => {
@@ -256,6 +263,15 @@ fn show(
                 app.printer.line(&format!("{}{line}", share.unwrap_or_default()))?;
                 waiting += done.waiting.len() as u64;
                 damaged += done.damaged.len() as u64;
+                spared += done.spared.len() as u64;
+                let collected = done.collected.as_ref();
+                let verdict =
+                    collected.and_then(|report| gc::verdict(report, gc::latest_ms(*within)));
+                if let Some((exit, code, fact)) = verdict
+                    && unerased.as_ref().is_none_or(|(known, ..)| known.worst(exit) != *known)
+                {
+                    unerased = Some((exit, code, format!("{}: {fact}", outcome.name)));
+                }
             }
             Err(error) => {
                 let mut failure = Failure::of(error);
@@ -281,6 +297,7 @@ fn show(
         "replicas": all,
         "failed": failed,
         "damaged": damaged,
+        "spared": spared,
         "packs_read": report.packs_read,
         "bytes_read": report.bytes_read,
     }));
@@ -297,7 +314,18 @@ fn show(
         let fact = format!("{what} could not be copied because of damage in the home copy");
         return Ok(finished.but(ExitCode::Damage, "repository.damaged", fact));
     }
-    Ok(finished)
+    if spared > 0 {
+        let what = format::plural(spared, "snapshot", "snapshots");
+        let fact = format!(
+            "home lacks {what} that nobody forgot there; replicas keep what it lacks (copy it back from \
+             there, or say with --forget-missing that it is meant to be gone)"
+        );
+        return Ok(finished.but(ExitCode::Damage, "replica.spared", fact));
+    }
+    match unerased {
+        Some((exit, code, fact)) => Ok(finished.but(exit, code, fact)),
+        None => Ok(finished),
+    }
 }
 
 /// Whoever asked to stop is not told of every replica.
@@ -329,6 +357,12 @@ fn line(outcome: &Outcome, done: &Done, dry_run: bool) -> String {
         let waiting = done.waiting.len() as u64;
         text.push_str(&format!(", {} incomplete", format::count(waiting)));
     }
+    if !done.spared.is_empty() {
+        text.push_str(&format!(
+            ", {} kept that home lacks",
+            format::count(done.spared.len() as u64)
+        ));
+    }
     if let Some(collected) = &done.collected {
         text.push_str(&format!(", {} erased", format::bytes(collected.bytes_deleted)));
     }
@@ -339,13 +373,14 @@ fn line(outcome: &Outcome, done: &Done, dry_run: bool) -> String {
     text
 }
 
-const COLUMNS: [(&str, Align); 7] = [
+const COLUMNS: [(&str, Align); 8] = [
     ("REPLICA", Align::Left),
     ("SNAPSHOTS", Align::Right),
     ("NEWEST", Align::Left),
     ("BEHIND", Align::Right),
     ("LAST SUCCESS", Align::Left),
     ("WRITTEN", Align::Right),
+    ("EXPIRED SINCE", Align::Left),
     ("", Align::Left),
 ];
 
@@ -354,17 +389,23 @@ fn status(app: &App, home: &Repository, chosen: &[Replica]) -> Result<Finished, 
     let newest_ms = newest(home)?;
     let places = Places::new(&home.context.cache_dir);
     let mut table = Table::new(&COLUMNS);
-    let mut failing = 0_u64;
+    let (mut failing, mut overdue) = (0_u64, 0_u64);
+    let now_ms = home.context.clock.now_ms();
     for replica in chosen {
         let location = Location::parse(OsStr::new(&replica.url)).map_err(session::engine)?;
         let place = session::place(&location);
         let known = places.as_ref().zip(place).and_then(|(places, place)| places.recall(&place));
         let known = known.and_then(|Place { replication, .. }| replication);
-        let state =
-            objects::ReplicaState::new(&replica.name, &replica.url, known.as_ref(), newest_ms);
-        failing += u64::from(state.is_failing());
+        let expired_ms = match within(replica) {
+            Within::Never => None,
+            Within::Milliseconds(within_ms) => Some(now_ms.saturating_sub_unsigned(within_ms)),
+        };
+        let (name, url) = (&replica.name, &replica.url);
+        let state = objects::ReplicaState::new(name, url, known.as_ref(), newest_ms, expired_ms);
+        failing += u64::from(state.error().is_some());
+        overdue += u64::from(state.is_overdue());
         app.printer.event(&state)?;
-        table.row(row(&replica.name, known.as_ref(), state.behind_s()));
+        table.row(row(name, known.as_ref(), &state));
     }
     for line in table.lines() {
         app.printer.line(&line)?;
@@ -376,23 +417,32 @@ fn status(app: &App, home: &Repository, chosen: &[Replica]) -> Result<Finished, 
         "replicas": chosen.len(),
         "failed": [],
         "damaged": 0,
+        "spared": 0,
         "packs_read": 0,
         "bytes_read": 0,
     })))
-    .map(|finished| match failing {
-        0 => finished,
+    .map(|finished| match (failing, overdue) {
+        (0, 0) => finished,
+        (0, _) => finished.but(
+            ExitCode::Stale,
+            "replicate.overdue",
+            format!(
+                "expired data may be on {} for longer than it may",
+                format::plural(overdue, "replica", "replicas")
+            ),
+        ),
         _ => finished.but(
             ExitCode::Failed,
             "replicate.failing",
             format!(
-                "the last replication to {} failed",
+                "the last replication to {} failed, or left something undone",
                 format::plural(failing, "replica", "replicas")
             ),
         ),
     })
 }
 
-fn row(name: &str, known: Option<&Replication>, behind_s: Option<u64>) -> Vec<String> {
+fn row(name: &str, known: Option<&Replication>, state: &objects::ReplicaState<'_>) -> Vec<String> {
     let name = format::name(name.as_bytes());
     let Some(known) = known else {
         let mut cells = vec![String::new(); COLUMNS.len()];
@@ -405,14 +455,14 @@ fn row(name: &str, known: Option<&Replication>, behind_s: Option<u64>) -> Vec<St
         name,
         format::count(known.snapshots),
         time(known.newest_ms),
-        behind_s.map(|s| format::duration(s.saturating_mul(1000))).unwrap_or_default(),
+        state.behind_s().map(|s| format::duration(s.saturating_mul(1000))).unwrap_or_default(),
         time(known.done_ms),
         format::bytes(known.bytes_total),
-        known
-            .failure
-            .as_deref()
-            .map(|text| format!("failed: {}", format::text(text)))
-            .unwrap_or_default(),
+        match state.is_overdue() {
+            true => format!("{} OVERDUE", time(known.dead_since_ms)),
+            false => time(known.dead_since_ms),
+        },
+        state.error().map(|text| format!("failed: {}", format::text(text))).unwrap_or_default(),
     ]
 }
 

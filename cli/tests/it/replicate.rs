@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::env::TestEnv;
+use crate::env::{TestEnv, files_below};
 
 fn with_snapshot() -> TestEnv {
     let env = TestEnv::new();
@@ -157,6 +157,74 @@ fn a_backup_copies_its_snapshot_at_once_and_is_done_without() {
     // What was left out comes with the next replication.
     let (objects, _) = env.json(["replicate", "--to", "one"]);
     assert_eq!(of_type(&objects, "replica")[0]["copied"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_home_lost_is_kept_on_a_replica_and_told() {
+    let env = with_snapshot();
+    for content in ["second", "third"] {
+        env.write("source/file", content);
+        env.ok(["backup", "source"]);
+    }
+    env.ok(["replicate", "--create", "--to", "copy"]);
+    let (listed, _) = env.json(["snapshots"]);
+    let id = of_type(&listed, "snapshot")[1]["id"].as_str().unwrap().to_owned();
+    for folder in ["repo/snapshots", "repo/acks"] {
+        for file in files_below(&env.path(folder)) {
+            if file.to_string_lossy().contains(&id) {
+                fs::remove_file(file).unwrap();
+            }
+        }
+    }
+    for _ in 0..2 {
+        let run = env.run(["--json", "replicate", "--to", "copy"]);
+        assert_eq!(run.code, 5, "{run:?}");
+        assert!(run.stderr.contains("--forget-missing"), "{run:?}");
+        let (objects, result) = run.objects();
+        let replica = of_type(&objects, "replica")[0];
+        assert_eq!(replica["spared"], Value::from(vec![id.clone()]));
+        assert_eq!((&replica["forgotten"], &result["report"]["spared"]), (&0.into(), &1.into()));
+    }
+    let state = env.run(["replicate", "--status", "--to", "copy"]);
+    assert_eq!(state.code, 1, "{state:?}");
+    let (listed, _) = env.json(["snapshots", "--repo", "copy"]);
+    assert_eq!(of_type(&listed, "snapshot").len(), 3);
+    let (objects, _) = env.json(["replicate", "--to", "copy", "--forget-missing"]);
+    assert_eq!(of_type(&objects, "replica")[0]["forgotten"], 1);
+    env.ok(["replicate", "--status", "--to", "copy"]);
+}
+
+#[test]
+fn what_expired_for_too_long_is_told() {
+    let env = with_snapshot();
+    let replicate = ["replicate", "--to", "copy", "--keep-last", "1"];
+    env.ok(replicate.into_iter().chain(["--create"]));
+    env.write("source/file", "changed");
+    env.ok(["backup", "source"]);
+    env.ok(replicate);
+    let status = ["replicate", "--json", "--status", "--to", "copy"];
+    let state = |code: i32| {
+        let run = env.run(status);
+        assert_eq!(run.code, code, "{run:?}");
+        of_type(&run.objects().0, "replica_state")[0].clone()
+    };
+    let young = state(0);
+    assert_eq!((young["dead_since"].is_string(), &young["overdue"]), (true, &false.into()));
+    // Four days go by, as far as is remembered.
+    let mut found = 0;
+    for file in files_below(&env.path("home/.cache/cairn/places")) {
+        let Ok(mut place) = serde_json::from_slice::<Value>(&fs::read(&file).unwrap()) else {
+            continue;
+        };
+        if let Some(since_ms) = place["replication"]["dead_since_ms"].as_i64() {
+            place["replication"]["dead_since_ms"] = (since_ms - 4 * 24 * 3_600_000).into();
+            fs::write(&file, place.to_string()).unwrap();
+            found += 1;
+        }
+    }
+    assert_eq!(found, 1);
+    assert_eq!(state(6)["overdue"], true);
+    assert!(env.run(["replicate", "--status", "--to", "copy"]).text().contains("OVERDUE"));
 }
 
 #[test]

@@ -92,7 +92,11 @@ pub fn read_chain(vault: &Vault) -> Result<Chain, Error> {
     Ok(chain)
 }
 
-fn read(vault: &Vault, name: &ObjectName) -> Result<(ReceiptRecord, String), Error> {
+/// Reads a receipt that somebody signed who may; also returns the name of the key.
+///
+/// # Errors
+/// Damage; failures of the store.
+pub fn read(vault: &Vault, name: &ObjectName) -> Result<(ReceiptRecord, String), Error> {
     let object = read_object(vault.store.as_ref(), name, TOMB_BYTES_MAX)?;
     let (writer, receipt) = vault.trust.verify_receipt(&object).map_err(Error::sealed(name))?;
     vault.trust.check_not_revoked(&writer, receipt.record.time_ms).map_err(Error::sealed(name))?;

@@ -158,7 +158,8 @@ impl Pending {
 pub struct ErasureReport {
     /// How long the place keeps deleted objects that it does not show, as it says or was said.
     pub kept_for: KeptFor,
-    /// The receipts that hold, by sequence.
+    /// The receipts that hold and prove something, by sequence: without those that only say that
+    /// something is meant to go.
     pub receipts: Vec<Link>,
     /// Whether each follows one that is there.
     pub chain: ChainCheck,
@@ -229,9 +230,11 @@ pub fn run(repository: &Repository, options: &ErasureOptions) -> Result<ErasureR
         inquiry.dead(&mut pending)?;
     }
     pending.sort_by_key(|pending| pending.reason);
+    let check = chain.check();
+    chain.receipts.retain(|link| !link.record.audits.is_empty());
     Ok(ErasureReport {
         kept_for,
-        chain: chain.check(),
+        chain: check,
         objects: chain.seen.len() as u64,
         confirmed: chain.seen.values().filter(|seen| seen.is_confirmed()).count() as u64,
         receipts: chain.receipts,

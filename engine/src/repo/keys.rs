@@ -1,12 +1,14 @@
 //! Key slots: adding, listing, removing, and finding the one a secret opens.
 
+use std::collections::BTreeSet;
+
 use cairn_format::certificate::Role;
 use cairn_format::ids::{RepositoryId, SlotId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
 use cairn_format::slot::{SLOT_HEAD_BYTES, SlotHead, SlotMethod};
 
-use super::{Repository, read_format};
+use super::{Repository, intent, read_format};
 use crate::context::{Context, Remark};
 use crate::error::Error;
 use crate::seal::derive::Grant;
@@ -188,7 +190,10 @@ pub fn remove(repository: &Repository, prefix: &str, dry_run: bool) -> Result<Sl
         return Err(Error::LastOwner { slot: chosen.id.short() });
     }
     if !dry_run {
-        repository.store.delete(&ObjectName::Key(chosen.id))?;
+        let name = ObjectName::Key(chosen.id);
+        // Other copies drop it by that, also where nobody remembers where they had it from.
+        intent::declare(repository, &BTreeSet::from([name]))?;
+        repository.store.delete(&name)?;
     }
     Ok(chosen.clone())
 }

@@ -22,6 +22,7 @@ use crate::store::{Store, StoreError};
 
 pub mod chunks;
 pub mod identity;
+pub mod intent;
 pub mod keys;
 pub mod places;
 pub mod sweep;

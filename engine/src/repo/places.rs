@@ -21,6 +21,8 @@ const FOLDER: &str = "places";
 const NAME_DIGITS: usize = 32;
 /// Longest file that is read, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// File that is locked while one of the others is changed.
+const LOCK: &str = "lock";
 
 /// What was found in a place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,11 +48,14 @@ pub struct Place {
 pub struct Replication {
     /// When the last one began, milliseconds since 1970.
     pub tried_ms: i64,
-    /// When the last one that was completed began.
+    /// When the last one began after which it had everything that it is to have.
     pub done_ms: Option<i64>,
-    /// Snapshots that the rules want, when it was last completed.
+    /// When the last one began that went through everything, also where something could not be
+    /// copied.
+    pub ran_ms: Option<i64>,
+    /// Snapshots that the rules want and that were there after that one.
     pub snapshots: u64,
-    /// When the newest of them was committed.
+    /// When the newest snapshot was committed up to which it has all that it is to have.
     pub newest_ms: Option<i64>,
     /// Bytes of packs written to it by the last one.
     pub bytes_last: u64,
@@ -58,10 +63,19 @@ pub struct Replication {
     pub bytes_total: u64,
     /// Since when data of snapshots that were forgotten may be there.
     pub dead_since_ms: Option<i64>,
+    /// How often it was noted that something expires there.
+    pub dead_notes: u64,
+    /// Whether something may have expired there of which this host does not know.
+    pub unclear: bool,
+    /// The highest sequence of receipts there that this host accounts for: with others, somebody else
+    /// has forgotten something there.
+    pub receipts: Option<u64>,
     /// Key slots that came from the home copy, hexadecimal.
     pub slots: Vec<String>,
-    /// Why the last one failed.
+    /// Why the last one failed, or what it left undone.
     pub failure: Option<String>,
+    /// The same of the last one that copied a single snapshot.
+    pub failure_single: Option<String>,
 }
 
 /// The memory of places of one host.
@@ -104,7 +118,39 @@ impl Places {
     /// # Errors
     /// When the folder cannot be written.
     pub fn remember(&self, place: &Place) -> io::Result<()> {
+        let _held = self.hold()?;
+        self.write(place)
+    }
+
+    /// Changes what is known of replications to a place, as it stands by now; returns it. Nothing
+    /// where the place is not known.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn change(
+        &self,
+        location: &str,
+        change: impl FnOnce(&mut Replication),
+    ) -> io::Result<Option<Replication>> {
+        let _held = self.hold()?;
+        let Some(mut place) = self.recall(location) else { return Ok(None) };
+        change(place.replication.get_or_insert_default());
+        self.write(&place)?;
+        Ok(place.replication)
+    }
+
+    /// Keeps other processes and threads from changing anything while it is held. File systems that
+    /// lock nothing keep nobody.
+    fn hold(&self) -> io::Result<fs::File> {
         fs::create_dir_all(&self.folder)?;
+        let file = fs::File::options().create(true).append(true).open(self.folder.join(LOCK))?;
+        match file.lock() {
+            Err(error) if error.kind() != ErrorKind::Unsupported => Err(error),
+            _ => Ok(file),
+        }
+    }
+
+    fn write(&self, place: &Place) -> io::Result<()> {
         let file = self.file(&place.location);
         let text = serde_json::to_vec_pretty(place)?;
         let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
@@ -149,6 +195,23 @@ impl Places {
         }
     }
 
+    /// Refuses a place where another copy was known than there is, of which these are the identities:
+    /// before anything is changed there.
+    ///
+    /// # Errors
+    /// [`Error::PlaceChanged`].
+    pub fn require_same(
+        &self,
+        location: &str,
+        repository: RepositoryId,
+        present: &[ReplicaId],
+    ) -> Result<(), Error> {
+        match self.recall(location) {
+            Some(known) => self.compare(&known, repository, present),
+            None => Ok(()),
+        }
+    }
+
     /// Compares an opened repository with what was in its place before, and remembers it. To be called
     /// before its index is opened.
     ///
@@ -159,10 +222,7 @@ impl Places {
         let id = repository.id();
         let owner_key = hex(&repository.config.owner_key);
         let present = repository.replicas()?;
-        let known = self.recall(location);
-        if let Some(known) = &known {
-            self.compare(known, id, present)?;
-        }
+        self.require_same(location, id, present)?;
         let same = |place: &Place| place.repository == id.to_hex();
         if self.all().iter().any(|place| same(place) && place.owner_key != owner_key) {
             return Err(Error::OwnerChanged { location: location.to_owned() });
@@ -174,9 +234,14 @@ impl Places {
             replica: present.first().map(ReplicaId::to_hex),
             owner_key,
             seen_ms: repository.context.clock.now_ms(),
-            replication: known.and_then(|known| known.replication),
+            replication: None,
         };
-        if let Err(error) = self.remember(&place) {
+        let remembered = self.hold().and_then(|_held| {
+            // What came of replications may have been written meanwhile.
+            let replication = self.recall(location).and_then(|known| known.replication);
+            self.write(&Place { replication, ..place })
+        });
+        if let Err(error) = remembered {
             repository.monitor().warn(Remark {
                 code: "place.remember",
                 subject: location.to_owned(),

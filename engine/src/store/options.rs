@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::pace::Paces;
 use super::retry::Policy;
 
 /// The variables that the engine wants to know of, by their names in the environment. Some are
@@ -76,6 +78,8 @@ pub struct RemoteOptions {
     pub upload_bytes_per_s: Option<NonZeroU64>,
     /// Most bytes of objects received in a second, in the mean.
     pub download_bytes_per_s: Option<NonZeroU64>,
+    /// What is opened with clones of these options keeps to these rates together.
+    pub(super) paces: Arc<Paces>,
 }
 
 /// Without the values of variables, which may be secret.

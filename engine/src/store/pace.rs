@@ -1,6 +1,7 @@
 //! Limits on how many bytes move in a second.
 
 use std::num::NonZeroU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -40,9 +41,49 @@ impl Pace {
     }
 }
 
+/// What stores share that are opened with the same options: what goes to all of them together keeps to
+/// one rate, since it goes the same way.
+#[derive(Debug, Default)]
+pub(super) struct Paces {
+    upload: OnceLock<Arc<Pace>>,
+    download: OnceLock<Arc<Pace>>,
+}
+
+impl Paces {
+    /// What is sent at this rate.
+    pub(super) fn upload(&self, bytes_per_s: Option<NonZeroU64>) -> Option<Arc<Pace>> {
+        bytes_per_s.map(|rate| Self::at(&self.upload, rate))
+    }
+
+    /// What is received at this rate.
+    pub(super) fn download(&self, bytes_per_s: Option<NonZeroU64>) -> Option<Arc<Pace>> {
+        bytes_per_s.map(|rate| Self::at(&self.download, rate))
+    }
+
+    /// The one that is shared, where it has this rate.
+    fn at(shared: &OnceLock<Arc<Pace>>, rate: NonZeroU64) -> Arc<Pace> {
+        let pace = shared.get_or_init(|| Arc::new(Pace::new(rate)));
+        if pace.bytes_per_s == rate { Arc::clone(pace) } else { Arc::new(Pace::new(rate)) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_to_several_stores_keeps_to_one_rate() {
+        let paces = Paces::default();
+        let rate = NonZeroU64::new(1000);
+        let now = Instant::now();
+        let turn = |pace: Option<Arc<Pace>>, bytes| pace.map(|pace| pace.turn(now, bytes));
+        assert_eq!(turn(paces.upload(rate), 3000), Some(Duration::ZERO));
+        assert_eq!(turn(paces.upload(rate), 1000), Some(Duration::from_secs(3)));
+        // What comes in does not wait for what goes out, nor does who has a rate of its own.
+        assert_eq!(turn(paces.download(rate), 1000), Some(Duration::ZERO));
+        assert_eq!(turn(paces.upload(NonZeroU64::new(7)), 7), Some(Duration::ZERO));
+        assert!(paces.upload(None).is_none());
+    }
 
     #[test]
     fn bytes_wait_for_those_before_them_and_unused_time_is_not_saved_up() {

@@ -37,6 +37,8 @@ pub(super) struct Site {
     pub(super) service: Service,
     /// Snapshots whose acknowledgement was deleted.
     pub(super) forgotten: Mutex<BTreeSet<SnapshotId>>,
+    /// Of these, those that a person gave up without a word.
+    pub(super) unsaid: Mutex<BTreeSet<SnapshotId>>,
     /// Packs that were put once more after they had been deleted: replicating and healing do, when
     /// what they hold is needed again.
     pub(super) put_again: Mutex<BTreeSet<ObjectName>>,
@@ -58,6 +60,7 @@ impl Site {
             place,
             service,
             forgotten: Mutex::default(),
+            unsaid: Mutex::default(),
             put_again: Mutex::default(),
             deleted: Mutex::default(),
             reported: Mutex::default(),
@@ -152,6 +155,7 @@ impl Site {
     pub(super) fn forget(&self, snapshot: SnapshotId) {
         self.remove(snapshot);
         self.forgotten.lock().insert(snapshot);
+        self.unsaid.lock().insert(snapshot);
     }
 
     /// Removes a snapshot, which may be copied there again.

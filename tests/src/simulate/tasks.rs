@@ -14,7 +14,7 @@ use cairn_engine::ops::heal;
 use cairn_engine::ops::replicate::{self, Done, Target};
 use cairn_engine::ops::snapshots;
 use cairn_engine::ops::verify::{self, Level, VerifyOptions};
-use cairn_engine::repo::Repository;
+use cairn_engine::repo::{Repository, intent};
 use cairn_engine::retention::{Policy, RetentionError, Rule, zone};
 use cairn_engine::store::{Store, StoreError};
 use cairn_format::ids::SnapshotId;
@@ -92,7 +92,7 @@ impl Scene {
             Task::Gc { max_dead, leases } => self.collect(repository, *max_dead, *leases),
             Task::Forget => {
                 self.tamper_with_a_pack();
-                self.forget_oldest(repository.store()).map_err(Error::from)
+                self.forget_oldest(repository)
             }
             Task::Read { around } => {
                 if *around && !self.is(Mutant::ReadsNotAround) {
@@ -234,6 +234,7 @@ impl Scene {
         let mut target = Target::new("replica", store);
         target.max_delete_percent = 100.0;
         target.trust_clock = true;
+        target.forget_missing = !self.home.unsaid.lock().is_empty();
         if self.is(Mutant::HastyReplication) {
             target.weakness = Some(Weakness::Precheck);
         }
@@ -281,7 +282,8 @@ impl Scene {
 
     /// Forgets the oldest acknowledged snapshot: its acknowledgement first, which must be gone before
     /// the record goes.
-    fn forget_oldest(&self, store: &dyn Store) -> Result<(), StoreError> {
+    fn forget_oldest(&self, repository: &Repository) -> Result<(), Error> {
+        let store = repository.store();
         let mut acks = BTreeMap::new();
         store.list(Folder::Acks, &mut |name, _| {
             if let ObjectName::Ack { snapshot, .. } = name {
@@ -303,6 +305,7 @@ impl Scene {
             && let Some(ack) = acks.get(&id)
         {
             self.give_up(id);
+            intent::declare(repository, &BTreeSet::from([snapshot]))?;
             store.delete(ack)?;
             if matches!(store.size(ack), Err(StoreError::NotFound { .. })) {
                 store.delete(&snapshot)?;
@@ -315,7 +318,9 @@ impl Scene {
                     }
                     Ok(())
                 })?;
-                late.iter().try_for_each(|name| store.delete(name))?;
+                for name in &late {
+                    store.delete(name)?;
+                }
             }
         }
         Ok(())

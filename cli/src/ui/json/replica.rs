@@ -23,6 +23,7 @@ pub struct Replica<'a> {
     copied: Vec<String>,
     waiting: u64,
     damaged: u64,
+    spared: Vec<String>,
     forgotten: u64,
     chunks: u64,
     bytes_plain: u64,
@@ -54,6 +55,7 @@ impl<'a> Replica<'a> {
             copied: done.copied.iter().map(|id| id.to_hex()).collect(),
             waiting: done.waiting.len() as u64,
             damaged: done.damaged.len() as u64,
+            spared: done.spared.iter().map(|id| id.to_hex()).collect(),
             forgotten: done.forgotten,
             chunks: done.chunks,
             bytes_plain: done.bytes_plain,
@@ -84,17 +86,20 @@ pub struct ReplicaState<'a> {
     bytes_last: u64,
     bytes_total: u64,
     dead_since: Option<String>,
+    overdue: bool,
     error: Option<String>,
 }
 
 impl<'a> ReplicaState<'a> {
-    /// The state of a replica beside a home copy whose newest snapshot is of that time.
+    /// The state of a replica beside a home copy whose newest snapshot is of that time; what expired
+    /// there before `expired_ms` is overdue.
     #[must_use]
     pub fn new(
         name: &'a str,
         url: &'a str,
         known: Option<&Replication>,
         newest_ms: Option<i64>,
+        expired_ms: Option<i64>,
     ) -> Self {
         let none = Replication::default();
         let state = known.unwrap_or(&none);
@@ -112,7 +117,8 @@ impl<'a> ReplicaState<'a> {
             bytes_last: state.bytes_last,
             bytes_total: state.bytes_total,
             dead_since: state.dead_since_ms.map(format::rfc3339),
-            error: state.failure.clone(),
+            overdue: state.dead_since_ms.zip(expired_ms).is_some_and(|(dead, last)| dead < last),
+            error: state.failure.clone().or_else(|| state.failure_single.clone()),
         }
     }
 
@@ -122,9 +128,15 @@ impl<'a> ReplicaState<'a> {
         self.behind_s
     }
 
-    /// Whether the last replication to it failed.
+    /// Why the last replication to it failed, or what it left undone.
     #[must_use]
-    pub fn is_failing(&self) -> bool {
-        self.error.is_some()
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Whether expired data may be there for longer than it may.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.overdue
     }
 }

@@ -14,7 +14,7 @@ use crate::ops::forget::orphans::remove_orphans;
 use crate::ops::forget::{remove, remove_late_acks};
 use crate::ops::rollback;
 use crate::ops::snapshots;
-use crate::repo::Repository;
+use crate::repo::{Repository, intent};
 use crate::store::StoreError;
 
 /// Snapshots that are acknowledged and were not when it was planned.
@@ -113,6 +113,11 @@ fn remove_former(
 ) -> Result<(), Error> {
     repository.monitor().stage("erase: removing", None);
     let late = late_acks(repository, plan)?;
+    // What is made anew says itself what it was made of.
+    let whole = plan.snapshots.iter().filter(|planned| planned.fate == Fate::Goes);
+    let whole = whole.flat_map(|one| one.before.iter().copied().chain(Some(one.snapshot.id)));
+    let whole = whole.chain(plan.bare.iter().copied());
+    intent::declare(repository, &whole.flat_map(|id| plan.objects.records_of(id)).collect())?;
     for planned in plan.snapshots.iter().filter(|planned| planned.fate != Fate::Waits) {
         repository.check_cancelled()?;
         let id = planned.snapshot.id;

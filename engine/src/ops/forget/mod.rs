@@ -3,7 +3,8 @@
 //!
 //! **Order.** For every snapshot its acknowledgements go first and its record last, and each is
 //! looked for after it was deleted. Wherever this ends, what is left is a snapshot without an
-//! acknowledgement, which is no damage; running it again goes on from there.
+//! acknowledgement, which is no damage; running it again goes on from there. Before anything goes it
+//! is said that it is meant to ([`crate::repo::intent`]).
 //!
 //! **Series.** A policy is applied to each job; within a job, snapshots of owners and maintainers
 //! are one series, and those of every writer's key are one of their own: who can only write can
@@ -11,7 +12,7 @@
 //! ([`crate::retention::Doubt`]), and ages are counted from the newest commit in the repository, so neither a clock
 //! that is wrong nor one that lies makes snapshots old.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cairn_format::ids::{SnapshotId, WriterId};
 use cairn_format::names::ObjectName;
@@ -23,7 +24,7 @@ use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::context::Remark;
 use crate::error::Error;
-use crate::repo::Repository;
+use crate::repo::{Repository, intent};
 use crate::retention::{Candidate, Cause, Doubt, Policy, RetentionError, Standing, Verdict, apply};
 use crate::store::StoreError;
 
@@ -137,6 +138,15 @@ impl ForgetPlan {
         }
     }
 
+    /// The records of these, and of what erasures made them of.
+    fn meant(&self, going: &[SnapshotId]) -> BTreeSet<ObjectName> {
+        let planned = self.series.iter().flat_map(|series| &series.snapshots);
+        let going = going.iter().copied().collect::<HashSet<_>>();
+        let gone = planned.map(|one| &one.snapshot).filter(|one| going.contains(&one.id));
+        let former = gone.flat_map(SnapshotInfo::former).copied().collect::<Vec<_>>();
+        going.into_iter().chain(former).flat_map(|id| self.objects.records_of(id)).collect()
+    }
+
     fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
         self.series.iter().flat_map(|series| &series.snapshots).map(|planned| &planned.verdict)
     }
@@ -176,6 +186,12 @@ impl Objects {
             names.get(&id).cloned().unwrap_or_default()
         };
         [of(&self.acks), of(&self.records)].concat()
+    }
+
+    /// The records of a snapshot; a name for it where there is none.
+    pub(super) fn records_of(&self, id: SnapshotId) -> Vec<ObjectName> {
+        let none = || vec![ObjectName::Snapshot { time_ms: 0, id }];
+        self.records.get(&id).cloned().unwrap_or_else(none)
     }
 
     /// The objects of some snapshots.
@@ -508,6 +524,8 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
         let late = snapshots::list_acknowledged(repository)?;
         orphans.retain(|id| !late.contains(id));
     }
+    // First, so that a copy that follows this one goes by it wherever this ends.
+    intent::declare(repository, &plan.meant(&going))?;
     rollback::removed(repository, &going.iter().chain(&orphans).copied().collect())?;
     let objects = plan.objects.with_late_acks(repository, &going.iter().copied().collect())?;
     for id in &going {

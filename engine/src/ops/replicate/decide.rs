@@ -3,8 +3,10 @@
 //!
 //! With rules, these are applied to the snapshots of both copies together, as `forget` applies
 //! them: what home has forgotten goes on to count. Without rules a replica follows home: it gets
-//! every acknowledged snapshot, and forgets what came from home and is gone there. What was
-//! backed up to the replica itself stays.
+//! every acknowledged snapshot, and forgets what came from home and was forgotten or erased there,
+//! which home's receipts say ([`crate::repo::intent`]). What home merely lacks stays: home may have
+//! lost it, or have been rolled back, and this is the last copy. What was backed up to the replica
+//! itself stays as well.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,12 +14,13 @@ use cairn_format::ids::SnapshotId;
 use cairn_format::names::ObjectName;
 
 use super::Target;
-use crate::context::Remark;
+use crate::context::{Counter, Remark};
 use crate::error::{Error, Explain};
 use crate::ops::forget::evidence::{acknowledged_by, list_acks};
 use crate::ops::forget::{self, Choice, ForgetOptions, ForgetPlan};
 use crate::ops::snapshots::{self, SnapshotInfo};
 use crate::repo::Repository;
+use crate::repo::intent::{self, Subject};
 use crate::retention::UNACKNOWLEDGED_GRACE_MS;
 use crate::store::StoreError;
 
@@ -33,6 +36,12 @@ pub(super) struct Decision {
     pub(super) forget: Option<ForgetPlan>,
     /// Snapshots that the replica is to have.
     pub(super) wanted: u64,
+    /// Of these, what home lacks and never said is to go.
+    pub(super) spared: Vec<SnapshotId>,
+    /// Those that are acknowledged on the replica and stay.
+    pub(super) stay: HashSet<SnapshotId>,
+    /// Whether the replica lacks others than those that are copied.
+    pub(super) incomplete: bool,
     /// When the newest of them was committed, as far as it was looked at.
     pub(super) newest_ms: Option<i64>,
 }
@@ -121,6 +130,7 @@ pub(super) fn decide(
             options.trust_clock = target.trust_clock;
             let mut plan = forget::plan_copy(home, replica, &options)?;
             let (mut copy, mut wanted, mut newest_ms) = (Vec::new(), 0, None);
+            let mut stay = HashSet::new();
             for one in plan.series.iter().flat_map(|series| &series.snapshots) {
                 let id = one.snapshot.id;
                 if !one.verdict.keeps() || !(here.has(&id) || there.has(&id)) {
@@ -128,9 +138,9 @@ pub(super) fn decide(
                 }
                 wanted += 1;
                 newest_ms = newest_ms.max(Some(one.snapshot.record.finished_ms));
-                if !there.has(&id)
-                    && acknowledged_by(home, here.acks(&id), &one.snapshot)?.is_some()
-                {
+                if there.has(&id) {
+                    stay.insert(id);
+                } else if acknowledged_by(home, here.acks(&id), &one.snapshot)?.is_some() {
                     copy.push(one.snapshot.clone());
                 }
             }
@@ -138,7 +148,18 @@ pub(super) fn decide(
             plan.retain_present();
             let damaged = plan.damaged.clone();
             let forget = (plan.going() > 0).then_some(plan);
-            Ok(Decision { copy, both, damaged, forget, wanted, newest_ms })
+            let (spared, incomplete) = (Vec::new(), false);
+            Ok(Decision {
+                copy,
+                both,
+                damaged,
+                forget,
+                wanted,
+                spared,
+                stay,
+                incomplete,
+                newest_ms,
+            })
         }
     }
 }
@@ -159,10 +180,21 @@ fn one(home: &Repository, here: &Names, there: &Names, id: SnapshotId) -> Result
     let newest_ms = copy.iter().map(|snapshot| snapshot.record.finished_ms).max();
     let wanted = there.records.keys().filter(|id| there.has(id)).count() + copy.len();
     let both = both(here, there);
-    Ok(Decision { copy, both, damaged, forget: None, wanted: wanted as u64, newest_ms })
+    let lacks = |other: &SnapshotId| *other != id && here.has(other) && !there.has(other);
+    Ok(Decision {
+        copy,
+        both,
+        damaged,
+        forget: None,
+        wanted: wanted as u64,
+        spared: Vec::new(),
+        stay: HashSet::new(),
+        incomplete: here.records.keys().any(lacks),
+        newest_ms,
+    })
 }
 
-/// Home's snapshots, and nothing that came from home and is gone there.
+/// Home's snapshots, and nothing that came from home and was forgotten or erased there.
 fn follow(
     home: &Repository,
     replica: &Repository,
@@ -184,7 +216,7 @@ fn follow(
     }
     copy.sort_by_key(|one| (one.record.started_ms, one.id));
     let oldest_ms = home.context.clock.now_ms().saturating_sub(UNACKNOWLEDGED_GRACE_MS);
-    let (mut gone, mut unread) = (HashSet::new(), Vec::new());
+    let (mut gone, mut orphans, mut unread) = (HashSet::new(), HashSet::new(), Vec::new());
     for id in there.records.keys().filter(|id| !here.records.contains_key(id)) {
         // Whoever forgets a snapshot removes its acknowledgement first: the record of this one was
         // lost at home, and can be had from the replica.
@@ -193,15 +225,16 @@ fn follow(
             continue;
         }
         let Some(snapshot) = there.read(replica, id, &mut unread)?.filter(of_job) else { continue };
-        let came_from_home = match acknowledged_by(replica, there.acks(id), &snapshot)? {
+        match acknowledged_by(replica, there.acks(id), &snapshot)? {
             // Whoever backs up acknowledges with the session that the snapshot names.
-            Some(session) => session != snapshot.record.session,
-            None => snapshot.record.finished_ms < oldest_ms,
-        };
-        if came_from_home {
-            gone.insert(snapshot.id);
-        } else {
-            wanted += 1;
+            Some(session) if session != snapshot.record.session => {
+                gone.insert(snapshot.id);
+            }
+            // Nobody was told that it is here: left by somebody who died.
+            None if snapshot.record.finished_ms < oldest_ms => {
+                orphans.insert(snapshot.id);
+            }
+            _ => wanted += 1,
         }
     }
     if !gone.is_empty() && !here.records.keys().any(|id| here.has(id)) {
@@ -214,6 +247,16 @@ fn follow(
             hint: "check that the home copy is the right place and whole; to empty the replica, forget its snapshots there".to_owned(),
         });
     }
+    let spared = match target.forget_missing {
+        true => Vec::new(),
+        false => unsaid(home, here, &gone)?,
+    };
+    warn_spared(home, replica, &spared);
+    wanted += spared.len() as u64;
+    gone.retain(|id| spared.binary_search(id).is_err());
+    gone.extend(orphans);
+    let stays = |id: &&SnapshotId| there.has(id) && !gone.contains(*id);
+    let stay = there.records.keys().filter(stays).copied().collect();
     let forget = match gone.is_empty() {
         true => None,
         false => {
@@ -223,7 +266,67 @@ fn follow(
             Some(forget::plan(replica, &options)?)
         }
     };
-    Ok(Decision { copy, both, damaged, forget, wanted, newest_ms })
+    let incomplete = false;
+    Ok(Decision { copy, both, damaged, forget, wanted, spared, stay, incomplete, newest_ms })
+}
+
+/// Whether a copy lists all of these, each with an acknowledgement.
+///
+/// # Errors
+/// Failures of its store.
+pub(super) fn lists_all(repository: &Repository, ids: &HashSet<SnapshotId>) -> Result<bool, Error> {
+    let names = Names::list(repository)?;
+    Ok(ids.iter().all(|id| names.has(id)))
+}
+
+/// Of snapshots that home lacks, those of which nobody said there that they are to go.
+///
+/// # Errors
+/// Failures of home's store.
+fn unsaid(
+    home: &Repository,
+    here: &Names,
+    gone: &HashSet<SnapshotId>,
+) -> Result<Vec<SnapshotId>, Error> {
+    let subjects = gone.iter().copied().map(Subject::Snapshot).collect();
+    let said = intent::declared(home, &subjects)?;
+    let mut unsaid = gone.clone();
+    unsaid.retain(|id| !said.contains(&Subject::Snapshot(*id)));
+    if !unsaid.is_empty() {
+        // What an erasure made of them says so as well, also where it died before its receipt.
+        for name in here.records.iter().filter(|(id, _)| here.has(id)).map(|(_, name)| name) {
+            match snapshots::read(home, name, &here.acknowledged) {
+                Ok(made) => unsaid.retain(|id| !made.former().contains(id)),
+                Err(Error::Store(StoreError::NotFound { .. })) => {}
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    let mut unsaid = unsaid.into_iter().collect::<Vec<_>>();
+    unsaid.sort_unstable();
+    Ok(unsaid)
+}
+
+/// Says that the replica keeps what home lacks.
+fn warn_spared(home: &Repository, replica: &Repository, spared: &[SnapshotId]) {
+    let Some(first) = spared.first() else { return };
+    let (here, there) = (home.store().location(), replica.store().location());
+    let others = match spared.len() {
+        1 => String::new(),
+        all => format!(" and {} more", all - 1),
+    };
+    replica.monitor().count(Counter::Findings, spared.len() as u64);
+    replica.monitor().warn(Remark {
+        code: "replica.spared",
+        subject: format!("snapshot {first}{others}"),
+        message: format!(
+            "{here} lacks what {there} has, and nobody said there that it is to go: it stays in \
+             {there}. If home lost it, or was rolled back, copy it back with `cairn --repo {there} \
+             replicate --to {here}`; if it is meant to be gone, run `cairn replicate \
+             --forget-missing`"
+        ),
+    });
 }
 
 /// Snapshots of home that are compared with one that is new, at most.

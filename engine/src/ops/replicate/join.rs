@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cairn_format::certificate::Role;
-use cairn_format::ids::SlotId;
+use cairn_format::ids::{ReplicaId, SlotId};
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
 
 use crate::context::Remark;
 use crate::error::Error;
+use crate::repo::intent::{self, Subject};
 use crate::repo::vault::read_object;
 use crate::repo::{Repository, identity, keys, read_format, read_format_bytes};
 use crate::store::{Store, StoreError};
@@ -25,21 +26,24 @@ pub(super) struct Joined {
 }
 
 /// Makes sure that the store holds a copy of home with its settings and key slots; with `look_only`
-/// nothing is changed where there is one. `format` is put last: until then there is no repository. Slots that came from home earlier (`known`) and are gone
-/// there are removed.
+/// nothing is changed where there is one. Before anything is changed `check` is asked about the
+/// identities that are there. `format` is put last: until then there is no repository. Slots that are
+/// gone at home are removed: those that came from there earlier (`known`), and those that were removed
+/// there, which home's receipts say.
 ///
 /// # Errors
-/// [`Error::OtherRepository`]; [`Error::SameCopy`]; a copy of a newer format; damage of home's settings
+/// What `check` refuses; [`Error::OtherRepository`]; [`Error::SameCopy`]; a copy of a newer format; damage of home's settings
 /// or slots where a new copy would have no owner's slot; failures of either store.
 pub(super) fn join(
     home: &Repository,
     store: &Arc<dyn Store>,
     known: &[String],
     look_only: bool,
+    check: &dyn Fn(&[ReplicaId]) -> Result<(), Error>,
 ) -> Result<Joined, Error> {
     let mut joined = Joined::default();
     match store.size(&ObjectName::Format) {
-        Ok(_) => refuse_others(home, store.as_ref(), look_only)?,
+        Ok(_) => refuse_others(home, store.as_ref(), look_only, check)?,
         Err(StoreError::NotFound { .. }) => joined.created = true,
         Err(error) => return Err(error.into()),
     }
@@ -77,7 +81,12 @@ pub(super) fn join(
 }
 
 /// Refuses what is no copy of home, and home itself.
-fn refuse_others(home: &Repository, store: &dyn Store, look_only: bool) -> Result<(), Error> {
+fn refuse_others(
+    home: &Repository,
+    store: &dyn Store,
+    look_only: bool,
+    check: &dyn Fn(&[ReplicaId]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let (format, hash) = read_format(store)?;
     if format.repository != home.id() || hash != home.config.format_hash {
         return Err(Error::OtherRepository {
@@ -86,11 +95,13 @@ fn refuse_others(home: &Repository, store: &dyn Store, look_only: bool) -> Resul
             expected: home.id(),
         });
     }
+    let present = identity::list(store, home.id())?;
+    check(&present)?;
     let mut own = identity::list(home.store(), home.id())?;
     if own.is_empty() && !look_only {
         own.push(identity::give(home.store(), home.id(), &home.context)?);
     }
-    if identity::list(store, home.id())?.iter().any(|replica| own.contains(replica)) {
+    if present.iter().any(|replica| own.contains(replica)) {
         return Err(Error::SameCopy { location: store.location(), home: home.store().location() });
     }
     Ok(())
@@ -143,11 +154,12 @@ fn drop_slots(
     here: &[SlotId],
     known: &[String],
 ) -> Result<(), Error> {
-    if known.is_empty() {
-        return Ok(());
-    }
     let there = keys::list(store)?;
-    let goes = |id: &SlotId| !here.contains(id) && known.contains(&id.to_hex());
+    let extra = there.iter().map(|slot| slot.id).filter(|id| !here.contains(id));
+    let (remembered, unknown) = extra.partition::<Vec<_>, _>(|id| known.contains(&id.to_hex()));
+    let unknown = unknown.into_iter().map(Subject::Key).collect();
+    let said = intent::declared(home, &unknown)?;
+    let goes = |id: &SlotId| remembered.contains(id) || said.contains(&Subject::Key(*id));
     if !there.iter().any(|slot| is_owner(slot) && !goes(&slot.id)) {
         return Ok(());
     }

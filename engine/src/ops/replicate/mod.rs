@@ -12,12 +12,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cairn_format::ids::{SessionId, SnapshotId};
+use cairn_format::ids::{ReplicaId, SessionId, SnapshotId};
 use cairn_format::segment::PackSection;
 
 use self::carry::{Carried, Carrier};
 use self::decide::{Decision, Likes, decide};
 use self::join::join;
+use self::memory::Memory;
 use self::need::Need;
 use self::reads::Reads;
 use super::forget;
@@ -30,8 +31,7 @@ use crate::collect::lease::HeldLease;
 use crate::context::Remark;
 use crate::error::{Error, Explain};
 use crate::index::segments;
-use crate::repo::Repository;
-use crate::repo::places::{Place, Places, Replication};
+use crate::repo::{Repository, intent};
 use crate::retention::Policy;
 use crate::seal::random;
 use crate::store::memory::MemoryStore;
@@ -41,6 +41,7 @@ use crate::store::{Store, StoreError};
 mod carry;
 mod decide;
 mod join;
+mod memory;
 mod need;
 mod reads;
 mod share;
@@ -76,7 +77,8 @@ pub struct Target {
     pub name: String,
     /// Where it is.
     pub open: Opener,
-    /// What the place is remembered by on this host, if it is.
+    /// What the place is remembered by on this host, if it is. Of one that is not, nothing is known
+    /// of what expired there, so that each replication collects.
     pub place: Option<String>,
     /// Which snapshots it keeps; `None`: those of home.
     pub rules: Option<Policy>,
@@ -89,6 +91,9 @@ pub struct Target {
     pub erase_within_ms: Option<u64>,
     /// Refuse to free more than this share of its packs, percent.
     pub max_delete_percent: f64,
+    /// Without rules: also forget what home lacks and never said is to go. Otherwise that stays, as
+    /// home may have lost it.
+    pub forget_missing: bool,
     /// This host's clock is right: see [`forget::ForgetOptions`].
     pub trust_clock: bool,
     /// Weakens the protocol, for tests of the simulator.
@@ -115,6 +120,7 @@ impl Target {
             only: None,
             erase_within_ms: Some(ERASE_WITHIN_MS_DEFAULT),
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
+            forget_missing: false,
             trust_clock: false,
             weakness: None,
         }
@@ -134,6 +140,8 @@ pub struct Done {
     pub waiting: Vec<SnapshotId>,
     /// Snapshots it could not get because of damage at home.
     pub damaged: Vec<Remark>,
+    /// Snapshots that it keeps though home lacks them, because home never said that they are to go.
+    pub spared: Vec<SnapshotId>,
     /// Snapshots that were forgotten there; with a dry run, are to be.
     pub forgotten: u64,
     /// Chunks it lacked.
@@ -159,6 +167,24 @@ pub struct Done {
 }
 
 impl Done {
+    /// What it left undone, for those who look only later.
+    fn trouble(&self) -> Option<String> {
+        let mut troubles = Vec::new();
+        if !self.damaged.is_empty() {
+            let count = self.damaged.len();
+            troubles
+                .push(format!("{count} snapshots could not be copied because of damage at home"));
+        }
+        if !self.spared.is_empty() {
+            let count = self.spared.len();
+            troubles.push(format!("home lacks {count} snapshots that nobody forgot there"));
+        }
+        if self.collected.as_ref().is_some_and(|report| !is_clean(report)) {
+            troubles.push("not all that expired could be erased".to_owned());
+        }
+        (!troubles.is_empty()).then(|| troubles.join("; "))
+    }
+
     /// Adds packs that were brought.
     fn note(&mut self, carried: &Carried) {
         self.packs_moved += carried.packs_moved;
@@ -216,7 +242,9 @@ pub fn run_shard(
     let replicas = targets.len() as u64;
     let work = |number, target| {
         let undecided = Undecided { reads: &reads, number, open: true };
-        One { home, target, number, replicas, reads: &reads, dry_run, shard }.run(undecided)
+        let memory = Memory::new(home, target, dry_run);
+        let reads = &reads;
+        One { home, target, number, replicas, reads, dry_run, shard, memory }.run(undecided)
     };
     let outcomes = match targets {
         // By the caller's thread, and by as many workers as it has been given.
@@ -269,32 +297,32 @@ struct One<'a> {
     reads: &'a Reads<'a>,
     dry_run: bool,
     shard: Shard,
+    memory: Memory<'a>,
 }
 
 impl One<'_> {
     fn run(&self, undecided: Undecided<'_>) -> Result<Done, Error> {
         let began = Instant::now();
-        let places = Places::new(&self.home.context.cache_dir).filter(|_| !self.dry_run);
-        let places = places.zip(self.target.place.as_deref());
-        let known = places.as_ref().and_then(|(places, place)| places.recall(place));
-        let mut state = known.and_then(|known| known.replication).unwrap_or_default();
-        state.tried_ms = self.home.context.clock.now_ms();
         let opened = (self.target.open.0)();
         let outcome = match &opened {
-            Ok(store) => self.update(store, undecided, places.as_ref(), &mut state),
+            Ok(store) => self.update(store, undecided),
             Err(_) => Ok(Done::default()),
         };
         let outcome =
             opened.and_then(|store| outcome.map(|done| Done { traffic: store.traffic(), ..done }));
-        state.failure = outcome.as_ref().err().map(ToString::to_string);
-        if let Some((places, place)) = places
-            && let Some(known) = places.recall(place)
-        {
-            let place = Place { replication: Some(state), ..known };
-            if let Err(error) = places.remember(&place) {
-                self.warn("place.remember", &error);
+        let failure = match &outcome {
+            Ok(done) => done.trouble(),
+            Err(error) => Some(error.to_string()),
+        };
+        let single = self.target.only.is_some();
+        self.memory.change(|state| {
+            state.tried_ms = state.tried_ms.max(self.memory.now_ms);
+            // A single snapshot that was copied says nothing of all the others.
+            match single {
+                true => state.failure_single.clone_from(&failure),
+                false => (state.failure, state.failure_single) = (failure.clone(), None),
             }
-        }
+        });
         outcome.map(|done| Done {
             elapsed_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             ..done
@@ -309,79 +337,115 @@ impl One<'_> {
         });
     }
 
-    fn update(
-        &self,
-        store: &Arc<dyn Store>,
-        undecided: Undecided<'_>,
-        places: Option<&(Places, &str)>,
-        state: &mut Replication,
-    ) -> Result<Done, Error> {
-        let store = self.store(store, places)?;
-        let joined = join(self.home, &store, &state.slots, self.dry_run)?;
-        let mut context = self.home.context.clone();
+    fn update(&self, store: &Arc<dyn Store>, undecided: Undecided<'_>) -> Result<Done, Error> {
+        let (memory, home) = (&self.memory, self.home);
+        let store = self.store(store)?;
+        let check = |present: &[ReplicaId]| match memory.place() {
+            Some((places, place)) => places.require_same(place, home.id(), present),
+            None => Ok(()),
+        };
+        let joined = join(home, &store, &memory.state().slots, self.dry_run, &check)?;
+        let mut context = home.context.clone();
         context.index_memory_bytes /= self.replicas.max(1);
         if self.dry_run && joined.created {
             // Of a copy that is gone at the end nothing is to be remembered.
             context.cache_dir = PathBuf::new();
         }
-        let replica = self.home.open_copy(store, &context)?;
-        if let Some((places, place)) = places {
+        let replica = home.open_copy(store, &context)?;
+        if let Some((places, place)) = memory.place() {
             places.check(place, &replica)?;
         }
         if !self.dry_run {
-            state.slots = joined.slots.iter().map(|slot| slot.to_hex()).collect();
+            let slots = joined.slots.iter().map(|slot| slot.to_hex()).collect::<Vec<_>>();
+            memory.change(|state| {
+                state.tried_ms = state.tried_ms.max(memory.now_ms);
+                state.slots.clone_from(&slots);
+            });
             replica.vault().sweep();
         }
         replica.catalog()?.require_sound_tombs()?;
-        let decision = decide(self.home, &replica, self.target)?;
+        let decision = decide(home, &replica, self.target)?;
         if !decision.copy.is_empty() {
             // The index may be older than the snapshots that were listed now.
-            self.home.refresh_catalog()?;
+            home.refresh_catalog()?;
         }
         let mut done = Done { created: joined.created, wanted: decision.wanted, ..Done::default() };
         done.damaged.clone_from(&decision.damaged);
+        done.spared.clone_from(&decision.spared);
         if self.dry_run {
             return self.imagine(&replica, decision, done);
         }
+        let receipts = self.account_for(&replica, joined.created)?;
         match self.shard.is_all() {
             true => self.copy(&replica, &decision, undecided, &mut done)?,
             false => self.copy_share(&replica, &decision, undecided, &mut done)?,
         }
-        let last_ms = state.done_ms;
-        if let Some(plan) = &decision.forget {
-            done.forgotten = forget::run(&replica, plan)?.removed;
-        }
+        let receipts = match &decision.forget {
+            None => receipts,
+            Some(plan) => {
+                memory.note_dead();
+                done.forgotten = forget::run(&replica, plan)?.removed;
+                intent::sequence(&replica)?
+            }
+        };
         self.tidy(&replica);
-        if done.forgotten > 0 || done.chunks_held > 0 {
-            // It may have expired right after the last replication.
-            let since_ms = last_ms.unwrap_or(state.tried_ms);
-            state.dead_since_ms = Some(state.dead_since_ms.unwrap_or(since_ms).min(since_ms));
+        self.note(&decision, &done);
+        self.collect(&replica, &decision, &mut done)?;
+        if self.target.only.is_none() {
+            let own = done.collected.as_ref().map_or(0, |report| report.receipts.len() as u64);
+            memory.change(|state| state.receipts = Some(receipts.saturating_add(own)));
         }
-        let waiting = done.waiting.len() as u64;
-        if self.target.only.is_none() && waiting == 0 {
-            state.done_ms = Some(state.tried_ms);
-        }
-        state.snapshots = decision.wanted.saturating_sub(waiting);
-        if waiting == 0 {
-            state.newest_ms = state.newest_ms.max(decision.newest_ms);
-        }
-        state.bytes_last = done.bytes_written;
-        state.bytes_total = state.bytes_total.saturating_add(done.bytes_written);
-        self.collect(&replica, last_ms, state, &mut done)?;
-        done.dead_since_ms = state.dead_since_ms;
+        done.dead_since_ms = memory.state().dead_since_ms;
         Ok(done)
     }
 
+    /// Finds out whether something may have expired there of which this host does not know: it
+    /// remembers nothing of a replica that was there before, or there are receipts of others. Returns
+    /// the highest sequence of receipts.
+    fn account_for(&self, replica: &Repository, created: bool) -> Result<u64, Error> {
+        if self.target.only.is_some() {
+            return Ok(0);
+        }
+        let sequence = intent::sequence(replica)?;
+        match self.memory.state().receipts {
+            _ if created => {}
+            None => self.memory.change(|state| state.unclear = true),
+            Some(known) if known != sequence => self.memory.note_dead(),
+            Some(_) => {}
+        }
+        Ok(sequence)
+    }
+
+    /// Notes what was brought.
+    fn note(&self, decision: &Decision, done: &Done) {
+        let now_ms = self.memory.now_ms;
+        let missing = decision.copy.len().saturating_sub(done.copied.len()) as u64;
+        let (whole, sound) = (done.waiting.is_empty(), done.damaged.is_empty());
+        let single = self.target.only.is_some();
+        self.memory.change(|state| {
+            state.bytes_total = state.bytes_total.saturating_add(done.bytes_written);
+            if !single {
+                state.bytes_last = done.bytes_written;
+                state.snapshots = decision.wanted.saturating_sub(missing);
+            }
+            if !single && whole {
+                state.ran_ms = state.ran_ms.max(Some(now_ms));
+            }
+            if !single && whole && sound {
+                state.done_ms = state.done_ms.max(Some(now_ms));
+            }
+            if whole && sound && missing == 0 && !decision.incomplete {
+                state.newest_ms = state.newest_ms.max(decision.newest_ms);
+            }
+        });
+    }
+
     /// The store; for a dry run one in memory where there is no replica yet.
-    fn store(
-        &self,
-        store: &Arc<dyn Store>,
-        places: Option<&(Places, &str)>,
-    ) -> Result<Arc<dyn Store>, Error> {
+    fn store(&self, store: &Arc<dyn Store>) -> Result<Arc<dyn Store>, Error> {
         match store.size(&cairn_format::names::ObjectName::Format) {
             Err(StoreError::NotFound { .. }) if self.dry_run => Ok(Arc::new(MemoryStore::new())),
             Err(StoreError::NotFound { .. }) => {
-                if let Some((places, place)) = places {
+                if let Some((places, place)) = self.memory.place() {
                     places.require_unknown(place)?;
                 }
                 Ok(Arc::clone(store))
@@ -513,6 +577,9 @@ impl One<'_> {
     ) -> Result<Vec<SnapshotId>, Error> {
         let leftovers = leftovers(replica)?;
         let need = self.need(replica, snapshots, decision, &done.copied)?;
+        if need.held > 0 {
+            self.memory.note_dead();
+        }
         let mut whole = Vec::new();
         for number in need.packs.values().flatten() {
             if need.whole(*number)? {
@@ -557,37 +624,57 @@ impl One<'_> {
     fn collect(
         &self,
         replica: &Repository,
-        last_ms: Option<i64>,
-        state: &mut Replication,
+        decision: &Decision,
         done: &mut Done,
     ) -> Result<(), Error> {
-        let now_ms = state.tried_ms;
+        let now_ms = self.memory.now_ms;
         // What others have brought for snapshots that are not visible yet is needed by nobody.
         if self.target.only.is_some() || !done.waiting.is_empty() {
             return Ok(());
         }
-        let (Some(since_ms), Some(within_ms)) = (state.dead_since_ms, self.target.erase_within_ms)
-        else {
-            return Ok(());
-        };
-        let last_ms = last_ms.unwrap_or(now_ms);
-        let past = Past { last_ms, dead_since_ms: Some(since_ms), ..Past::default() };
-        if !is_due(Some(&past), &HashSet::new(), now_ms, within_ms) {
+        let Some(within_ms) = self.target.erase_within_ms else { return Ok(()) };
+        let state = self.memory.state();
+        let last_ms = self.memory.last_ms.unwrap_or(now_ms);
+        let past = Past { last_ms, dead_since_ms: state.dead_since_ms, ..Past::default() };
+        let due = |_| is_due(Some(&past), &HashSet::new(), now_ms, within_ms);
+        if !state.unclear && !state.dead_since_ms.is_some_and(due) {
             return Ok(());
         }
-        let options = GcOptions {
-            max_delete_percent: self.target.max_delete_percent,
-            ..GcOptions::default()
-        };
-        let report = gc::run(replica, &options)?;
-        let clean = report.still_there.is_empty()
-            && report.damaged.is_empty()
-            && report.plan.packs_spared == 0;
-        if clean {
-            state.dead_since_ms = None;
+        let report = self.collect_intended(replica, decision, &done.copied)?;
+        if is_clean(&report) {
+            self.memory.note_clean(&state);
         }
         done.collected = Some(report);
         Ok(())
+    }
+
+    /// Collects. What would free more than may be freed is meant all the same where the replica lists
+    /// everything that it is to have: then nothing goes but what was forgotten there, or was never
+    /// complete.
+    fn collect_intended(
+        &self,
+        replica: &Repository,
+        decision: &Decision,
+        copied: &[SnapshotId],
+    ) -> Result<GcReport, Error> {
+        let max_delete_percent = self.target.max_delete_percent;
+        let options = GcOptions { max_delete_percent, ..GcOptions::default() };
+        let refused = match gc::run(replica, &options) {
+            Err(refused @ Error::CollectRefused { .. }) => refused,
+            outcome => return outcome,
+        };
+        let stay = decision.stay.iter().chain(copied).copied().collect::<HashSet<_>>();
+        if stay.is_empty() || !decide::lists_all(replica, &stay)? {
+            return Err(refused);
+        }
+        let plan = gc::plan(replica, &options)?;
+        if plan.snapshots < stay.len() as u64 {
+            return Err(refused);
+        }
+        let share = plan.bytes_freed as f64 * 100.0 / plan.bytes_total.max(1) as f64;
+        // Between this and everything, so that a list that is lost only now still stops it.
+        let max_delete_percent = (share + 1.0).min(f64::midpoint(share, 100.0));
+        gc::run(replica, &GcOptions { max_delete_percent, ..options })
     }
 
     /// Merges segments there: it must not undo what was done when it fails.
@@ -598,6 +685,14 @@ impl One<'_> {
             self.warn("index.merge", &error);
         }
     }
+}
+
+/// Whether nothing that expired is left there, as far as is known.
+fn is_clean(report: &GcReport) -> bool {
+    report.still_there.is_empty()
+        && report.versions_kept.is_empty()
+        && report.damaged.is_empty()
+        && report.plan.packs_spared == 0
 }
 
 /// What runs before put on the replica and did not name, to be named by this one. Looked for before it

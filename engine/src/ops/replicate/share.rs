@@ -71,6 +71,9 @@ impl One<'_> {
         for attempt in 1.. {
             let leftovers = leftovers(carrier.replica)?;
             let need = self.need(carrier.replica, snapshots, decision, &[])?;
+            if need.held > 0 {
+                self.memory.note_dead();
+            }
             let catalog = self.home.catalog()?;
             let mut whole = Vec::new();
             for number in need.packs.values().flatten() {

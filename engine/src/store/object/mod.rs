@@ -14,10 +14,9 @@ mod write;
 use std::fmt;
 use std::future::Future;
 use std::future::poll_fn;
-use std::num::NonZeroU64;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use cairn_format::format_object::FORMAT_BYTES;
@@ -75,8 +74,8 @@ pub struct ObjectStore {
     location: String,
     limits: TimeLimits,
     meter: Meter,
-    upload: Option<Pace>,
-    download: Option<Pace>,
+    upload: Option<Arc<Pace>>,
+    download: Option<Arc<Pace>>,
     /// Whether [`Self::meter`] is kept by what sends the requests, which knows each of them.
     metered_below: bool,
     /// Whether the service shows an object under its name while it is still being written.
@@ -167,9 +166,8 @@ impl ObjectStore {
     }
 
     /// Limits the bytes of objects that are sent and received in a second.
-    pub(super) fn set_rates(&mut self, upload: Option<NonZeroU64>, download: Option<NonZeroU64>) {
-        self.upload = upload.map(Pace::new);
-        self.download = download.map(Pace::new);
+    pub(super) fn set_rates(&mut self, upload: Option<Arc<Pace>>, download: Option<Arc<Pace>>) {
+        (self.upload, self.download) = (upload, download);
     }
 
     /// Says that a write on a condition takes more requests than another: only `format` is then

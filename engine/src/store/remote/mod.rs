@@ -116,7 +116,11 @@ fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore
     if let Some(beyond) = beyond {
         store.set_beyond(beyond);
     }
-    store.set_rates(options.upload_bytes_per_s, options.download_bytes_per_s);
+    let paces = &options.paces;
+    store.set_rates(
+        paces.upload(options.upload_bytes_per_s),
+        paces.download(options.download_bytes_per_s),
+    );
     store.set_deleted(service.deleted);
     if service.condition_is_dear {
         store.set_condition_is_dear();

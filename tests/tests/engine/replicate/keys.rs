@@ -31,6 +31,23 @@ fn keys_that_are_added_or_removed_at_home_are_so_on_the_replica() {
 }
 
 #[test]
+fn a_key_that_is_removed_at_home_is_so_on_a_replica_of_which_nothing_is_remembered() {
+    let mut home = Home::new(16);
+    home.back_up(1);
+    let replica = MemoryStore::new();
+    let remembered = || Target { place: Some("there".to_owned()), ..target(&replica) };
+    let slot = keys::add(&home.open(), &new_key("reader", Role::Reader)).expect("a key");
+    only(home.replicate(&[remembered()])).expect("a replication");
+    let there = home.lab.open(&replica, "there");
+    keys::add(&there, &new_key("only-there", Role::Owner)).expect("a key");
+    keys::remove(&home.open(), &slot.to_hex(), false).expect("removed");
+    std::fs::remove_dir_all(home.lab.cache("home")).expect("removed");
+    only(home.replicate(&[remembered()])).expect("a replication");
+    assert!(home.lab.try_open(&replica, "reader", "reader").is_err());
+    assert!(home.lab.try_open(&replica, "only-there", "there").is_ok());
+}
+
+#[test]
 fn snapshots_of_writers_keys_are_replicated() {
     let mut home = Home::new(11);
     home.back_up(1);

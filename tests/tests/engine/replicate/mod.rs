@@ -27,8 +27,10 @@ use cairn_tests::lab::{Lab, TestClock, back_up, inside, verify_full};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
+mod expired;
 mod histories;
 mod keys;
+mod lost;
 mod refused;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -204,7 +206,8 @@ fn what_one_more_snapshot_costs_follows_the_change() {
     for change in 1..15 {
         home.back_up(change);
         let counted = FaultStore::new(replica.clone(), Plan::new());
-        let done = home.replicate_to(&counted);
+        let target = Target { place: Some("there".to_owned()), ..target(&counted) };
+        let done = only(home.replicate(&[target])).expect("it is replicated");
         assert_eq!(done.copied.len(), 1);
         calls.push(counted.calls());
     }

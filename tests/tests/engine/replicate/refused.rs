@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use cairn_engine::error::{Class, Explain as _};
-use cairn_engine::ops::replicate;
+use cairn_engine::ops::replicate::{self, Target};
 use cairn_engine::repo::keys;
+use cairn_engine::repo::places::Places;
+use cairn_engine::store::Store as _;
 use cairn_engine::store::fault::{Call, Fault, FaultStore, Plan};
 use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
@@ -47,8 +49,21 @@ fn damage_at_home_costs_only_the_snapshots_that_need_it() {
     bytes[400..end].fill(0);
     home.store.overwrite(of_second, Bytes::from(bytes));
     let replica = MemoryStore::new();
-    let done = home.replicate_to(&replica);
+    let at_place = |only| Target { place: Some("there".to_owned()), only, ..target(&replica) };
+    let done = only(home.replicate(&[at_place(None)])).expect("a replication");
     assert!(!done.damaged.is_empty(), "{done:?}");
+    // What is remembered does not say that all is well, nor does a copy of a single snapshot.
+    let memory = Places::new(&home.lab.cache("home")).expect("a memory of places");
+    let known = || {
+        let place = memory.recall("there").expect("it is known");
+        place.replication.expect("there was a replication")
+    };
+    let state = known();
+    assert!(state.failure.is_some() && state.ran_ms.is_some(), "{state:?}");
+    assert_eq!((state.done_ms, state.newest_ms), (None, None));
+    only(home.replicate(&[at_place(Some(sound.id))])).expect("a copy");
+    let later = known();
+    assert_eq!((later.failure, later.newest_ms), (state.failure, None));
     let copied = done.copied.iter().copied().collect::<BTreeSet<_>>();
     assert!(copied.contains(&sound.id) && !copied.contains(&broken.id), "{done:?}");
     assert!(copied.len() + done.damaged.len() == 3 && after.acknowledged);
@@ -83,6 +98,32 @@ fn what_is_no_replica_is_refused() {
     let reader = home.lab.try_open(&home.store, "reader", "home").expect("it opens");
     let error = replicate::run(&reader, &[], false).expect_err("it is refused");
     assert_eq!(error.class(), Class::WrongKey);
+}
+
+#[test]
+fn a_wrong_copy_is_refused_before_anything_is_changed_in_it() {
+    let mut home = Home::new(17);
+    home.back_up(1);
+    let (right, wrong) = (MemoryStore::new(), MemoryStore::new());
+    home.replicate_to(&wrong);
+    let at_place =
+        |store: &MemoryStore| Target { place: Some("there".to_owned()), ..target(store) };
+    only(home.replicate(&[at_place(&right)])).expect("a replication");
+    keys::add(&home.open(), &new_key("reader", Role::Reader)).expect("a key");
+    let before = wrong.names();
+    let refused = only(home.replicate(&[at_place(&wrong)])).expect_err("it is refused");
+    assert_eq!((refused.code(), refused.class()), ("place.changed", Class::Refused));
+    assert_eq!(wrong.names(), before);
+    // Nor is one without an identity given one.
+    let nobody = copy_of(&wrong);
+    for name in nobody.names() {
+        if matches!(name, ObjectName::Replica(_)) {
+            nobody.delete(&name).expect("it is deleted");
+        }
+    }
+    let before = nobody.names();
+    only(home.replicate(&[at_place(&nobody)])).expect_err("it is refused");
+    assert_eq!(nobody.names(), before);
 }
 
 #[test]

@@ -18,7 +18,10 @@ fn a_deletion_that_did_not_happen_is_told_and_the_record_stays() {
     let error = forget_in(&lies, &last(1)).expect_err("found out");
     assert_eq!((error.class(), error.code()), (Class::Failed, "store.undeleted"));
     assert!(error.to_string().contains("acks/"), "{error}");
-    assert_eq!(scene.store.names(), before);
+    // All that it left is a receipt that says what was meant to go.
+    let mut after = scene.store.names();
+    after.retain(|name| !matches!(name, ObjectName::Receipt { .. }));
+    assert_eq!(after, before);
 }
 
 #[test]
