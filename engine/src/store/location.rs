@@ -62,7 +62,8 @@ impl ServiceName {
     /// Understands a scheme, given in lower case.
     fn of_scheme(scheme: &str) -> Option<Self> {
         let name = scheme.strip_prefix(OPENDAL)?;
-        let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        let plain =
+            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
         name.split('-').all(plain).then(|| Self { scheme: scheme.to_owned() })
     }
 

@@ -232,6 +232,25 @@ pub trait Store: Send + Sync + Debug {
         Err(lock::no_locks(self.location()))
     }
 
+    /// The time by the place's own clock, milliseconds since 1970; `None` where it has none but this
+    /// machine's, or does not tell.
+    ///
+    /// # Errors
+    /// The failures of the place itself.
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
+    /// When the place took an object, by its own account, milliseconds since 1970; `None` where it
+    /// does not tell. Of an object that was copied there as it is, when it was copied.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; and the failures of the place itself.
+    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+        let _ = name;
+        Ok(None)
+    }
+
     /// Removes what writers that died left unfinished, where the place lets that be told from what
     /// others are writing; returns how much was removed. Safe at any time. Stores that keep nothing
     /// unfinished have nothing to do.
@@ -297,6 +316,12 @@ macro_rules! forward {
                 mode: LockMode,
             ) -> Result<(), StoreError> {
                 (**self).lock(name, until_ms, mode)
+            }
+            fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+                (**self).now_ms()
+            }
+            fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+                (**self).taken_ms(name)
             }
             fn kept(
                 &self,

@@ -104,9 +104,9 @@ impl RemoteOptions {
 
     /// Takes those that begin with [`SERVICE_VARIABLES`]; empty values count as not set.
     pub fn set_services(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        let known = variables.into_iter().filter(|(name, value)| {
-            name.starts_with(SERVICE_VARIABLES) && !value.is_empty()
-        });
+        let known = variables
+            .into_iter()
+            .filter(|(name, value)| name.starts_with(SERVICE_VARIABLES) && !value.is_empty());
         self.services.extend(known);
     }
 
