@@ -5,16 +5,21 @@ use crate::settings;
 
 /// What `forget --help` says about the rules.
 pub const FORGET: &str = "\
-A snapshot stays if any rule keeps it; without a rule nothing is forgotten. Rules apply to each
-job, within a job to each writer's key, and only to acknowledged snapshots. Its time is when it was
-committed, and ages are counted back from the newest commit in the repository.
+A snapshot stays if any rule keeps it; without a rule everything is kept. Where no rule is given,
+those of the configuration file are taken: its section [retention] has the options by their names,
+as keep-daily = 30, erase-within = \"72h\", job, time-zone; and repo, where it is for that one only.
+Rules apply to each job, within a job to each writer's key, and only to acknowledged snapshots. Its
+time is when it was committed, and ages are counted back from the newest commit in the repository.
 
 Of each hour, day, ISO week, month or year the newest is kept; periods without a snapshot do not
 count. The newest snapshot of a job and those tagged `pin` always stay. What a forgotten snapshot
 held stays stored until `cairn gc` collects it.
 
-Refused (exit 4), changing nothing: snapshots in the future; a gap in the commits that is longer
-than the rules reach back, as a wrong clock leaves; an incomplete listing.";
+Refused (exit 4), changing nothing: a clock that is more than 5 minutes off the storage's; snapshots
+in the future; an incomplete listing. Where the storage is this machine's own disk, and so cannot
+tell whether the clock is right, a pause between backups that is longer than usual does not count as
+age, and one of more than 35 days and longer than the rules reach back is refused. With
+--trust-clock all of that counts.";
 
 /// After the options of `mount`.
 pub const MOUNT: &str = "\

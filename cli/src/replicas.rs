@@ -1,6 +1,11 @@
-//! The configuration file: replicas by name, each with rules of its own.
+//! The configuration file: the rules of the home copy, and replicas by name, each with rules of its
+//! own.
 //!
 //! ```toml
+//! [retention]
+//! keep-daily = 30
+//! erase-within = "72h"
+//!
 //! [[replica]]
 //! name = "offsite"
 //! url = "s3://bucket/prefix"
@@ -26,9 +31,14 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// As an [`Entry`], but for what only a replica has.
+    retention: Option<toml::Table>,
     #[serde(default)]
     replica: Vec<Entry>,
 }
+
+/// Keys of [`Entry`] that mean nothing for the home copy.
+const OF_REPLICAS: [&str; 3] = ["name", "url", "max-delete"];
 
 /// A replica as it is written down. Rules are named as the options of `forget`.
 #[derive(Debug, Default, Deserialize)]
@@ -71,27 +81,48 @@ pub struct Replica {
     pub max_delete: f64,
 }
 
+/// What the configuration file says of the home copy.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// The home copy that it says it of; without it, whichever is named.
+    pub repo: Option<String>,
+    /// Only snapshots of this job are thinned out.
+    pub job: Option<String>,
+    /// Which snapshots it keeps.
+    pub keep: Keep,
+    /// How long expired data may stay there.
+    pub erase_within: Option<Within>,
+}
+
+/// Reads what a configuration file says of the home copy; nothing where the file is `optional` and
+/// missing.
+///
+/// # Errors
+/// When it cannot be read or understood.
+pub fn read_home(path: &Path, optional: bool) -> Result<Option<Home>, CliError> {
+    let Some(mut table) = read_file(path, optional)?.retention else { return Ok(None) };
+    let invalid = |problem: String| {
+        let problem = format!("retention: {problem}");
+        CliError::Configuration { path: path.to_owned(), problem }
+    };
+    if let Some(key) = OF_REPLICAS.iter().find(|key| table.contains_key(**key)) {
+        return Err(invalid(format!("{key:?} is for replicas")));
+    }
+    for key in ["name", "url"] {
+        table.insert(key.to_owned(), "home".into());
+    }
+    let entry = table.try_into::<Entry>().map_err(|error| invalid(error.to_string()))?;
+    let Replica { repo, job, keep, erase_within, .. } = entry.replica().map_err(invalid)?;
+    Ok(Some(Home { repo, job, keep, erase_within }))
+}
+
 /// Reads the replicas of a configuration file; none where the file is `optional` and missing.
 ///
 /// # Errors
 /// When it cannot be read or understood, or two replicas have one name.
 pub fn read(path: &Path, optional: bool) -> Result<Vec<Replica>, CliError> {
-    let failed = |source| CliError::File {
-        action: "read the configuration file",
-        path: path.to_owned(),
-        source,
-    };
-    match fs::metadata(path) {
-        Err(error) if optional && error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-        Ok(found) if found.len() > FILE_BYTES_MAX => {
-            return Err(failed(std::io::Error::other("it is longer than 1 MiB")));
-        }
-        Ok(_) => {}
-    }
-    let text = fs::read_to_string(path).map_err(failed)?;
+    let file = read_file(path, optional)?;
     let invalid = |problem: String| CliError::Configuration { path: path.to_owned(), problem };
-    let file = toml::from_str::<File>(&text).map_err(|error| invalid(error.to_string()))?;
     let mut replicas: Vec<Replica> = Vec::new();
     for entry in file.replica {
         let name = entry.name.clone();
@@ -102,6 +133,25 @@ pub fn read(path: &Path, optional: bool) -> Result<Vec<Replica>, CliError> {
         replicas.push(replica);
     }
     Ok(replicas)
+}
+
+fn read_file(path: &Path, optional: bool) -> Result<File, CliError> {
+    let failed = |source| CliError::File {
+        action: "read the configuration file",
+        path: path.to_owned(),
+        source,
+    };
+    match fs::metadata(path) {
+        Err(error) if optional && error.kind() == ErrorKind::NotFound => return Ok(File::default()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if found.len() > FILE_BYTES_MAX => {
+            return Err(failed(std::io::Error::other("it is longer than 1 MiB")));
+        }
+        Ok(_) => {}
+    }
+    let text = fs::read_to_string(path).map_err(failed)?;
+    let invalid = |problem: String| CliError::Configuration { path: path.to_owned(), problem };
+    toml::from_str::<File>(&text).map_err(|error| invalid(error.to_string()))
 }
 
 impl Entry {
@@ -169,6 +219,37 @@ mod tests {
         assert_eq!((replicas[1].keep.keep_monthly, replicas[1].max_delete), (Some(12), 80.0));
         assert_eq!(replicas[1].erase_within, Some(Within::Never));
         assert!(replicas[1].keep.keep_within.is_some());
+    }
+
+    #[test]
+    fn home_has_rules_under_the_same_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let home = |text: &str| {
+            fs::write(&path, text).unwrap();
+            read_home(&path, false)
+        };
+        let text = "[retention]\nkeep-daily = 30\nkeep-within = '36h'\nkeep-tag = ['audit']\n\
+                    erase-within = '7d'\njob = 'db'\nrepo = '/backup'\n\
+                    [[replica]]\nname = 'a'\nurl = '/a'\n";
+        let found = home(text).unwrap().unwrap();
+        assert_eq!((found.keep.keep_daily, found.keep.keep_tags.len()), (Some(30), 1));
+        assert_eq!((found.job.as_deref(), found.repo.as_deref()), (Some("db"), Some("/backup")));
+        assert_eq!(found.erase_within, parse_within("7d").ok());
+        assert_eq!(read(&path, false).unwrap().len(), 1);
+        assert!(home("[[replica]]\nname = 'a'\nurl = '/a'\n").unwrap().is_none());
+        assert!(home("[retention]\n").unwrap().unwrap().keep.is_empty());
+        assert!(read_home(Path::new("/nowhere/at/all"), true).unwrap().is_none());
+        for text in [
+            "[retention]\nkeep-dayly = 3\n",
+            "[retention]\nkeep-within = 'long'\n",
+            "[retention]\nname = 'a'\n",
+            "[retention]\nmax-delete = 3.0\n",
+            "[[retention]]\nkeep-daily = 3\n",
+        ] {
+            let error = home(text).unwrap_err();
+            assert!(matches!(error, CliError::Configuration { .. }), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use cairn_engine::context::INDEX_MEMORY_BYTES_DEFAULT;
 use cairn_engine::store::options::{self, RemoteOptions};
 
-use crate::arguments::{Color, Global};
-use crate::replicas;
+use crate::arguments::{Color, Global, Within};
+use crate::replicas::{self, Home};
 use crate::ui::errors::CliError;
 use crate::ui::format::parse_bytes;
 
@@ -85,6 +85,9 @@ pub const STORAGE_VARIABLES: [(&str, &str); 7] = [
     ("webdav+http", "the same in the clear"),
     ("opendal+…", "OPENDAL_<NAME>_<SETTING>, as opendal calls the settings of the service NAME"),
 ];
+
+/// How long expired data may stay unless somebody says otherwise.
+pub const ERASE_WITHIN_DEFAULT: Within = Within::Milliseconds(72 * 60 * 60 * 1_000);
 
 /// Smallest memory for the local index, bytes: below it, look-ups would thrash.
 pub const INDEX_MEMORY_BYTES_MIN: u64 = 8 << 20;
@@ -169,6 +172,38 @@ pub fn config_file(global: &Global, environment: &Environment) -> (Option<PathBu
     match named {
         Some(named) => (Some(named), false),
         None => (replicas::default_path(path(XDG_CONFIG_HOME), path(HOME)), true),
+    }
+}
+
+/// What the configuration file says of the repository that is named; nothing where it says nothing, or
+/// speaks of another.
+///
+/// # Errors
+/// When the file cannot be read or understood, or no repository is named.
+pub fn home(global: &Global, environment: &Environment) -> Result<Option<Home>, CliError> {
+    let (path, optional) = config_file(global, environment);
+    let Some(path) = path else { return Ok(None) };
+    let Some(home) = replicas::read_home(&path, optional)? else { return Ok(None) };
+    let named = repository(global, environment)?;
+    Ok(Some(home).filter(|home| home.repo.as_ref().is_none_or(|repo| OsStr::new(repo) == named)))
+}
+
+/// How long expired data may stay in the repository that is named: the option, else what the
+/// configuration file says, else [`ERASE_WITHIN_DEFAULT`].
+///
+/// # Errors
+/// As [`home`].
+pub fn erase_within(
+    option: Option<Within>,
+    global: &Global,
+    environment: &Environment,
+) -> Result<Within, CliError> {
+    match option {
+        Some(within) => Ok(within),
+        None => {
+            let home = home(global, environment)?;
+            Ok(home.and_then(|home| home.erase_within).unwrap_or(ERASE_WITHIN_DEFAULT))
+        }
     }
 }
 

@@ -601,7 +601,7 @@ impl Explain for Error {
                 "copy it back from another copy of this repository; restores are not affected"
             }
             Self::LivenessUnknown { .. } => {
-                "nothing was deleted; `cairn verify --level full` names what is affected, and what cannot be repaired can be forgotten"
+                "nothing was deleted; `cairn verify --level full` names what is affected; a snapshot that cannot be repaired is given up by `cairn forget` with the first 8 digits of its id, and collections go on then"
             }
             Self::Format {
                 error: FormatError::Version { .. } | FormatError::Required { .. },

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_engine::context::Clock as _;
 use cairn_engine::store::error::Place;
 use cairn_engine::store::record::CallKind;
 use cairn_engine::store::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
@@ -54,6 +55,8 @@ pub struct Odd<S> {
     unreadable: Arc<Mutex<BTreeMap<ObjectName, Range<u64>>>>,
     when: Arc<When>,
     act: Arc<Mutex<Option<Act>>>,
+    clock: Option<Arc<TestClock>>,
+    taken: Arc<Mutex<BTreeMap<ObjectName, i64>>>,
 }
 
 impl<S: Store> fmt::Debug for Odd<S> {
@@ -74,7 +77,20 @@ impl<S: Store> Odd<S> {
             unreadable: Arc::default(),
             when: Arc::new(|_, _| false),
             act: Arc::default(),
+            clock: None,
+            taken: Arc::default(),
         }
+    }
+
+    /// The store has a clock of its own.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<TestClock>) -> Self {
+        Self { clock: Some(clock), ..self }
+    }
+
+    /// The store says that it took these objects then, milliseconds since 1970.
+    pub fn take(&self, taken: impl IntoIterator<Item = (ObjectName, i64)>) {
+        self.taken.lock().extend(taken);
     }
 
     /// Listings lack these objects.
@@ -162,6 +178,14 @@ impl<S: Store> Store for Odd<S> {
 
     fn is_near(&self) -> bool {
         self.inner.is_near()
+    }
+
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        Ok(self.clock.as_ref().map(|clock| clock.now_ms()))
+    }
+
+    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+        Ok(self.taken.lock().get(name).copied())
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {

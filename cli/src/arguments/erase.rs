@@ -44,9 +44,10 @@ pub enum Erasure {
 #[derive(Args, Debug)]
 #[command(after_long_help = help::ERASURE)]
 pub struct ErasureReport {
-    /// What is pending for longer than this is overdue: `72h`, `7d`, or `never`
-    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
-    pub erase_within: Within,
+    /// What is pending for longer than this is overdue: `72h`, `7d`, or `never` [default: what the
+    /// configuration file says, else 72h]
+    #[arg(long, value_name = "TIME", value_parser = parse_within)]
+    pub erase_within: Option<Within>,
     /// How long the storage keeps deleted objects that it does not show (soft delete on Google and
     /// Azure): `7d`, or `never` when it is switched off [default: what the storage says, else 7d]
     #[arg(long, value_name = "TIME", value_parser = parse_within)]

@@ -5,10 +5,11 @@ use clap::Args;
 use cairn_engine::retention::Age;
 
 use super::keep::Keep;
+use super::values::{Within, parse_within};
 use crate::help;
 
 /// `forget`
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 #[command(after_long_help = help::FORGET)]
 pub struct Forget {
     /// Snapshots to forget whatever the rules say: first digits of ids, `latest~1`, `job:NAME`
@@ -27,10 +28,18 @@ pub struct Forget {
     /// Even forget the last acknowledged snapshot of a job
     #[arg(long, help_heading = "Which snapshots")]
     pub remove_last: bool,
-    /// This host's clock is right: keep snapshots that lie in its future and go on, and count
-    /// ages from now
+    /// This host's clock is right: do not ask the storage for its own, keep snapshots that lie in the
+    /// future and go on, count ages from now, and time without backups too
     #[arg(long, help_heading = "Which snapshots")]
     pub trust_clock: bool,
+    /// How long what expires now may stay stored, as `cairn gc` is told: `72h`, `7d`, or `never`; to
+    /// say when it is gone [default: what the configuration file says, else 72h]
+    #[arg(long, value_name = "TIME", value_parser = parse_within, conflicts_with = "simulate")]
+    pub erase_within: Option<Within>,
+    /// Find out what comes free even where no collection has run on this host, so that all trees
+    /// have to be read
+    #[arg(long, conflicts_with = "simulate")]
+    pub measure: bool,
     /// Say what would be forgotten
     #[arg(long)]
     pub dry_run: bool,

@@ -12,9 +12,9 @@ pub struct Gc {
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = parse_share)]
     pub max_dead: f64,
     /// Leave no expired data for longer than this, whatever --max-dead says: `72h`, `7d`, or `never`.
-    /// Needs a collection at least as often
-    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = parse_within)]
-    pub erase_within: Within,
+    /// Needs a collection at least as often [default: what the configuration file says, else 72h]
+    #[arg(long, value_name = "TIME", value_parser = parse_within)]
+    pub erase_within: Option<Within>,
     /// Refuse to free more than this share of the repository
     #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
     pub max_delete: f64,

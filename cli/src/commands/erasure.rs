@@ -8,14 +8,16 @@ use super::{App, Finished};
 use crate::arguments::{self, Within};
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
+use crate::settings;
 use crate::ui::errors::Failure;
 use crate::ui::table::{Align, Table};
 use crate::ui::{format, json as objects};
 
 pub(super) fn run(app: &App, arguments: &arguments::ErasureReport) -> Result<Finished, Failure> {
+    let within = settings::erase_within(arguments.erase_within, &app.global, &app.environment)?;
     let session = session::open(app, Show::Progress)?;
     let options = ErasureOptions {
-        erase_within_ms: milliseconds(arguments.erase_within),
+        erase_within_ms: milliseconds(within),
         kept_for_ms: arguments.kept_for.map(|kept| milliseconds(kept).unwrap_or(0)),
         audit: arguments.audit,
         dead: !arguments.receipts_only,

@@ -2,15 +2,17 @@
 
 use cairn_engine::context::{Clock as _, SystemClock};
 use cairn_engine::ops::forget::{self, Choice, ForgetOptions, ForgetPlan, Series};
+use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::retention::{
     Age, Period, Policy, Reason, Rule, Simulation, Verdict, simulate, zone,
 };
 use serde_json::json;
 
 use super::{App, Finished};
-use crate::arguments::{Forget, Keep};
+use crate::arguments::{Forget, Keep, Within};
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
+use crate::settings;
 use crate::ui::errors::Failure;
 use crate::ui::table::{Align, Table};
 use crate::ui::{format, json as objects};
@@ -22,13 +24,24 @@ pub(super) fn run(app: &App, arguments: &Forget) -> Result<Finished, Failure> {
     if arguments.simulate {
         return imagine(app, arguments);
     }
-    let choice = match arguments.snapshots.is_empty() {
-        true => Choice::Rules(policy(&arguments.keep)?),
-        false => Choice::Named(arguments.snapshots.clone()),
-    };
     let by_rules = arguments.snapshots.is_empty();
+    let mut job = arguments.job.clone();
+    let choice = match (by_rules, rules(&arguments.keep)?) {
+        (true, Some(policy)) => Choice::Rules(policy),
+        (true, None) => {
+            let home = settings::home(&app.global, &app.environment)?;
+            let of_file = home.as_ref().map_or(Ok(None), |home| rules(&home.keep))?;
+            job = job.or(home.and_then(|home| home.job));
+            match of_file {
+                Some(policy) => Choice::Rules(policy),
+                None => return keep_all(app, job.as_deref(), arguments.dry_run),
+            }
+        }
+        (false, _) => Choice::Named(arguments.snapshots.clone()),
+    };
+    let within = settings::erase_within(arguments.erase_within, &app.global, &app.environment)?;
     let options = ForgetOptions {
-        job: arguments.job.clone(),
+        job,
         trust_clock: arguments.trust_clock,
         remove_last: arguments.remove_last,
         join_writers: arguments.join_writers,
@@ -36,13 +49,24 @@ pub(super) fn run(app: &App, arguments: &Forget) -> Result<Finished, Failure> {
     };
     let session = session::open(app, Show::Progress)?;
     let plan = forget::plan(&session.repository, &options)?;
+    // While what goes is there.
+    let bytes_freed = forget::measure(&session.repository, &plan, arguments.measure)?;
     drop(session.shown);
     // First, so that a failure half-way leaves the person with what was meant to go.
     show(app, &plan)?;
     if !arguments.dry_run {
         forget::run(&session.repository, &plan)?;
     }
-    summary(app, &plan, arguments.dry_run)?;
+    let freed = Freed {
+        bytes: bytes_freed,
+        gone_by_ms: match within {
+            Within::Milliseconds(within_ms) if plan.going() > 0 => {
+                Some(SystemClock.now_ms().saturating_add_unsigned(within_ms))
+            }
+            Within::Milliseconds(_) | Within::Never => None,
+        },
+    };
+    summary(app, &plan, &freed, arguments.dry_run)?;
     let damaged = plan.damaged.len() as u64;
     let mut report = json!({
         "dry_run": arguments.dry_run,
@@ -51,8 +75,20 @@ pub(super) fn run(app: &App, arguments: &Forget) -> Result<Finished, Failure> {
         "removed": plan.going(),
         "damaged": damaged,
     });
-    if by_rules && let Some(report) = report.as_object_mut() {
-        report.insert("reference".to_owned(), format::rfc3339(plan.reference_ms).into());
+    if let Some(report) = report.as_object_mut() {
+        if by_rules {
+            report.insert("reference".to_owned(), format::rfc3339(plan.reference_ms).into());
+            let uncounted = plan.uncounted.iter().map(|silence| {
+                json!({
+                    "from": format::rfc3339(silence.from_ms),
+                    "until": format::rfc3339(silence.until_ms),
+                })
+            });
+            report.insert("uncounted".to_owned(), uncounted.collect());
+        }
+        report.extend(freed.bytes.map(|bytes| ("bytes_freed".to_owned(), bytes.into())));
+        let gone_by = freed.gone_by_ms.map(|gone_by_ms| format::rfc3339(gone_by_ms).into());
+        report.extend(gone_by.map(|gone_by| ("gone_by".to_owned(), gone_by)));
     }
     let finished = Finished::with(report);
     // Whoever names what is damaged knows.
@@ -62,6 +98,39 @@ pub(super) fn run(app: &App, arguments: &Forget) -> Result<Finished, Failure> {
     let what = format::plural(damaged, "object is", "objects are");
     let fact = format!("{what} missing or cannot be read; they were left as they are");
     Ok(finished.but(ExitCode::Damage, "repository.damaged", fact))
+}
+
+/// What comes free because of what goes, and when.
+struct Freed {
+    /// Stored bytes, about, where that is known.
+    bytes: Option<u64>,
+    /// When they are gone at the latest, if collections run as they should; milliseconds since 1970.
+    gone_by_ms: Option<i64>,
+}
+
+/// Without a rule everything is kept.
+fn keep_all(app: &App, job: Option<&str>, dry_run: bool) -> Result<Finished, Failure> {
+    let session = session::open(app, Show::Progress)?;
+    let found = snapshots::list(&session.repository)?;
+    drop(session.shown);
+    let of_job = |one: &&SnapshotInfo| job.is_none_or(|job| job == one.record.job);
+    let kept = found.iter().filter(of_job).count() as u64;
+    app.printer.summary(&format!(
+        "kept {}, and forgot none: there is no rule, and without one everything is kept",
+        format::plural(kept, "snapshot", "snapshots"),
+    ))?;
+    app.printer.note(
+        "Rules say what to keep, e.g. --keep-within 30d --keep-monthly 12, or in the configuration \
+         file; `cairn forget --help` has them all, and --simulate shows what they keep.",
+    );
+    Ok(Finished::with(json!({
+        "dry_run": dry_run,
+        "simulated": false,
+        "kept": kept,
+        "removed": 0,
+        "damaged": 0,
+        "bytes_freed": 0,
+    })))
 }
 
 /// The rules that the options stand for, if there are any.
@@ -143,16 +212,39 @@ fn because(reasons: &[Reason]) -> String {
     reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn summary(app: &App, plan: &ForgetPlan, dry_run: bool) -> Result<(), Failure> {
+fn summary(app: &App, plan: &ForgetPlan, freed: &Freed, dry_run: bool) -> Result<(), Failure> {
     let going = format::plural(plan.going(), "snapshot", "snapshots");
     let kept = format::count(plan.kept());
     app.printer.summary(&match dry_run {
         true => format!("would forget {going}, would keep {kept}"),
         false => format!("forgot {going}, kept {kept}"),
     })?;
-    if plan.going() > 0 {
-        app.printer.note("Their space comes back with `cairn gc`.");
+    for silence in &plan.uncounted {
+        app.printer.note(&format!(
+            "From {} to {} nothing was backed up, or a clock was set ahead: that time does not count \
+             as age. With --trust-clock it does.",
+            format::local_time(silence.from_ms),
+            format::local_time(silence.until_ms),
+        ));
     }
+    if plan.going() == 0 {
+        return Ok(());
+    }
+    let bytes = match freed.bytes {
+        Some(bytes) => format!("About {} that nothing else needs come free", format::bytes(bytes)),
+        None => "How much comes free is not known before `cairn gc` has run here (--measure reads \
+                 all trees to find out); it comes free"
+            .to_owned(),
+    };
+    let when = match freed.gone_by_ms {
+        None => String::new(),
+        Some(gone_by_ms) => format!(
+            ": by {} at the latest where that runs at least as often as --erase-within says, but for \
+             what a backup at work or a lock keeps",
+            format::local_time(gone_by_ms),
+        ),
+    };
+    app.printer.note(&format!("{bytes} with `cairn gc`{when}."));
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use super::{App, Finished};
 use crate::arguments::{Gc, Within};
 use crate::exit_code::ExitCode;
 use crate::session::{self, Show};
+use crate::settings;
 use crate::ui::errors::Failure;
 use crate::ui::format;
 
@@ -28,10 +29,11 @@ pub(super) fn run(app: &App, arguments: &Gc) -> Result<Finished, Failure> {
     if let Err(error) = give_way() {
         app.printer.note(&format!("other processes are not given way to: {error}"));
     }
+    let within = settings::erase_within(arguments.erase_within, &app.global, &app.environment)?;
     let session = session::open(app, Show::Progress)?;
     let options = GcOptions {
         max_dead_percent: arguments.max_dead,
-        erase_within_ms: match arguments.erase_within {
+        erase_within_ms: match within {
             Within::Never => None,
             Within::Milliseconds(within_ms) => Some(within_ms),
         },
@@ -41,18 +43,17 @@ pub(super) fn run(app: &App, arguments: &Gc) -> Result<Finished, Failure> {
         ..GcOptions::default()
     };
     // Before anything changes: what cannot be deleted in time is better not promised.
-    super::target::try_lock(session.repository.store(), arguments.erase_within)?;
+    super::target::try_lock(session.repository.store(), within)?;
     let report = if arguments.dry_run {
         GcReport { plan: gc::plan(&session.repository, &options)?, ..GcReport::default() }
     } else {
         gc::run(&session.repository, &options)?
     };
     drop(session.shown);
-    show(app, &report, arguments)
+    show(app, &report, within, arguments.dry_run)
 }
 
-fn show(app: &App, report: &GcReport, arguments: &Gc) -> Result<Finished, Failure> {
-    let dry_run = arguments.dry_run;
+fn show(app: &App, report: &GcReport, within: Within, dry_run: bool) -> Result<Finished, Failure> {
     let plan = &report.plan;
     if dry_run {
         app.printer.summary(&format!(
@@ -87,7 +88,7 @@ fn show(app: &App, report: &GcReport, arguments: &Gc) -> Result<Finished, Failur
             format::local_time(until_ms),
         ));
     }
-    Ok(finish(report, dry_run, latest_ms(arguments.erase_within)))
+    Ok(finish(report, dry_run, latest_ms(within)))
 }
 
 /// Until when what expires now may stay, milliseconds since 1970.

@@ -8,6 +8,7 @@ use cairn_format::ids::SnapshotId;
 use super::UNACKNOWLEDGED_GRACE_MS;
 use super::calendar::{Period, PeriodKey};
 use super::policy::{PIN, Policy, Rule};
+use super::silence::Ages;
 
 /// Why a date is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,13 +199,24 @@ pub fn apply(
     candidates: &[Candidate],
     newest_may_go: bool,
 ) -> Vec<Verdict> {
+    apply_by(policy, &Ages::since(reference_ms), candidates, newest_may_go)
+}
+
+/// As [`apply`], with ages that leave out what no backup bears witness to.
+#[must_use]
+pub fn apply_by(
+    policy: &Policy,
+    ages: &Ages,
+    candidates: &[Candidate],
+    newest_may_go: bool,
+) -> Vec<Verdict> {
     let counted = Ranked::of(candidates, |standing| standing == Standing::Acknowledged);
-    let kept = counted.reasons(policy, reference_ms, newest_may_go);
+    let kept = counted.reasons(policy, ages, newest_may_go);
     let heads = counted.heads(policy, &kept);
     // Beside those that count, and never against them: what would be if it were acknowledged.
     let imagined = Ranked::of(candidates, |standing| !matches!(standing, Standing::Doubtful(_)));
-    let imagined = imagined.reasons(policy, reference_ms, true);
-    let grace_ms = reference_ms.saturating_sub(UNACKNOWLEDGED_GRACE_MS);
+    let imagined = imagined.reasons(policy, ages, true);
+    let grace_ms = ages.reference_ms.saturating_sub(UNACKNOWLEDGED_GRACE_MS);
     let mut verdicts = Vec::with_capacity(candidates.len());
     for (index, candidate) in candidates.iter().enumerate() {
         let reasons = |of: &[Vec<Reason>]| of.get(index).cloned().unwrap_or_default();
@@ -247,7 +259,7 @@ impl<'a> Ranked<'a> {
     }
 
     /// For each candidate, why it stays; nothing for one that goes or does not count.
-    fn reasons(&self, policy: &Policy, reference_ms: i64, newest_may_go: bool) -> Vec<Vec<Reason>> {
+    fn reasons(&self, policy: &Policy, ages: &Ages, newest_may_go: bool) -> Vec<Vec<Reason>> {
         let mut reasons = vec![Vec::new(); self.candidates.len()];
         let mut keep = |index: usize, reason| {
             if let Some(reasons) = reasons.get_mut(index) {
@@ -255,7 +267,7 @@ impl<'a> Ranked<'a> {
             }
         };
         for rule in policy.rules() {
-            self.by_rule(policy, rule, reference_ms, &mut keep);
+            self.by_rule(policy, rule, ages, &mut keep);
         }
         for (index, candidate) in self.newest_first() {
             if candidate.tags.iter().any(|tag| tag == PIN) {
@@ -276,7 +288,7 @@ impl<'a> Ranked<'a> {
         &self,
         policy: &Policy,
         rule: &Rule,
-        reference_ms: i64,
+        ages: &Ages,
         keep: &mut impl FnMut(usize, Reason),
     ) {
         let plain = |nth| Reason::Rule { rule: rule.clone(), nth, period: None };
@@ -287,8 +299,9 @@ impl<'a> Ranked<'a> {
                 }
             }
             Rule::Within(age) => {
-                let start_ms = age.before(reference_ms, policy.zone());
-                for (index, _) in self.newest_first().take_while(|(_, one)| one.time_ms >= start_ms)
+                let reach = ages.reach(*age, None, policy.zone());
+                for (index, _) in
+                    self.newest_first().take_while(|(_, one)| reach.holds(one.time_ms))
                 {
                     keep(index, plain(None));
                 }
@@ -305,10 +318,10 @@ impl<'a> Ranked<'a> {
                 }
             }
             Rule::NewestWithin(period, age) => {
-                let start_ms = age.before(reference_ms, policy.zone());
+                let reach = ages.reach(*age, Some(*period), policy.zone());
                 let young = self
                     .newest_of_each(policy, *period)
-                    .take_while(|(_, one)| one.time_ms >= start_ms);
+                    .take_while(|(_, one)| reach.holds(one.time_ms));
                 for (index, one) in young {
                     let period = Some(period.label(one.time_ms, policy.zone()));
                     keep(index, Reason::Rule { rule: rule.clone(), nth: None, period });

@@ -50,6 +50,17 @@ pub enum RetentionError {
         /// How far it is ahead, seconds.
         ahead_s: i64,
     },
+    /// This host's clock and the store's differ.
+    #[error(
+        "this host's clock is {} the clock of {location}: one of the two is wrong",
+        apart(*ahead_s)
+    )]
+    Skew {
+        /// The place.
+        location: String,
+        /// How far this host's clock is ahead, seconds; negative where it is behind.
+        ahead_s: i64,
+    },
     /// Commits jump ahead by more than the rules reach back.
     #[error(
         "snapshot {} was committed {days} days after any before it, longer than the rules reach \
@@ -101,6 +112,11 @@ pub enum RetentionError {
     },
 }
 
+fn apart(ahead_s: i64) -> String {
+    let which = if ahead_s < 0 { "behind" } else { "ahead of" };
+    format!("{} s {which}", ahead_s.unsigned_abs())
+}
+
 impl Explain for RetentionError {
     fn code(&self) -> &'static str {
         match self {
@@ -110,6 +126,7 @@ impl Explain for RetentionError {
             Self::Zero { .. } => "retention.zero",
             Self::Simulation { .. } => "retention.simulation",
             Self::Future { .. } => "clock.future",
+            Self::Skew { .. } => "clock.skew",
             Self::Gap { .. } => "clock.gap",
             Self::Listing { .. } => "store.listing",
             Self::Last { .. } => "snapshot.last",
@@ -125,9 +142,11 @@ impl Explain for RetentionError {
             | Self::NoRule
             | Self::Zero { .. }
             | Self::Simulation { .. } => Class::Usage,
-            Self::Future { .. } | Self::Gap { .. } | Self::Listing { .. } | Self::Last { .. } => {
-                Class::Refused
-            }
+            Self::Future { .. }
+            | Self::Skew { .. }
+            | Self::Gap { .. }
+            | Self::Listing { .. }
+            | Self::Last { .. } => Class::Refused,
             Self::Undeleted { .. } | Self::Forgotten { .. } => Class::Failed,
         }
     }
@@ -147,6 +166,10 @@ impl Explain for RetentionError {
                     "set this host's clock; if it is right, `cairn forget {short}` removes that \
                      snapshot, and --trust-clock goes on beside it; nothing was changed"
                 ));
+            }
+            Self::Skew { .. } => {
+                "set this host's clock, which also dates its backups; if it is right, repeat it \
+                 with --trust-clock; nothing was changed"
             }
             Self::Gap { .. } => {
                 "look at `cairn snapshots`; if these times are right, repeat it with \

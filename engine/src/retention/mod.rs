@@ -6,7 +6,8 @@
 //!
 //! **Time.** The time of a snapshot is when it was committed: field 3, `finished`, of its signed
 //! record. Ages are counted back from a *reference*, usually the newest commit in the repository,
-//! so that a clock that runs ahead makes nothing old.
+//! so that a clock that runs ahead makes nothing old. A commit by such a clock does not either: time
+//! that no backup bears witness to does not count ([`Silence`]) unless the clock is known to be right.
 //!
 //! **Rules.** A snapshot stays if any rule keeps it.
 //!
@@ -42,15 +43,17 @@ mod calendar;
 pub mod error;
 mod lasting;
 mod policy;
+mod silence;
 mod simulate;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Candidate, Cause, Doubt, Reason, Standing, Verdict, apply};
+pub use apply::{Candidate, Cause, Doubt, Reason, Standing, Verdict, apply, apply_by};
 pub use calendar::{Age, Period, zone};
 pub use error::RetentionError;
 pub use lasting::lasting;
 pub use policy::{PIN, Policy, Rule};
+pub use silence::{Ages, Commit, Silence, silences};
 pub use simulate::{SIMULATED_BACKUPS_MAX, Simulated, Simulation, simulate};
 
 /// Difference of two clocks that is nothing to worry about, milliseconds.

@@ -278,6 +278,14 @@ impl<S: Store> Store for FaultStore<S> {
         self.inner.sweep(is_dead)
     }
 
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        self.inner.now_ms()
+    }
+
+    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+        self.inner.taken_ms(name)
+    }
+
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.on_object(CallKind::Get, name).read(|| self.inner.get(name, bytes_max))
     }

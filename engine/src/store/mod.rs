@@ -248,6 +248,25 @@ pub trait Store: Send + Sync + Debug {
         Ok(())
     }
 
+    /// The time by the place's own clock, milliseconds since 1970; `None` where it has none but this
+    /// machine's, or does not tell.
+    ///
+    /// # Errors
+    /// The failures of the place itself.
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
+    /// When the place took an object, by its own account, milliseconds since 1970; `None` where it
+    /// does not tell. Of an object that was copied there as it is, when it was copied.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; and the failures of the place itself.
+    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+        let _ = name;
+        Ok(None)
+    }
+
     /// Removes what writers that died left unfinished, where the place lets that be told from what
     /// others are writing, and of what [`Self::unfinished`] shows that of which `is_dead` is true;
     /// returns how much was removed. A writer that is alive after all fails and writes it again. Stores
@@ -318,6 +337,12 @@ macro_rules! forward {
                 mode: LockMode,
             ) -> Result<(), StoreError> {
                 (**self).lock(name, until_ms, mode)
+            }
+            fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+                (**self).now_ms()
+            }
+            fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+                (**self).taken_ms(name)
             }
             fn kept(
                 &self,

@@ -130,6 +130,14 @@ impl<S: Store> Store for RecordStore<S> {
         self.inner.is_near()
     }
 
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        self.inner.now_ms()
+    }
+
+    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+        self.inner.taken_ms(name)
+    }
+
     fn kept(
         &self,
         folder: Folder,

@@ -217,6 +217,14 @@ impl<S: Store> Store for Guarded<S> {
         self.guarded(|| self.inner.kept_for())
     }
 
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        self.guarded(|| self.inner.now_ms())
+    }
+
+    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+        self.guarded(|| self.inner.taken_ms(name))
+    }
+
     fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {
         self.guarded(|| self.inner.locked(name))
     }

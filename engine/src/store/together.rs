@@ -206,6 +206,14 @@ impl Store for Ahead<'_> {
         self.store.kept_for()
     }
 
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        self.store.now_ms()
+    }
+
+    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+        self.store.taken_ms(name)
+    }
+
     fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {
         self.store.locked(name)
     }

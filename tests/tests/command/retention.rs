@@ -70,8 +70,6 @@ fn what_is_no_request_is_refused() {
     let cairn = with_snapshots(2);
     let before = objects(&cairn);
     for (arguments, expected) in [
-        (vec!["forget"], 2),
-        (vec!["forget", "--dry-run"], 2),
         (vec!["forget", "--keep-last", "0"], 2),
         (vec!["forget", "--keep-within", "30m"], 2),
         (vec!["forget", "--keep-within", ""], 2),
@@ -89,11 +87,45 @@ fn what_is_no_request_is_refused() {
         assert!(ran.stderr.starts_with("error: "), "{arguments:?}: {ran:#?}");
         assert_eq!(objects(&cairn), before, "{arguments:?}");
     }
-    let none = cairn.run(["forget", "--json"]).expect(2);
-    assert_eq!(code(&none), "retention.no_rule");
-    assert!(none.stderr.contains("everything is kept"), "{none:#?}");
     let last = cairn.run(["forget", "latest", "latest~1", "--json"]).expect(4);
     assert_eq!(code(&last), "snapshot.last");
+}
+
+#[test]
+fn without_a_rule_everything_is_kept() {
+    let cairn = with_snapshots(2);
+    let before = objects(&cairn);
+    let ran = cairn.run(["forget"]).expect(0);
+    assert!(ran.stdout.contains("kept 2 snapshots, and forgot none"), "{ran:#?}");
+    assert!(ran.stderr.contains("--keep-within 30d"), "it says what rules there are: {ran:#?}");
+    for arguments in [vec!["forget", "--json"], vec!["forget", "--job", "crm", "--json"]] {
+        let report = &cairn.run(arguments).expect(0).json("result")[0]["report"];
+        assert_eq!((&report["kept"], &report["removed"]), (&2.into(), &0.into()));
+    }
+    assert_eq!(objects(&cairn), before);
+}
+
+#[test]
+fn it_says_how_much_comes_free_and_when() {
+    let cairn = with_snapshots(1);
+    for name in ["one", "two", "three"] {
+        std::fs::write(cairn.path("own"), name.repeat(200_000)).expect("a file");
+        cairn.run(["backup", "own", "--job", "other"]).expect(0);
+    }
+    let arguments = ["forget", "--keep-last", "1", "--job", "other", "--dry-run"];
+    let report =
+        cairn.run(arguments.iter().chain(&["--json"])).expect(0).json("result")[0]["report"]
+            .clone();
+    let bytes = report["bytes_freed"].as_u64().expect("bytes");
+    assert!((50..600_000).contains(&bytes), "what two files take, compressed: {bytes}");
+    let gone_by = report["gone_by"].as_str().expect("a time").to_owned();
+    let shown = cairn.run(arguments).expect(0);
+    assert!(shown.stderr.contains("come free with `cairn gc`: by 20"), "{shown:#?}");
+    let later = cairn.run(arguments.iter().chain(&["--erase-within", "30d", "--json"])).expect(0);
+    let later = &later.json("result")[0]["report"]["gone_by"];
+    assert!(later.as_str().is_some_and(|later| *later > *gone_by), "{later} after {gone_by}");
+    let never = cairn.run(arguments.iter().chain(&["--erase-within", "never", "--json"])).expect(0);
+    assert!(never.json("result")[0]["report"]["gone_by"].is_null());
 }
 
 #[test]
@@ -160,4 +192,39 @@ fn a_listing_that_lost_its_snapshots_is_refused() {
     std::fs::remove_dir(&folder).expect("empty");
     std::fs::rename(cairn.path("aside"), &folder).expect("back");
     assert_eq!(ids(&cairn).len(), 2);
+}
+
+#[test]
+fn the_rules_of_home_may_stand_in_the_configuration_file() {
+    let cairn = with_snapshots(4);
+    let file = cairn.path("config.toml").to_str().expect("UTF-8").to_owned();
+    let write = |text: &str| std::fs::write(&file, text).expect("a file");
+    let forget = |more: &[&str]| {
+        let arguments = ["forget", "--config", &file, "--dry-run", "--json"];
+        let ran = cairn.run(arguments.iter().chain(more)).expect(0);
+        ran.json("result")[0]["report"].clone()
+    };
+    write("[retention]\nkeep-last = 2\nerase-within = \"never\"\n");
+    let report = forget(&[]);
+    assert_eq!((&report["kept"], &report["removed"]), (&3.into(), &1.into()));
+    assert!(report["gone_by"].is_null(), "{report}");
+    // Options come first.
+    let report = forget(&["--keep-last", "1", "--erase-within", "72h"]);
+    assert_eq!((&report["kept"], &report["removed"]), (&2.into(), &2.into()));
+    assert!(!report["gone_by"].is_null(), "{report}");
+    // Of another repository, and of another job.
+    write("[retention]\nrepo = \"/elsewhere\"\nkeep-last = 1\n");
+    assert_eq!(forget(&[])["removed"], 0);
+    write("[retention]\njob = \"crm\"\nkeep-last = 1\n");
+    assert_eq!(forget(&[])["removed"], 2);
+    write("[retention]\nkeep-lots = 1\n");
+    let ran = cairn.run(["forget", "--config", &file]).expect(2);
+    assert!(ran.stderr.contains("keep-lots"), "{ran:#?}");
+    cairn.run(["gc", "--config", &file]).expect(2);
+    // A collection erases as soon as the file says, and the report tells by when that had to be.
+    write("[retention]\nkeep-last = 1\nerase-within = \"1h\"\n");
+    cairn.run(["forget", "--config", &file]).expect(0);
+    cairn.run(["gc", "--config", &file]).expect(0);
+    cairn.run(["erasure", "report", "--config", &file]).expect(0);
+    cairn.run(["verify", "--level", "full"]).expect(0);
 }

@@ -26,31 +26,33 @@
 //! | 20 | the local index is deleted, damaged, or another's | loaded anew; deletes nothing | `index::*` |
 //! | 21 | no space, an I/O error, a failed fsync | told, nothing acknowledged | `crash::*`, [`a_disk_that_is_full_stops_a_collection_before_it_deletes`], `tests/command/disk_full.rs`, `engine/src/store/local/tests.rs` |
 //! | 22 | the power is cut | an object is there whole or not at all | `tests/command/power.rs` |
-//! | 23 | clocks are ten years off, or go back | forget refuses, the rest works | `access::any_clock_will_do`, `retention::clocks_that_are_off_by_ten_years_evict_nothing`, [`a_collection_by_any_clock_loses_nothing`], [`leases_delay_for_a_day_whatever_they_say`] |
+//! | 23 | clocks are ten years off, or three weeks, or go back | forget refuses, or does not count it; the rest works | `access::any_clock_will_do`, `retention::clocks::*`, [`a_collection_by_any_clock_loses_nothing`], [`leases_delay_for_a_day_whatever_they_say`] |
 //! | 24 | another repository, or none, is where this one was | refused, nothing changed | `index::the_local_index_of_another_repository_is_not_used`, `access::a_wrong_key_and_no_repository_are_told_apart`, [`an_empty_place_is_refused_and_nothing_is_written`] |
 //! | 25 | lengths that lie, bombs | bounded, refused | `hostile::frames_that_decompress_to_more_than_they_state_are_damage`, `hostile::lying_lengths_are_reported_and_nothing_is_written_beyond_a_file` |
 //! | 26 | paths that lead outside | nothing outside the target | `hostile::*`, `engine/src/target/tests/hostile.rs` |
 //! | 27 | absurd costs of a key slot | refused both ways | `access::absurd_argon2_costs_are_refused_both_ways` |
 //! | 28 | a wrong passphrase, a foreign slot, a stuck generator | told | `access::*`, `engine/src/seal/random.rs` |
-//! | 29 | a hostile writer | others unaffected | `retention::a_writer_pushes_out_nothing_that_another_key_signed`, `retention::a_backup_by_a_clock_ten_years_ahead_evicts_nothing`, [`a_false_chunk_of_a_writer_reaches_nobody_else`] |
+//! | 29 | a hostile writer | others unaffected | `retention::a_writer_pushes_out_nothing_that_another_key_signed`, `retention::writers::*`, [`a_false_chunk_of_a_writer_reaches_nobody_else`], [`what_is_no_snapshot_stops_collections_until_it_is_given_up`], [`names_that_no_snapshot_has_stop_nothing`] |
 //! | 30 | files change while they are read | exact or reported | `changing::*`, `hostile::a_sparse_file_of_eight_exbibytes_ends_without_filling_anything`, `tests/command/exit_codes.rs` |
 //!
 //! Damaged tombs: `collect::a_damaged_tomb_stops_collections_and_backups_but_no_restore`.
 
 use std::sync::Arc;
 
-use cairn_engine::error::{Class, Error, Explain as _};
+use cairn_engine::error::{Class, Explain as _};
+use cairn_engine::ops::forget::{Choice, ForgetOptions, plan as forget_plan, run as forget_run};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots;
 use cairn_engine::repo::{Repository, keys};
 use cairn_engine::store::fault::{Fault, FaultStore, Plan};
+use cairn_engine::store::local::LocalStore;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::profile::Found;
 use cairn_engine::store::record::CallKind;
 use cairn_engine::store::{Store, StoreError};
 use cairn_format::certificate::Role;
 use cairn_format::envelope::Kind;
-use cairn_format::ids::{ObjectHash, SessionId};
+use cairn_format::ids::{ObjectHash, SessionId, SnapshotId};
 use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::record::Lease;
 use cairn_tests::compare::{assert_same_tree, look};
@@ -453,8 +455,10 @@ fn a_false_chunk_of_a_writer_reaches_nobody_else() {
     std::fs::write(honest.join("file"), &content).expect("a file");
     let report = back_up(&owner, &honest).expect("a backup");
     assert!(report.statistics.bytes_new >= 50_000, "the false chunk is relied on");
-    // It is of no use to the thief either: what is in its snapshot cannot be read, nor copied.
-    let _stopped: Result<_, Error> = gc::run(&owner, &everything());
+    // It is of no use to the thief either: what is in its snapshot cannot be read. Its pack stays as
+    // it is, so that collections are not stopped by it.
+    let report = gc::run(&owner, &everything()).expect("it collects");
+    assert!(report.damaged.is_empty() && report.packs_deleted > 0, "{report:?}");
     let mut newest = snapshots::list(&owner).expect("a list").into_iter();
     let newest = newest.rfind(|snapshot| snapshot.writer_name == OWNER);
     let reader = scene.lab.open(&scene.store, "reader");
@@ -462,4 +466,63 @@ fn a_false_chunk_of_a_writer_reaches_nobody_else() {
     let (target, restored) = scene.lab.restore(&reader, &newest, false).expect("it restores");
     assert_eq!(restored.failure_count, 0);
     assert_eq!(std::fs::read(inside(&target, &honest).join("file")).expect("a file"), content);
+}
+
+/// What a hostile writer leaves beside snapshots: names that none can have are passed over; what may be
+/// one that cannot be read stops collections, which delete nothing and say how to go on.
+#[test]
+fn what_is_no_snapshot_stops_collections_until_it_is_given_up() {
+    let scene = Scene::new(415);
+    let owner = scene.lab.open(&scene.store, "maker");
+    keys::add(&owner, &new_key("thief", Role::Writer)).expect("a key");
+    let stops = |object: &str| {
+        let before = packs(&scene.store);
+        let error = gc::run(&owner, &everything()).expect_err("it cannot tell what is needed");
+        assert_eq!((error.class(), error.code()), (Class::Damage, "gc.unknown"));
+        assert!(error.to_string().contains(object), "{error} is about {object}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("`cairn forget`")));
+        assert_eq!(packs(&scene.store), before, "{object}");
+    };
+    let give_up = |id: SnapshotId| {
+        let named = Choice::Named(vec![id.to_hex()[..8].to_owned()]);
+        let options = ForgetOptions { remove_last: true, ..ForgetOptions::new(named) };
+        let plan = forget_plan(&owner, &options).expect("it is found");
+        assert_eq!(plan.going(), 1);
+        forget_run(&owner, &plan).expect("it goes");
+    };
+    // Anything under its right name.
+    let junk = noise(300, 5);
+    let id = SnapshotId::from_bytes(*blake3::hash(&junk).as_bytes());
+    let name = ObjectName::Snapshot { time_ms: 5, id };
+    scene.store.put(&name, &junk).expect("put");
+    stops(&id.to_hex());
+    give_up(id);
+    // A snapshot, signed and acknowledged, of a root that is nowhere.
+    let thief = scene.lab.try_open(&scene.store, "thief", "thief").expect("it opens");
+    let id =
+        Craft::new(&thief).publish(thief.vault().keys.tree_id(b"nothing")).expect("a snapshot");
+    drop(thief);
+    stops(&id.to_hex());
+    give_up(id);
+    let report = gc::run(&owner, &everything()).expect("it goes on");
+    assert!(report.packs_deleted > 0, "{report:?}");
+    drop(owner);
+    scene.assert_kept(&scene.store, "fresh");
+}
+
+/// A folder of snapshots in which somebody left other files.
+#[test]
+fn names_that_no_snapshot_has_stop_nothing() {
+    let scene = Scene::new(416);
+    let place = scene.lab.path("repository");
+    let local = LocalStore::create(&place).expect("a folder");
+    for name in scene.store.names() {
+        local.put(&name, &object(&scene.store, &name)).expect("put");
+    }
+    for name in ["junk", ".hidden", "0-00", "7fffffffffffffff-"] {
+        std::fs::write(place.join("snapshots").join(name), "junk").expect("a file");
+    }
+    let report = scene.collect(&Arc::new(local), "collector").expect("it collects");
+    assert!(report.packs_deleted > 0, "{report:?}");
+    assert!(place.join("snapshots/junk").exists());
 }

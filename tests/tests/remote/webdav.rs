@@ -2,9 +2,15 @@
 //! Method: Apache on loopback, and a proxy before it that cuts writes.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use cairn_engine::context::{Clock as _, SystemClock};
+use cairn_engine::retention::CLOCK_SKEW_MS;
+use cairn_engine::store::Store as _;
+use cairn_engine::store::location::Location;
+use cairn_engine::store::options::RemoteOptions;
 use cairn_format::names::ObjectName;
 use cairn_tests::compare::assert_same;
 use cairn_tests::lab::inside;
@@ -28,6 +34,31 @@ fn every_command_works() {
 #[test]
 fn nobody_listens() {
     scenario::refused_port(Webdav::target_at);
+}
+
+/// By the date of its answers, and that of what it holds.
+#[test]
+fn it_tells_what_time_it_is() {
+    let server = Webdav::start();
+    let target = server.target();
+    cairn(&target).init();
+    let options = RemoteOptions::new(|name| {
+        let set = target.environment.iter().find(|(other, _)| *other == name);
+        set.and_then(|(_, value)| value.to_str()).map(str::to_owned)
+    });
+    let location = Location::parse(OsStr::new(&target.url)).expect("a location");
+    let store = location.open(&options).expect("it opens");
+    let near = |told: Option<i64>| {
+        let told_ms = told.expect("it tells");
+        let apart_ms = SystemClock.now_ms().abs_diff(told_ms);
+        assert!(apart_ms < CLOCK_SKEW_MS.unsigned_abs(), "{apart_ms} ms apart");
+    };
+    near(store.now_ms().expect("it answers"));
+    near(store.taken_ms(&ObjectName::Format).expect("it answers"));
+    assert!(
+        store.now_ms().expect("it answers")
+            >= store.taken_ms(&ObjectName::Format).expect("it answers")
+    );
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::ops::snapshots::{self, SnapshotInfo};
 use crate::repo::Repository;
 use crate::retention::{CLOCK_SKEW_MS, Doubt, RetentionError, Standing};
 use crate::seal::Role;
-use crate::store::StoreError;
+use crate::store::{StoreError, together};
 
 /// Reads every snapshot and every acknowledgement.
 ///
@@ -240,6 +240,8 @@ pub(super) struct Evidence<'a> {
     pub known: &'a Known,
     /// What this host has seen before.
     pub seen: &'a Seen,
+    /// When the store took records of writers' keys, of which some were not seen before.
+    pub taken: &'a Taken,
     /// This host's clock.
     pub now_ms: i64,
 }
@@ -248,6 +250,7 @@ impl Evidence<'_> {
     /// Whether each snapshot counts.
     pub(super) fn standings(&self) -> HashMap<SnapshotId, Standing> {
         let behind = self.behind_their_predecessors();
+        let late = self.taken_late();
         let latest_ms = self.now_ms.saturating_add(CLOCK_SKEW_MS);
         let standing = |snapshot: &SnapshotInfo| {
             if !self.known.acknowledged.contains(&snapshot.id) {
@@ -256,13 +259,47 @@ impl Evidence<'_> {
                 Standing::Doubtful(Doubt::Future)
             } else if behind.contains(&snapshot.id) {
                 Standing::Doubtful(Doubt::Backwards)
-            } else if self.seen.is_late(snapshot) {
+            } else if late.contains(&snapshot.id) || self.seen.is_late(snapshot) {
                 Standing::Doubtful(Doubt::Late)
             } else {
                 Standing::Acknowledged
             }
         };
         self.known.listed.iter().map(|snapshot| (snapshot.id, standing(snapshot))).collect()
+    }
+
+    /// Snapshots of writers' keys that this host has not seen before, and that the store took after it
+    /// had taken some that are dated after them.
+    fn taken_late(&self) -> HashSet<SnapshotId> {
+        let latest_ms = self.now_ms.saturating_add(CLOCK_SKEW_MS);
+        let mut by_writer = HashMap::<WriterId, Vec<(i64, &SnapshotInfo)>>::new();
+        for snapshot in self.known.listed.iter().filter(|one| one.record.remade.is_none()) {
+            if let Some(taken_ms) = self.taken.get(&snapshot.id) {
+                by_writer.entry(snapshot.namespace).or_default().push((*taken_ms, snapshot));
+            }
+        }
+        let mut late = HashSet::new();
+        for mut members in by_writer.into_values() {
+            members.sort_by_key(|(taken_ms, _)| *taken_ms);
+            let (mut newest_ms, mut before) = (i64::MIN, members.iter().peekable());
+            for (taken_ms, snapshot) in &members {
+                let long_before = |one: &&(i64, _)| one.0.saturating_add(TAKEN_LATE_MS) < *taken_ms;
+                while let Some((their_ms, other)) = before.next_if(long_before) {
+                    let date_ms = other.record.finished_ms;
+                    // What was dated ahead of the store's clock tells nothing.
+                    if date_ms <= latest_ms.min(their_ms.saturating_add(CLOCK_SKEW_MS)) {
+                        newest_ms = newest_ms.max(date_ms);
+                    }
+                }
+                let date_ms = snapshot.record.finished_ms;
+                if date_ms < newest_ms.saturating_sub(CLOCK_SKEW_MS)
+                    && !self.seen.snapshots.contains(&snapshot.id)
+                {
+                    late.insert(snapshot.id);
+                }
+            }
+        }
+        late
     }
 
     /// Snapshots dated before one that their writer made earlier, by the chain of field 16. Only
@@ -302,12 +339,53 @@ impl Evidence<'_> {
     }
 }
 
+/// When the store took records, by its own account, milliseconds since 1970. What a writer dates back
+/// it can only put now.
+pub(super) type Taken = HashMap<SnapshotId, i64>;
+
+/// How much later than a newer one of its writer a record must have been taken to have been dated back,
+/// milliseconds: records that were copied to where they are were all taken in about that time.
+const TAKEN_LATE_MS: i64 = 60 * 60 * 1_000;
+
+/// Asks the store when it took the records of writers' keys, where this host sees some of them for the
+/// first time and so cannot tell by itself whether they are late.
+///
+/// # Errors
+/// Failures of the store.
+pub(super) fn look_when_taken(
+    repository: &Repository,
+    known: &Known,
+    seen: &Seen,
+) -> Result<Taken, Error> {
+    let by_writers = known.listed.iter().filter(|one| one.namespace != NAMESPACE_TRUSTED);
+    let by_writers = by_writers.collect::<Vec<_>>();
+    let new = by_writers.iter().filter(|one| !seen.snapshots.contains(&one.id));
+    let new = new.map(|one| one.namespace).collect::<HashSet<_>>();
+    let concerned = by_writers.into_iter().filter(|one| new.contains(&one.namespace));
+    let concerned = concerned.collect::<Vec<_>>();
+    let store = repository.store();
+    let looked = together::map(store, &concerned, |one| {
+        let name = ObjectName::Snapshot { time_ms: one.name_time_ms, id: one.id };
+        (one.id, store.taken_ms(&name))
+    });
+    let mut taken = Taken::new();
+    for (id, taken_ms) in looked {
+        match taken_ms {
+            Ok(taken_ms) => taken.extend(taken_ms.map(|taken_ms| (id, taken_ms))),
+            // Forgotten beside this, or of the other copy.
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(taken)
+}
+
 /// Name under which [`Seen`] is kept in the local index.
 const SEEN_NAME: &str = "retention/seen";
 
 /// Snapshots of writers' keys that this host has seen, and how new they were. What appears later
-/// with an older date was dated back, or held back by the store. Kept in the cache: without
-/// it, nothing is taken for late.
+/// with an older date was dated back, or held back by the store. Kept in the cache: without it there
+/// is only what the store says ([`Taken`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     newest_ms: BTreeMap<WriterId, i64>,

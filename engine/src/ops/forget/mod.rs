@@ -11,21 +11,31 @@
 //! push out only what the same key signed. Dates that cannot be believed count for nothing
 //! ([`crate::retention::Doubt`]), and ages are counted from the newest commit in the repository, so neither a clock
 //! that is wrong nor one that lies makes snapshots old.
+//!
+//! **This host's clock** dates its backups and may be ahead without contradicting anything that they
+//! say. So the store is asked what time it has, and a difference stops everything. Where the store has
+//! no clock of its own, time without a backup counts for no age ([`Silence`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use cairn_format::ids::{SnapshotId, WriterId};
-use cairn_format::names::ObjectName;
+use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
-use self::evidence::{Evidence, Seen};
+use self::evidence::{Evidence, Seen, Taken};
 use self::orphans::remove_orphans;
 use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
+use crate::collect::due::Past;
+use crate::collect::needed::bytes_needed_by_others;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::repo::{Repository, intent};
-use crate::retention::{Candidate, Cause, Doubt, Policy, RetentionError, Standing, Verdict, apply};
+use crate::retention::{
+    Ages, CLOCK_SKEW_MS, Candidate, Cause, Commit, Doubt, Policy, RetentionError, Silence,
+    Standing, Verdict, apply_by, silences,
+};
 use crate::store::StoreError;
 
 pub(in crate::ops) mod evidence;
@@ -58,9 +68,9 @@ pub struct ForgetOptions {
     pub choice: Choice,
     /// Only snapshots of this job.
     pub job: Option<String>,
-    /// This host's clock is right: snapshots in its future are kept and passed over instead of
-    /// stopping everything, ages are counted from now, and a long time without backups is none
-    /// of a clock's doing.
+    /// This host's clock is right: the store is not asked for its own, snapshots in the future are
+    /// kept and passed over instead of stopping everything, ages are counted from now, and time
+    /// without backups is none of a clock's doing.
     pub trust_clock: bool,
     /// The last acknowledged snapshot of a series may go as well.
     pub remove_last: bool,
@@ -73,6 +83,11 @@ impl ForgetOptions {
     #[must_use]
     pub const fn new(choice: Choice) -> Self {
         Self { choice, job: None, trust_clock: false, remove_last: false, join_writers: false }
+    }
+
+    /// Whether a job's snapshots may go.
+    fn concerns(&self, job: &str) -> bool {
+        self.job.as_ref().is_none_or(|wanted| wanted == job)
     }
 }
 
@@ -107,9 +122,14 @@ pub struct ForgetPlan {
     pub bare: Vec<SnapshotId>,
     /// What ages are counted back from, milliseconds since 1970.
     pub reference_ms: i64,
+    /// Time without a backup that was not counted as age, so that some rule keeps more, newest
+    /// first.
+    pub uncounted: Vec<Silence>,
     /// Snapshots and acknowledgements that are missing or cannot be read, which unless named stay
     /// as they are; and what this host has seen before that is gone.
     pub damaged: Vec<Remark>,
+    /// Every snapshot that can be read, also of other jobs.
+    listed: Vec<SnapshotInfo>,
     objects: Objects,
     seen: Option<Seen>,
 }
@@ -265,9 +285,9 @@ pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPl
         Choice::Named(names) => by_name(repository, options, known, names),
         Choice::These(ids) => of_ids(repository, options, known, ids, Vec::new()),
         Choice::Rules(policy) => {
-            let now_ms = repository.context.clock.now_ms();
+            let clock = look_at_clocks(repository, &[repository], options)?;
             let seen = Seen::load(catalog)?;
-            by_rules(options, policy, known, seen, now_ms)
+            by_rules(repository, options, policy, known, seen, &clock)
         }
     }
 }
@@ -286,35 +306,132 @@ pub fn plan_copy(
     copy.require_collect("forget snapshots")?;
     let Choice::Rules(policy) = &options.choice else { return plan(copy, options) };
     let known = evidence::gather_both(home, copy)?;
+    let clock = look_at_clocks(home, &[home, copy], options)?;
     let seen = Seen::load(copy.catalog()?)?;
-    by_rules(options, policy, known, seen, home.context.clock.now_ms())
+    // Home says when it took them: a replica takes everything late.
+    by_rules(home, options, policy, known, seen, &clock)
 }
 
+/// This host's clock.
+struct Clock {
+    now_ms: i64,
+    /// A store has a clock of its own that says the same, or a person says that it is right.
+    is_right: bool,
+}
+
+/// Compares this host's clock with those of the stores that have one.
+///
+/// # Errors
+/// [`RetentionError::Skew`]; failures of the stores.
+fn look_at_clocks(
+    repository: &Repository,
+    copies: &[&Repository],
+    options: &ForgetOptions,
+) -> Result<Clock, Error> {
+    let clock = &repository.context.clock;
+    if options.trust_clock {
+        return Ok(Clock { now_ms: clock.now_ms(), is_right: true });
+    }
+    let mut is_right = false;
+    for copy in copies {
+        let before_ms = clock.now_ms();
+        let Some(theirs_ms) = copy.store().now_ms()? else { continue };
+        // The answer may have been long on its way.
+        let nearest_ms = theirs_ms.clamp(before_ms, clock.now_ms().max(before_ms));
+        let ahead_ms = nearest_ms.saturating_sub(theirs_ms);
+        if ahead_ms.abs() > CLOCK_SKEW_MS {
+            let (location, ahead_s) = (copy.store().location(), ahead_ms / 1_000);
+            return Err(RetentionError::Skew { location, ahead_s }.into());
+        }
+        is_right = true;
+    }
+    Ok(Clock { now_ms: clock.now_ms(), is_right })
+}
+
+/// What rules make of the snapshots.
+struct Judged {
+    standings: HashMap<SnapshotId, Standing>,
+    series: Vec<Series>,
+    ages: Ages,
+    /// Commits that count: time, snapshot.
+    counted: Vec<(i64, SnapshotId)>,
+}
+
+impl Judged {
+    fn is_anything_to_go(&self) -> bool {
+        let mut planned = self.series.iter().flat_map(|series| &series.snapshots);
+        planned.any(|one| !one.verdict.keeps())
+    }
+}
+
+/// Decides by rules. `home` is asked when it took the records, if it matters.
 fn by_rules(
+    home: &Repository,
     options: &ForgetOptions,
     policy: &Policy,
     known: Known,
     mut seen: Seen,
-    now_ms: i64,
+    clock: &Clock,
 ) -> Result<ForgetPlan, Error> {
-    let evidence = Evidence { known: &known, seen: &seen, now_ms };
-    let standings = evidence.standings();
+    let mut judged = judge(options, policy, &known, (&seen, &Taken::new()), clock)?;
+    // What is found to be late counts no more: less goes then, never more.
+    if judged.is_anything_to_go() {
+        let taken = evidence::look_when_taken(home, &known, &seen)?;
+        if !taken.is_empty() {
+            judged = judge(options, policy, &known, (&seen, &taken), clock)?;
+        }
+    }
+    let Judged { standings, series, ages, counted } = judged;
+    if let (Some(job), true) = (&options.job, series.is_empty()) {
+        return Err(Error::NoSnapshot { selector: format!("job:{job}") });
+    }
+    seen.update(&known.listed, &standings);
+    let Known { listed, mut damaged, rolled_back, objects, .. } = known;
+    damaged.extend(rolled_back);
+    let plan = ForgetPlan {
+        series,
+        bare: Vec::new(),
+        reference_ms: ages.reference_ms,
+        uncounted: ages.uncounted(policy),
+        damaged,
+        listed,
+        objects,
+        seen: Some(seen),
+    };
+    if plan.going() > 0 && !clock.is_right {
+        refuse_gap(policy, plan.reference_ms, counted)?;
+    }
+    Ok(plan)
+}
+
+fn judge(
+    options: &ForgetOptions,
+    policy: &Policy,
+    known: &Known,
+    (seen, taken): (&Seen, &Taken),
+    clock: &Clock,
+) -> Result<Judged, RetentionError> {
+    let now_ms = clock.now_ms;
+    let standings = Evidence { known, seen, taken, now_ms }.standings();
     let standing = |id: &SnapshotId| standings.get(id).copied().unwrap_or(Standing::Unacknowledged);
     let replaced = known.replaced();
     if !options.trust_clock {
-        refuse_future(&known.listed, standing, now_ms)?;
+        let concerned = known.listed.iter().filter(|one| options.concerns(&one.record.job));
+        refuse_future(concerned, standing, now_ms)?;
     }
-    let counted = known
-        .listed
-        .iter()
-        .filter(|snapshot| standing(&snapshot.id) == Standing::Acknowledged)
-        .map(|snapshot| (snapshot.record.finished_ms, snapshot.id))
-        .collect::<Vec<_>>();
+    let counts = |one: &&SnapshotInfo| standing(&one.id) == Standing::Acknowledged;
+    let counted = known.listed.iter().filter(counts);
+    let counted = counted.map(|one| (one.record.finished_ms, one.id)).collect::<Vec<_>>();
     let newest_ms = counted.iter().map(|(time_ms, _)| *time_ms).max();
     let reference_ms = if options.trust_clock { now_ms } else { newest_ms.unwrap_or(now_ms) };
+    let mut ages = Ages::since(reference_ms);
+    if !clock.is_right {
+        let commits = known.listed.iter().filter(counts).map(commit);
+        ages.silences = silences(&commits.collect::<Vec<_>>());
+    }
     let mut series = Vec::new();
     for ((job, namespace), members) in group(known.listed.clone(), options.join_writers) {
-        if options.job.as_ref().is_some_and(|wanted| *wanted != job) {
+        if !options.concerns(&job) {
             continue;
         }
         // What an erasure made anew counts once.
@@ -329,7 +446,7 @@ fn by_rules(
                 standing: standing(&snapshot.id),
             })
             .collect::<Vec<_>>();
-        let verdicts = apply(policy, reference_ms, &candidates, options.remove_last);
+        let verdicts = apply_by(policy, &ages, &candidates, options.remove_last);
         let planned = members.into_iter().zip(verdicts);
         let planned = planned.map(|(snapshot, verdict)| Planned { snapshot, verdict });
         let gone = gone.into_iter().filter_map(|snapshot| {
@@ -338,28 +455,28 @@ fn by_rules(
         });
         series.push(described(job, namespace, gone.chain(planned).collect()));
     }
-    if let (Some(job), true) = (&options.job, series.is_empty()) {
-        return Err(Error::NoSnapshot { selector: format!("job:{job}") });
-    }
-    seen.update(&known.listed, &standings);
-    let Known { mut damaged, rolled_back, objects, .. } = known;
-    damaged.extend(rolled_back);
-    let bare = Vec::new();
-    let plan = ForgetPlan { series, bare, reference_ms, damaged, objects, seen: Some(seen) };
-    if plan.going() > 0 && !options.trust_clock {
-        refuse_gap(policy, reference_ms, counted)?;
-    }
-    Ok(plan)
+    Ok(Judged { standings, series, ages, counted })
 }
 
-/// Refuses when an acknowledged snapshot lies in the future.
-fn refuse_future(
-    listed: &[SnapshotInfo],
+/// A snapshot as evidence that time has passed.
+fn commit(snapshot: &SnapshotInfo) -> Commit<(&str, WriterId, &str)> {
+    let record = &snapshot.record;
+    Commit {
+        time_ms: record.finished_ms,
+        series: (&record.job, snapshot.writer, &record.host),
+        sequence: record.sequence,
+    }
+}
+
+/// Refuses when an acknowledged snapshot lies in the future. One of a job that was not chosen stops
+/// nothing: it counts for no rule, and whoever signs it shall not keep other jobs from being thinned
+/// out.
+fn refuse_future<'a>(
+    concerned: impl Iterator<Item = &'a SnapshotInfo>,
     standing: impl Fn(&SnapshotId) -> Standing,
     now_ms: i64,
 ) -> Result<(), RetentionError> {
-    let future = listed
-        .iter()
+    let future = concerned
         .filter(|snapshot| standing(&snapshot.id) == Standing::Doubtful(Doubt::Future))
         .max_by_key(|snapshot| snapshot.record.finished_ms);
     match future {
@@ -373,7 +490,7 @@ fn refuse_future(
 }
 
 /// Refuses when the commits that ages are counted from follow a gap longer than the rules reach
-/// back: a single backup by a clock that is ahead would make everything before it old.
+/// back, and nothing says that this host's clock is right: nobody makes pauses that long unaware.
 fn refuse_gap(
     policy: &Policy,
     reference_ms: i64,
@@ -442,10 +559,11 @@ fn of_ids(
             series.push(described(job, namespace, going));
         }
     }
-    let Known { mut damaged, rolled_back, objects, .. } = known;
+    let Known { listed, mut damaged, rolled_back, objects, .. } = known;
     damaged.extend(rolled_back);
-    let reference_ms = repository.context.clock.now_ms();
-    Ok(ForgetPlan { series, bare, reference_ms, damaged, objects, seen: None })
+    let (reference_ms, uncounted) = (repository.context.clock.now_ms(), Vec::new());
+    let seen = None;
+    Ok(ForgetPlan { series, bare, reference_ms, uncounted, damaged, listed, objects, seen })
 }
 
 /// The snapshot whose record is missing or cannot be read and whose id begins so; `gone` are those
@@ -496,6 +614,52 @@ fn described(job: String, namespace: WriterId, snapshots: Vec<Planned>) -> Serie
         writer: (namespace != NAMESPACE_TRUSTED).then_some(namespace),
         writer_name: newest.map(|one| one.snapshot.writer_name.clone()).unwrap_or_default(),
         snapshots,
+    }
+}
+
+/// Bytes of trees up to which [`measure`] reads them where no collection remembers what they say.
+const TREE_BYTES_MAX: u64 = 64 << 20;
+
+/// About how many stored bytes only snapshots need that go, so that a collection can free them: to be
+/// asked before they do. `None` where that cannot be told: what is needed is damaged; or, unless
+/// `thorough`, no collection has run on this host, whose memory would tell, and there are too many
+/// trees to read them for this. Changes nothing.
+///
+/// # Errors
+/// Failures of the store and the cache; [`Error::Cancelled`].
+pub fn measure(
+    repository: &Repository,
+    plan: &ForgetPlan,
+    thorough: bool,
+) -> Result<Option<u64>, Error> {
+    if plan.going() == 0 {
+        return Ok(Some(0));
+    }
+    repository.monitor().stage("forget: measuring", None);
+    let catalog = repository.current_catalog()?;
+    if !thorough && Past::read(catalog)?.is_none() {
+        let mut tree_bytes = 0;
+        catalog.index().for_each_pack(&mut |_, record, _| {
+            if record.kind == PackKind::Tree {
+                tree_bytes += u64::from(record.bytes);
+            }
+            ControlFlow::Continue(())
+        })?;
+        if tree_bytes > TREE_BYTES_MAX {
+            return Ok(None);
+        }
+    }
+    let planned = plan.series.iter().flat_map(|series| &series.snapshots);
+    let going = planned.filter(|one| !one.verdict.keeps()).map(|one| one.snapshot.id);
+    let going = going.collect::<HashSet<_>>();
+    let there = plan.listed.iter().filter(|one| plan.objects.records.contains_key(&one.id));
+    let there = there.cloned().collect::<Vec<_>>();
+    let stays = |one: &SnapshotInfo| !going.contains(&one.id);
+    match bytes_needed_by_others(repository, catalog, &there, stays) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(Error::LivenessUnknown { .. }) => Ok(None),
+        Err(error) if error.is_damage() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -5,6 +5,7 @@
 //! the object is wholly there or not at all. Below the repository's folder no symbolic link is
 //! followed. Only the owner can read what is written.
 
+mod clock;
 mod folders;
 mod read;
 mod temp;
@@ -247,6 +248,14 @@ impl Store for LocalStore {
 
     fn kept_for(&self) -> Result<KeptFor, StoreError> {
         Ok(KeptFor::Nothing)
+    }
+
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        self.server_ms()
+    }
+
+    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+        self.modified_ms(name)
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {

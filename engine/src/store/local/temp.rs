@@ -42,6 +42,10 @@ impl Temp<'_> {
         (self.folder.as_fd(), &self.name)
     }
 
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
     /// The file has another name now.
     pub(super) const fn moved(&mut self) {
         self.moved = true;

@@ -5,6 +5,7 @@
 //! ignore the condition silently, so what was written is looked at afterwards.
 
 mod beyond;
+mod clock;
 mod errors;
 mod probe;
 mod unfinished;
@@ -36,6 +37,7 @@ use super::traffic::{Meter, RequestKind, Traffic};
 use super::{Each, Keeping, Listing, Purged, Put, Store};
 
 pub(super) use beyond::{Answer, Beyond};
+pub(super) use clock::ClockSeen;
 pub(super) use errors::from_opendal;
 pub(super) use versions::{Deleted, LockSeen};
 pub(super) use write::{base64, note_sent_sum};
@@ -86,6 +88,8 @@ pub struct ObjectStore {
     deleted: Deleted,
     /// Until when what was looked at last is locked.
     lock_seen: LockSeen,
+    /// Set where the service has a clock of its own.
+    clock_seen: Option<ClockSeen>,
     /// What its rights are called, where they have names.
     rights: Option<Rights>,
     /// What opendal cannot ask for, where there is something.
@@ -135,6 +139,7 @@ impl ObjectStore {
             condition_is_dear: false,
             deleted: Deleted::default(),
             lock_seen: LockSeen::default(),
+            clock_seen: None,
             rights: None,
             beyond: None,
             kept_for: OnceLock::new(),
@@ -467,6 +472,14 @@ impl Store for ObjectStore {
             Deleted::Gone | Deleted::Versions => KeptFor::Nothing,
             Deleted::Hidden => self.asked_kept_for(),
         })
+    }
+
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        self.asked_now_ms()
+    }
+
+    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
+        self.asked_taken_ms(name)
     }
 
     fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {

@@ -1,13 +1,14 @@
 //! The client under every service that speaks HTTP: limits the time of connecting, counts what
-//! is sent and received, and says plainly what some answers mean.
+//! is sent and received, notes what time the service has, and says plainly what some answers mean.
 
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+use http::header::{AGE, DATE};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
-use crate::store::object::{LockSeen, note_sent_sum};
+use crate::store::object::{ClockSeen, LockSeen, note_sent_sum};
 use crate::store::traffic::{Meter, RequestKind};
 
 /// Longest wait for a connection, handshakes included, in milliseconds.
@@ -27,16 +28,21 @@ pub(super) struct Transport {
     inner: ReqwestTransport,
     meter: Meter,
     lock_seen: LockSeen,
+    clock_seen: ClockSeen,
 }
 
 impl Transport {
     /// A client of its own, so that nothing of one repository's connections is another's.
-    pub(super) fn new(meter: Meter, lock_seen: LockSeen) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(
+        meter: Meter,
+        lock_seen: LockSeen,
+        clock_seen: ClockSeen,
+    ) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .connect_timeout(Duration::from_millis(CONNECT_MS))
             .pool_idle_timeout(Duration::from_millis(IDLE_MS))
             .build()?;
-        Ok(Self { inner: ReqwestTransport::new(client), meter, lock_seen })
+        Ok(Self { inner: ReqwestTransport::new(client), meter, lock_seen, clock_seen })
     }
 }
 
@@ -102,10 +108,13 @@ impl HttpTransport for Transport {
         if !response.status().is_success() {
             self.meter.failed(kind);
         }
-        if let Some(until) =
-            response.headers().get(LOCKED_UNTIL).and_then(|until| until.to_str().ok())
-        {
+        let headers = response.headers();
+        if let Some(until) = headers.get(LOCKED_UNTIL).and_then(|until| until.to_str().ok()) {
             self.lock_seen.note(until);
+        }
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(date) = text(DATE) {
+            self.clock_seen.note(date, text(AGE));
         }
         if let Some(error) = meaning(&response) {
             return Err(error);

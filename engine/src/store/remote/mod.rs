@@ -21,7 +21,7 @@ use opendal::{HttpTransporter, OperationContext, Operator};
 use super::Store;
 use super::error::{Place, StoreError};
 use super::location::Scheme;
-use super::object::{Beyond, Deleted, LockSeen, ObjectStore, Rights, from_opendal};
+use super::object::{Beyond, ClockSeen, Deleted, LockSeen, ObjectStore, Rights, from_opendal};
 use super::options::RemoteOptions;
 use super::retry::{Guarded, Policy};
 use super::traffic::Meter;
@@ -92,11 +92,12 @@ pub(super) fn connect(
 
 fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore, StoreError> {
     let (meter, lock_seen) = (Meter::default(), LockSeen::default());
+    let clock_seen = ClockSeen::default();
     let mut operator = service.operator;
     let mut beyond = None;
     if service.speaks != Speaks::Other {
-        let transport =
-            http::Transport::new(meter.clone(), lock_seen.clone()).map_err(|error| {
+        let transport = http::Transport::new(meter.clone(), lock_seen.clone(), clock_seen.clone())
+            .map_err(|error| {
                 let location = service.location.clone();
                 StoreError::Misconfigured { location, source: error.into() }
             })?;
@@ -110,6 +111,7 @@ fn object_store(service: Service, options: &RemoteOptions) -> Result<ObjectStore
         store.set_meter(meter);
         store.set_lock_seen(lock_seen);
     }
+    store.set_clock_seen(clock_seen);
     if let Some(rights) = service.rights {
         store.set_rights(rights);
     }

@@ -23,6 +23,7 @@ use cairn_tests::lab::{Lab, TestClock, back_up, copy_of, new_key, verify_full};
 use cairn_tests::odd::Odd;
 
 mod clocks;
+mod freed;
 mod orphans;
 mod rolled_back;
 mod stores;

@@ -1,9 +1,11 @@
 //! Keys that sign what they please: whose snapshots and dates affect whose.
 
+use cairn_engine::error::Explain as _;
 use cairn_engine::ops::forget::{self, ForgetOptions};
 use cairn_engine::retention::{Cause, Doubt, Period, Reason, Rule, Verdict};
+use cairn_format::names::ObjectName;
 
-use super::{DAY_MS, NOW_MS, Scene, last, named, rules, verdict};
+use super::{DAY_MS, NOW_MS, Scene, last, named, refused, rules, verdict};
 
 /// A writer's key signs snapshots of the owner's job, with whatever dates: the owner's stay.
 #[test]
@@ -76,4 +78,53 @@ fn an_acknowledgement_by_another_writer_does_not_count() {
     scene.acknowledge("maintainer", pending);
     let plan = forget::plan(&scene.as_key("owner"), &last(1)).expect("a plan");
     assert!(verdict(&plan, pending).keeps() && !verdict(&plan, honest).keeps());
+}
+
+/// The same where this host sees everything for the first time: the store tells when it took what.
+#[test]
+fn snapshots_that_are_dated_back_are_found_out_by_when_the_store_took_them() {
+    let scene = Scene::new(89);
+    let day = |day: i64, by_ms: i64| scene.put("host", NOW_MS - day * DAY_MS + by_ms);
+    let honest = (0..7).rev().map(|number| day(number, -60_000)).collect::<Vec<_>>();
+    let forged = (1..20).map(|number| day(number, 60_000)).collect::<Vec<_>>();
+    let store = scene.odd();
+    let names = scene.snapshot_names().into_iter();
+    store.take(names.filter_map(|name| match name {
+        ObjectName::Snapshot { id, time_ms } if honest.contains(&id) => {
+            Some((name, i64::try_from(time_ms).expect("a time") + 1_000))
+        }
+        ObjectName::Snapshot { .. } => Some((name, NOW_MS + 2 * 60 * 60 * 1_000)),
+        _ => None,
+    }));
+    let daily = rules(&[Rule::Newest(Period::Daily, 7)]);
+    let plan = |cache: &str| {
+        let fresh = scene.lab.try_open(&store, "maintainer", cache).expect("it opens");
+        forget::plan(&fresh, &daily).expect("a plan")
+    };
+    let found = plan("fresh");
+    let late = Verdict::Keep(vec![Reason::Doubtful(Doubt::Late)]);
+    assert!(honest.iter().all(|id| verdict(&found, *id).keeps()));
+    assert!(forged.iter().all(|id| verdict(&found, *id) == late));
+    // Everything was copied to another place within the hour, in any order: that tells nothing.
+    let names = scene.snapshot_names().into_iter().enumerate();
+    store.take(names.map(|(number, name)| (name, NOW_MS + (number as i64 * 7_919) % 3_600_000)));
+    let found = plan("fresher");
+    assert!(forged.iter().all(|id| verdict(&found, *id) != late));
+}
+
+/// A stolen key dates a snapshot ahead: forgetting another job goes on, and its own stops.
+#[test]
+fn a_snapshot_from_the_future_stops_its_own_job() {
+    let (scene, ids) = Scene::with_days(90, 5);
+    let ahead =
+        scene.put_as("host", NOW_MS + 9 * DAY_MS, |record| "theirs".clone_into(&mut record.job));
+    for job in [None, Some("theirs".to_owned())] {
+        let options = ForgetOptions { job, ..last(2) };
+        assert_eq!(refused(&scene, &options).code(), "clock.future");
+    }
+    let (plan, _) = scene
+        .forget(&ForgetOptions { job: Some("job".to_owned()), ..last(2) })
+        .expect("it is none of its concern");
+    assert_eq!((plan.going(), plan.reference_ms), (3, NOW_MS));
+    assert_eq!(scene.listed(), [ids[3], ids[4], ahead].into());
 }
