@@ -17,7 +17,6 @@ const EVERYTHING: GcOptions = GcOptions {
     max_delete_percent: 100.0,
     honour_leases: false,
     full_mark: false,
-    compact: true,
     weakness: None,
 };
 
