@@ -78,8 +78,9 @@ The configuration file names replicas:
   erase-within = \"72h\"
 
 with the keys name, url, repo (only of this repository), job, keep-last, keep-hourly, keep-daily,
-keep-weekly, keep-monthly, keep-yearly, keep-within, keep-tag (a list), time-zone, erase-within and
-max-delete.";
+keep-weekly, keep-monthly, keep-yearly, keep-within, keep-within-hourly, keep-within-daily,
+keep-within-weekly, keep-within-monthly, keep-within-yearly, keep-tag (a list), time-zone,
+erase-within, max-delete and trust-clock.";
 
 /// What locks are, how long they reach, and who may set them.
 pub const LOCK: &str = "\

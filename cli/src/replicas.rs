@@ -45,11 +45,18 @@ struct Entry {
     keep_monthly: Option<u32>,
     keep_yearly: Option<u32>,
     keep_within: Option<String>,
+    keep_within_hourly: Option<String>,
+    keep_within_daily: Option<String>,
+    keep_within_weekly: Option<String>,
+    keep_within_monthly: Option<String>,
+    keep_within_yearly: Option<String>,
     #[serde(default)]
     keep_tag: Vec<String>,
     time_zone: Option<String>,
     erase_within: Option<String>,
     max_delete: Option<f64>,
+    #[serde(default)]
+    trust_clock: bool,
 }
 
 /// A replica that is to be updated.
@@ -69,6 +76,8 @@ pub struct Replica {
     pub erase_within: Option<Within>,
     /// Largest share of it that is freed at once, percent.
     pub max_delete: f64,
+    /// This host's clock is right: see `forget`.
+    pub trust_clock: bool,
 }
 
 /// Reads the replicas of a configuration file; none where the file is `optional` and missing.
@@ -113,7 +122,9 @@ impl Entry {
         if !(0.0..=100.0).contains(&max_delete) {
             return Err(format!("max-delete {max_delete} is not between 0 and 100"));
         }
-        let age = |text: String| text.parse::<Age>().map_err(|error| error.to_string());
+        let age = |text: Option<String>| {
+            text.map(|text| text.parse::<Age>()).transpose().map_err(|error| error.to_string())
+        };
         Ok(Replica {
             name: self.name,
             url: self.url,
@@ -126,13 +137,18 @@ impl Entry {
                 keep_weekly: self.keep_weekly,
                 keep_monthly: self.keep_monthly,
                 keep_yearly: self.keep_yearly,
-                keep_within: self.keep_within.map(age).transpose()?,
+                keep_within: age(self.keep_within)?,
+                keep_within_hourly: age(self.keep_within_hourly)?,
+                keep_within_daily: age(self.keep_within_daily)?,
+                keep_within_weekly: age(self.keep_within_weekly)?,
+                keep_within_monthly: age(self.keep_within_monthly)?,
+                keep_within_yearly: age(self.keep_within_yearly)?,
                 keep_tags: self.keep_tag,
                 time_zone: self.time_zone,
-                ..Keep::default()
             },
             erase_within: self.erase_within.as_deref().map(parse_within).transpose()?,
             max_delete,
+            trust_clock: self.trust_clock,
         })
     }
 }
@@ -172,6 +188,37 @@ mod tests {
     }
 
     #[test]
+    fn every_rule_of_forget_may_stand_there() {
+        let rules = [
+            "keep-last = 1",
+            "keep-hourly = 1",
+            "keep-daily = 1",
+            "keep-weekly = 1",
+            "keep-monthly = 1",
+            "keep-yearly = 1",
+            "keep-within = '1d'",
+            "keep-within-hourly = '2d'",
+            "keep-within-daily = '3w'",
+            "keep-within-weekly = '4mo'",
+            "keep-within-monthly = '5y'",
+            "keep-within-yearly = '6y'",
+            "keep-tag = ['pin']",
+            "time-zone = 'local'",
+            "trust-clock = true",
+        ];
+        let named = "[[replica]]\nname = 'a'\nurl = '/a'\n";
+        let all = parse(&format!("{named}{}\n", rules.join("\n"))).unwrap().remove(0);
+        assert!(all.trust_clock && !parse(named).unwrap().remove(0).trust_clock);
+        let age = |text: &str| text.parse::<Age>().ok();
+        assert_eq!(all.keep.keep_within_hourly, age("2d"));
+        assert_eq!(all.keep.keep_within_yearly, age("6y"));
+        for rule in &rules[..13] {
+            let alone = parse(&format!("{named}{rule}\n")).unwrap().remove(0);
+            assert!(!alone.keep.is_empty(), "{rule}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_the_file() {
         for text in [
             "[[replica]]\nname = 'a'\n",
@@ -179,6 +226,7 @@ mod tests {
             "[[replica]]\nname = 'a'\nurl = '/a'\nkeep-mothly = 2\n",
             "[[replica]]\nname = 'a'\nurl = '/a'\nmax-delete = 101.0\n",
             "[[replica]]\nname = 'a'\nurl = '/a'\nkeep-within = 'long'\n",
+            "[[replica]]\nname = 'a'\nurl = '/a'\nkeep-within-daily = 'long'\n",
             "[[replica]]\nname = 'a'\nurl = '/a'\n[[replica]]\nname = 'a'\nurl = '/b'\n",
             "nonsense",
         ] {

@@ -65,6 +65,7 @@ fn choose(app: &App, arguments: &Replicate) -> Result<Vec<Replica>, Failure> {
                 keep: arguments.keep.clone(),
                 erase_within: arguments.erase_within,
                 max_delete: arguments.max_delete,
+                trust_clock: false,
             })
         });
         return replicas.collect::<Result<Vec<_>, Failure>>();
@@ -117,7 +118,7 @@ fn target(
     let absent = match (arguments.create, dry_run) {
         (false, _) => Absent::Refuse,
         (true, true) => Absent::Imagine,
-        (true, false) => Absent::Create,
+        (true, false) => Absent::Create { erase_within_ms },
     };
     let open = Opener::new(move || open(&location, &context, &remote, absent));
     Ok(Target {
@@ -126,7 +127,7 @@ fn target(
         job: replica.job.clone(),
         erase_within_ms,
         max_delete_percent: replica.max_delete,
-        trust_clock: arguments.trust_clock,
+        trust_clock: arguments.trust_clock || replica.trust_clock,
         ..Target::at(&replica.name, open)
     })
 }
@@ -138,8 +139,11 @@ enum Absent {
     Refuse,
     /// One is made in memory, to tell what it would get.
     Imagine,
-    /// One is made.
-    Create,
+    /// One is made, where no lock outlasts what expired data may.
+    Create {
+        /// Milliseconds; `None`: for good.
+        erase_within_ms: Option<u64>,
+    },
 }
 
 /// Opens the place of a replica, or prepares it for a new one: only where that was asked for, and never
@@ -158,16 +162,20 @@ fn open(
     {
         places.require_unknown(&place)?;
     }
-    if absent == Absent::Refuse {
-        return Err(Error::NoReplica { location: location.to_string() });
-    }
+    let erase_within_ms = match absent {
+        Absent::Refuse => return Err(Error::NoReplica { location: location.to_string() }),
+        Absent::Imagine => {
+            location.require_parent()?;
+            let found = location.check_create(remote)?;
+            return Ok(found.unwrap_or_else(|| Arc::new(MemoryStore::new())));
+        }
+        Absent::Create { erase_within_ms } => erase_within_ms,
+    };
     location.require_parent()?;
-    if absent == Absent::Imagine {
-        let found = location.check_create(remote)?;
-        return Ok(found.unwrap_or_else(|| Arc::new(MemoryStore::new())));
-    }
     let store = location.create(remote)?;
-    store.probe()?;
+    if let (Some(profile), Some(within_ms)) = (store.probe()?, erase_within_ms) {
+        profile.check_lock(&store.location(), within_ms)?;
+    }
     Ok(store)
 }
 
