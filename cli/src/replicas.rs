@@ -1,4 +1,4 @@
-//! The configuration file: replicas by name, each with rules of its own.
+//! Replicas by name, each with rules of its own, as the configuration file has them.
 //!
 //! ```toml
 //! [[replica]]
@@ -8,32 +8,16 @@
 //! erase-within = "72h"
 //! ```
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-
 use cairn_engine::ops::gc::MAX_DELETE_PERCENT_DEFAULT;
 use cairn_engine::retention::Age;
 use serde::Deserialize;
 
 use crate::arguments::{Keep, Within, parse_within};
-use crate::ui::errors::CliError;
-
-/// Longest file that is read, bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// The whole file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    replica: Vec<Entry>,
-}
 
 /// A replica as it is written down. Rules are named as the options of `forget`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Entry {
+pub(crate) struct Entry {
     name: String,
     url: String,
     repo: Option<String>,
@@ -80,35 +64,18 @@ pub struct Replica {
     pub trust_clock: bool,
 }
 
-/// Reads the replicas of a configuration file; none where the file is `optional` and missing.
+/// Takes the replicas of a configuration file.
 ///
 /// # Errors
-/// When it cannot be read or understood, or two replicas have one name.
-pub fn read(path: &Path, optional: bool) -> Result<Vec<Replica>, CliError> {
-    let failed = |source| CliError::File {
-        action: "read the configuration file",
-        path: path.to_owned(),
-        source,
-    };
-    match fs::metadata(path) {
-        Err(error) if optional && error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-        Ok(found) if found.len() > FILE_BYTES_MAX => {
-            return Err(failed(std::io::Error::other("it is longer than 1 MiB")));
-        }
-        Ok(_) => {}
-    }
-    let text = fs::read_to_string(path).map_err(failed)?;
-    let invalid = |problem: String| CliError::Configuration { path: path.to_owned(), problem };
-    let file = toml::from_str::<File>(&text).map_err(|error| invalid(error.to_string()))?;
+/// When one of them cannot be understood, or two have one name.
+pub(crate) fn understand(entries: Vec<Entry>) -> Result<Vec<Replica>, String> {
     let mut replicas: Vec<Replica> = Vec::new();
-    for entry in file.replica {
+    for entry in entries {
         let name = entry.name.clone();
         if replicas.iter().any(|known| known.name == name) {
-            return Err(invalid(format!("two replicas have the name {name:?}")));
+            return Err(format!("two replicas have the name {name:?}"));
         }
-        let replica = entry.replica().map_err(|problem| invalid(format!("{name}: {problem}")))?;
-        replicas.push(replica);
+        replicas.push(entry.replica().map_err(|problem| format!("{name}: {problem}"))?);
     }
     Ok(replicas)
 }
@@ -153,23 +120,14 @@ impl Entry {
     }
 }
 
-/// Where the configuration file is unless it is named: below `$XDG_CONFIG_HOME`, else `~/.config`.
-#[must_use]
-pub fn default_path(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
-    let base = xdg.filter(|base| base.is_absolute());
-    base.or_else(|| home.map(|home| home.join(".config")))
-        .map(|base| base.join("cairn/config.toml"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+    use crate::ui::errors::CliError;
 
     fn parse(text: &str) -> Result<Vec<Replica>, CliError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        fs::write(&path, text).unwrap();
-        read(&path, false)
+        config::tests::parse(text).map(|config| config.replicas)
     }
 
     #[test]
@@ -233,7 +191,5 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(matches!(error, CliError::Configuration { .. }), "{text}: {error}");
         }
-        assert!(read(Path::new("/nowhere/at/all"), true).unwrap().is_empty());
-        assert!(read(Path::new("/nowhere/at/all"), false).is_err());
     }
 }
