@@ -85,8 +85,26 @@ The configuration file names replicas:
   erase-within = \"72h\"
 
 with the keys name, url, repo (only of this repository), job, keep-last, keep-hourly, keep-daily,
-keep-weekly, keep-monthly, keep-yearly, keep-within, keep-tag (a list), time-zone, erase-within and
-max-delete.";
+keep-weekly, keep-monthly, keep-yearly, keep-within, keep-within-hourly, keep-within-daily,
+keep-within-weekly, keep-within-monthly, keep-within-yearly, keep-tag (a list), time-zone,
+erase-within, max-delete and trust-clock.
+
+It also says what places are reached with that are in another region, at another vendor or on
+another host than home; these hold for --to, --also, --fallback, --from and --repo as well:
+
+  [[place]]
+  url = \"s3://bucket/prefix\"
+  [place.env]
+  AWS_REGION = \"eu-central-1\"
+  AWS_ACCESS_KEY_ID = \"AKIA...\"
+  AWS_SECRET_ACCESS_KEY = { file = \"/etc/cairn/second-region.key\" }
+
+for all that lies below url; of several the longest counts. Such a place gets the variables that are
+named there, in the place of those of the environment, and nothing else: none of the environment, no
+profile but one that AWS_PROFILE names, no identity of the machine. Secrets are kept elsewhere: in a
+file = \"...\", in a variable env = \"...\", or printed by a command = \"...\". With the line
+inherit-credentials = true the credentials are those of the environment; only regions, endpoints,
+accounts and buckets may be named.";
 
 /// What locks are, how long they reach, and who may set them.
 pub const LOCK: &str = "\
@@ -118,6 +136,10 @@ pub fn environment_and_exit_codes() -> String {
     for (kind, found) in settings::STORAGE_VARIABLES {
         text.push_str(&format!("  {kind:<11} {found}\n"));
     }
+    text.push_str(
+        "  A [[place]] of the configuration file is reached with what is named there instead: see \
+         `cairn\n  replicate --help`.\n",
+    );
     text.push_str("\nExit codes (of several, the gravest):\n");
     for (code, meaning) in ExitCode::DOCUMENTED {
         text.push_str(&format!("  {:<4} {meaning}\n", code.number()));

@@ -19,10 +19,12 @@ use crate::ui::printer::Printer;
 
 pub mod arguments;
 pub mod commands;
+pub mod config;
 pub mod exit_code;
 pub mod help;
 pub mod ledger;
 pub mod mount;
+pub mod places;
 pub mod replicas;
 pub mod secrets;
 pub mod session;
@@ -46,6 +48,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>, environment: Environment) 
         environment,
         interrupt: interrupt.clone(),
         store: OnceLock::new(),
+        config: OnceLock::new(),
+        webdav_host: OnceLock::new(),
     };
     let name = commands::name(&parsed.command);
     let result = commands::run(&app, &parsed.command);

@@ -13,37 +13,19 @@
 //! erase-within = "72h"
 //! ```
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-
 use cairn_engine::ops::gc::MAX_DELETE_PERCENT_DEFAULT;
 use cairn_engine::retention::Age;
 use serde::Deserialize;
 
 use crate::arguments::{Keep, Within, parse_within};
-use crate::ui::errors::CliError;
-
-/// Longest file that is read, bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// The whole file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    /// As an [`Entry`], but for what only a replica has.
-    retention: Option<toml::Table>,
-    #[serde(default)]
-    replica: Vec<Entry>,
-}
 
 /// Keys of [`Entry`] that mean nothing for the home copy.
-const OF_REPLICAS: [&str; 3] = ["name", "url", "max-delete"];
+const OF_REPLICAS: [&str; 4] = ["name", "url", "max-delete", "trust-clock"];
 
 /// A replica as it is written down. Rules are named as the options of `forget`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Entry {
+pub(crate) struct Entry {
     name: String,
     url: String,
     repo: Option<String>,
@@ -55,11 +37,18 @@ struct Entry {
     keep_monthly: Option<u32>,
     keep_yearly: Option<u32>,
     keep_within: Option<String>,
+    keep_within_hourly: Option<String>,
+    keep_within_daily: Option<String>,
+    keep_within_weekly: Option<String>,
+    keep_within_monthly: Option<String>,
+    keep_within_yearly: Option<String>,
     #[serde(default)]
     keep_tag: Vec<String>,
     time_zone: Option<String>,
     erase_within: Option<String>,
     max_delete: Option<f64>,
+    #[serde(default)]
+    trust_clock: bool,
 }
 
 /// A replica that is to be updated.
@@ -79,6 +68,8 @@ pub struct Replica {
     pub erase_within: Option<Within>,
     /// Largest share of it that is freed at once, percent.
     pub max_delete: f64,
+    /// This host's clock is right: see `forget`.
+    pub trust_clock: bool,
 }
 
 /// What the configuration file says of the home copy.
@@ -94,64 +85,37 @@ pub struct Home {
     pub erase_within: Option<Within>,
 }
 
-/// Reads what a configuration file says of the home copy; nothing where the file is `optional` and
-/// missing.
+/// Takes what a configuration file says of the home copy.
 ///
 /// # Errors
-/// When it cannot be read or understood.
-pub fn read_home(path: &Path, optional: bool) -> Result<Option<Home>, CliError> {
-    let Some(mut table) = read_file(path, optional)?.retention else { return Ok(None) };
-    let invalid = |problem: String| {
-        let problem = format!("retention: {problem}");
-        CliError::Configuration { path: path.to_owned(), problem }
-    };
+/// When it cannot be understood.
+pub(crate) fn understand_home(mut table: toml::Table) -> Result<Home, String> {
+    let named = |problem: String| format!("retention: {problem}");
     if let Some(key) = OF_REPLICAS.iter().find(|key| table.contains_key(**key)) {
-        return Err(invalid(format!("{key:?} is for replicas")));
+        return Err(named(format!("{key:?} is for replicas")));
     }
     for key in ["name", "url"] {
         table.insert(key.to_owned(), "home".into());
     }
-    let entry = table.try_into::<Entry>().map_err(|error| invalid(error.to_string()))?;
-    let Replica { repo, job, keep, erase_within, .. } = entry.replica().map_err(invalid)?;
-    Ok(Some(Home { repo, job, keep, erase_within }))
+    let entry = table.try_into::<Entry>().map_err(|error| named(error.message().to_owned()))?;
+    let Replica { repo, job, keep, erase_within, .. } = entry.replica().map_err(named)?;
+    Ok(Home { repo, job, keep, erase_within })
 }
 
-/// Reads the replicas of a configuration file; none where the file is `optional` and missing.
+/// Takes the replicas of a configuration file.
 ///
 /// # Errors
-/// When it cannot be read or understood, or two replicas have one name.
-pub fn read(path: &Path, optional: bool) -> Result<Vec<Replica>, CliError> {
-    let file = read_file(path, optional)?;
-    let invalid = |problem: String| CliError::Configuration { path: path.to_owned(), problem };
+/// When one of them cannot be understood, or two have one name.
+pub(crate) fn understand(entries: Vec<Entry>) -> Result<Vec<Replica>, String> {
     let mut replicas: Vec<Replica> = Vec::new();
-    for entry in file.replica {
+    for entry in entries {
         let name = entry.name.clone();
         if replicas.iter().any(|known| known.name == name) {
-            return Err(invalid(format!("two replicas have the name {name:?}")));
+            return Err(format!("two replicas have the name {name:?}"));
         }
-        let replica = entry.replica().map_err(|problem| invalid(format!("{name}: {problem}")))?;
-        replicas.push(replica);
+        replicas.push(entry.replica().map_err(|problem| format!("{name}: {problem}"))?);
     }
     Ok(replicas)
-}
-
-fn read_file(path: &Path, optional: bool) -> Result<File, CliError> {
-    let failed = |source| CliError::File {
-        action: "read the configuration file",
-        path: path.to_owned(),
-        source,
-    };
-    match fs::metadata(path) {
-        Err(error) if optional && error.kind() == ErrorKind::NotFound => return Ok(File::default()),
-        Err(error) => return Err(failed(error)),
-        Ok(found) if found.len() > FILE_BYTES_MAX => {
-            return Err(failed(std::io::Error::other("it is longer than 1 MiB")));
-        }
-        Ok(_) => {}
-    }
-    let text = fs::read_to_string(path).map_err(failed)?;
-    let invalid = |problem: String| CliError::Configuration { path: path.to_owned(), problem };
-    toml::from_str::<File>(&text).map_err(|error| invalid(error.to_string()))
 }
 
 impl Entry {
@@ -163,7 +127,9 @@ impl Entry {
         if !(0.0..=100.0).contains(&max_delete) {
             return Err(format!("max-delete {max_delete} is not between 0 and 100"));
         }
-        let age = |text: String| text.parse::<Age>().map_err(|error| error.to_string());
+        let age = |text: Option<String>| {
+            text.map(|text| text.parse::<Age>()).transpose().map_err(|error| error.to_string())
+        };
         Ok(Replica {
             name: self.name,
             url: self.url,
@@ -176,34 +142,30 @@ impl Entry {
                 keep_weekly: self.keep_weekly,
                 keep_monthly: self.keep_monthly,
                 keep_yearly: self.keep_yearly,
-                keep_within: self.keep_within.map(age).transpose()?,
+                keep_within: age(self.keep_within)?,
+                keep_within_hourly: age(self.keep_within_hourly)?,
+                keep_within_daily: age(self.keep_within_daily)?,
+                keep_within_weekly: age(self.keep_within_weekly)?,
+                keep_within_monthly: age(self.keep_within_monthly)?,
+                keep_within_yearly: age(self.keep_within_yearly)?,
                 keep_tags: self.keep_tag,
                 time_zone: self.time_zone,
-                ..Keep::default()
             },
             erase_within: self.erase_within.as_deref().map(parse_within).transpose()?,
             max_delete,
+            trust_clock: self.trust_clock,
         })
     }
-}
-
-/// Where the configuration file is unless it is named: below `$XDG_CONFIG_HOME`, else `~/.config`.
-#[must_use]
-pub fn default_path(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
-    let base = xdg.filter(|base| base.is_absolute());
-    base.or_else(|| home.map(|home| home.join(".config")))
-        .map(|base| base.join("cairn/config.toml"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+    use crate::ui::errors::CliError;
 
     fn parse(text: &str) -> Result<Vec<Replica>, CliError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        fs::write(&path, text).unwrap();
-        read(&path, false)
+        config::tests::parse(text).map(|config| config.replicas)
     }
 
     #[test]
@@ -223,12 +185,7 @@ mod tests {
 
     #[test]
     fn home_has_rules_under_the_same_names() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        let home = |text: &str| {
-            fs::write(&path, text).unwrap();
-            read_home(&path, false)
-        };
+        let home = |text: &str| config::tests::parse(text).map(|config| config.home);
         let text = "[retention]\nkeep-daily = 30\nkeep-within = '36h'\nkeep-tag = ['audit']\n\
                     erase-within = '7d'\njob = 'db'\nrepo = '/backup'\n\
                     [[replica]]\nname = 'a'\nurl = '/a'\n";
@@ -236,19 +193,50 @@ mod tests {
         assert_eq!((found.keep.keep_daily, found.keep.keep_tags.len()), (Some(30), 1));
         assert_eq!((found.job.as_deref(), found.repo.as_deref()), (Some("db"), Some("/backup")));
         assert_eq!(found.erase_within, parse_within("7d").ok());
-        assert_eq!(read(&path, false).unwrap().len(), 1);
+        assert_eq!(parse(text).unwrap().len(), 1);
         assert!(home("[[replica]]\nname = 'a'\nurl = '/a'\n").unwrap().is_none());
         assert!(home("[retention]\n").unwrap().unwrap().keep.is_empty());
-        assert!(read_home(Path::new("/nowhere/at/all"), true).unwrap().is_none());
         for text in [
             "[retention]\nkeep-dayly = 3\n",
             "[retention]\nkeep-within = 'long'\n",
             "[retention]\nname = 'a'\n",
             "[retention]\nmax-delete = 3.0\n",
+            "[retention]\ntrust-clock = true\n",
             "[[retention]]\nkeep-daily = 3\n",
         ] {
             let error = home(text).unwrap_err();
             assert!(matches!(error, CliError::Configuration { .. }), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_rule_of_forget_may_stand_there() {
+        let rules = [
+            "keep-last = 1",
+            "keep-hourly = 1",
+            "keep-daily = 1",
+            "keep-weekly = 1",
+            "keep-monthly = 1",
+            "keep-yearly = 1",
+            "keep-within = '1d'",
+            "keep-within-hourly = '2d'",
+            "keep-within-daily = '3w'",
+            "keep-within-weekly = '4mo'",
+            "keep-within-monthly = '5y'",
+            "keep-within-yearly = '6y'",
+            "keep-tag = ['pin']",
+            "time-zone = 'local'",
+            "trust-clock = true",
+        ];
+        let named = "[[replica]]\nname = 'a'\nurl = '/a'\n";
+        let all = parse(&format!("{named}{}\n", rules.join("\n"))).unwrap().remove(0);
+        assert!(all.trust_clock && !parse(named).unwrap().remove(0).trust_clock);
+        let age = |text: &str| text.parse::<Age>().ok();
+        assert_eq!(all.keep.keep_within_hourly, age("2d"));
+        assert_eq!(all.keep.keep_within_yearly, age("6y"));
+        for rule in &rules[..13] {
+            let alone = parse(&format!("{named}{rule}\n")).unwrap().remove(0);
+            assert!(!alone.keep.is_empty(), "{rule}");
         }
     }
 
@@ -260,13 +248,12 @@ mod tests {
             "[[replica]]\nname = 'a'\nurl = '/a'\nkeep-mothly = 2\n",
             "[[replica]]\nname = 'a'\nurl = '/a'\nmax-delete = 101.0\n",
             "[[replica]]\nname = 'a'\nurl = '/a'\nkeep-within = 'long'\n",
+            "[[replica]]\nname = 'a'\nurl = '/a'\nkeep-within-daily = 'long'\n",
             "[[replica]]\nname = 'a'\nurl = '/a'\n[[replica]]\nname = 'a'\nurl = '/b'\n",
             "nonsense",
         ] {
             let error = parse(text).unwrap_err();
             assert!(matches!(error, CliError::Configuration { .. }), "{text}: {error}");
         }
-        assert!(read(Path::new("/nowhere/at/all"), true).unwrap().is_empty());
-        assert!(read(Path::new("/nowhere/at/all"), false).is_err());
     }
 }

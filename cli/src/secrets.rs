@@ -2,10 +2,11 @@
 //! argument, in output or in an error, and are wiped when dropped.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
@@ -55,6 +56,61 @@ enum Source<'a> {
     KeyFile(&'a Path),
     KeyCommand(&'a OsStr),
     IdentityFile(&'a Path),
+}
+
+/// Where a secret is kept that the configuration file names.
+#[derive(Clone)]
+pub enum Keeper {
+    /// In a file; one trailing newline is dropped.
+    File(PathBuf),
+    /// In a variable of the process.
+    Variable(String),
+    /// A command prints it; run by `/bin/sh -c`. One trailing newline is dropped.
+    Command(String),
+}
+
+/// Without the command, in which somebody may have written a secret.
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Variable(name) => f.debug_tuple("Variable").field(name).finish(),
+            Self::Command(_) => f.write_str("Command"),
+        }
+    }
+}
+
+/// Reads a secret of one line. `what` is what it is called in errors.
+///
+/// # Errors
+/// When it is not there, or is no line of text.
+pub fn kept(what: &str, keeper: &Keeper, environment: &Environment) -> Result<String, CliError> {
+    let (origin, secret) = match keeper {
+        Keeper::File(path) => {
+            let secret = read_file("read the secret file", path, PASSPHRASE_BYTES_MAX)?;
+            (path.display().to_string(), secret)
+        }
+        Keeper::Variable(name) => {
+            let origin = format!("{what}: the variable {name}");
+            let Some(value) = environment.get(name) else {
+                return Err(CliError::SecretUnusable { origin, problem: "is not set" });
+            };
+            (origin, Zeroizing::new(value.as_bytes().to_vec()))
+        }
+        Keeper::Command(command) => {
+            let origin = format!("command for {what}");
+            let secret = run_command(&origin, OsStr::new(command), PASSPHRASE_BYTES_MAX)?;
+            (format!("the output of the {origin}"), secret)
+        }
+    };
+    let secret = without_line_end(secret);
+    let problem = match str::from_utf8(&secret) {
+        Ok("") => "is empty",
+        Ok(text) if text.contains(char::is_control) => "has more than one line, or is no text",
+        Ok(text) => return Ok(text.to_owned()),
+        Err(_) => "is not UTF-8",
+    };
+    Err(CliError::SecretUnusable { origin, problem })
 }
 
 /// The key that the options name, else the one that the environment names.
@@ -158,14 +214,20 @@ fn read(origin: &'static str, source: &Source<'_>) -> Result<Credential, CliErro
     }
 }
 
-/// Drops one line end from the end, and refuses what cannot be meant.
-fn passphrase(origin: &str, mut secret: Secret) -> Result<Secret, CliError> {
+/// Drops one line end from the end.
+fn without_line_end(mut secret: Secret) -> Secret {
     if secret.last() == Some(&b'\n') {
         secret.pop();
         if secret.last() == Some(&b'\r') {
             secret.pop();
         }
     }
+    secret
+}
+
+/// The same, and refuses what cannot be meant.
+fn passphrase(origin: &str, secret: Secret) -> Result<Secret, CliError> {
+    let secret = without_line_end(secret);
     if secret.is_empty() {
         let problem = "holds no passphrase";
         return Err(CliError::SecretUnusable { origin: origin.to_owned(), problem });
@@ -199,12 +261,8 @@ fn bounded(
 
 /// Runs a command by `/bin/sh -c`, so that pipes and quotes mean what they mean at a prompt. Its
 /// standard input is empty, for that may be the data of a backup.
-fn run_command(
-    origin: &'static str,
-    command: &OsStr,
-    bytes_max: usize,
-) -> Result<Secret, CliError> {
-    let failed = |problem: String| CliError::SecretCommand { origin, problem };
+fn run_command(origin: &str, command: &OsStr, bytes_max: usize) -> Result<Secret, CliError> {
+    let failed = |problem: String| CliError::SecretCommand { origin: origin.to_owned(), problem };
     let mut child = Command::new("/bin/sh")
         .arg("-c")
         .arg(command)

@@ -9,7 +9,7 @@ use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::repo::Repository;
 use cairn_engine::repo::places::Places;
 use cairn_engine::seal::{Identity, Lock, OsRandom, SecretBytes, Unlock};
-use cairn_engine::store::location::Location;
+use cairn_engine::store::location::{Location, Scheme};
 use cairn_engine::store::options::RemoteOptions;
 use cairn_engine::store::{Store, StoreError};
 use cairn_engine::timings::Timings;
@@ -18,9 +18,10 @@ use cairn_format::slot::Argon2Costs;
 
 use crate::commands::App;
 use crate::exit_code::ExitCode;
+use crate::places::Reach;
 use crate::secrets::{self, Credential, Prompt};
 use crate::settings;
-use crate::ui::errors::Failure;
+use crate::ui::errors::{CliError, Failure};
 use crate::ui::progress::{Progress, Shown};
 
 /// An open repository, and the progress of what is done with it.
@@ -82,6 +83,39 @@ pub fn open_as(app: &App, show: Show, host: String) -> Result<Session, Failure> 
     Ok(Session { repository, shown })
 }
 
+/// What a location is reached with: that of the process, unless the configuration file says otherwise.
+///
+/// # Errors
+/// When a setting cannot be used, or a second host would be told the password of another.
+pub fn reach(app: &App, location: &Location) -> Result<Reach, Failure> {
+    let usual = settings::remote(&app.global, &app.environment)?;
+    // A folder needs nothing of the file, and is to be had also where that is broken.
+    let places = match location {
+        Location::Remote { .. } => app.config()?.places.as_slice(),
+        Location::Local(_) | Location::Memory => &[],
+    };
+    let tells = usual.first(&["WEBDAV_PASSWORD", "WEBDAV_TOKEN"]).is_some();
+    let reach = Reach::new(location, usual, places, &app.environment);
+    if let Location::Remote { scheme: scheme @ (Scheme::Webdav | Scheme::WebdavHttp), rest } =
+        location
+        && tells
+        && !reach.is_configured()
+    {
+        let host = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
+        let host = format!("{}://{host}", scheme.name());
+        let told = app.webdav_host.get_or_init(|| host.clone());
+        if *told != host {
+            return Err(CliError::Usage {
+                problem: format!("what WEBDAV_… holds for {told} would be sent to {host} too"),
+                hint: "say in the configuration file what each host is to be told: [[place]], see \
+                       `cairn replicate --help`",
+            }
+            .into());
+        }
+    }
+    Ok(reach)
+}
+
 /// Opens a place that holds a repository. One that held a repository before and holds none now is
 /// told from one that never did.
 fn open_store(
@@ -89,7 +123,7 @@ fn open_store(
     location: &Location,
     context: &Context,
 ) -> Result<Arc<dyn Store>, Failure> {
-    let opened = location.open(&settings::remote(&app.global, &app.environment)?);
+    let opened = location.open(&reach(app, location)?.options()?);
     if let Err(StoreError::NoRepository { .. }) = opened {
         require_unknown(location, context)?;
     }

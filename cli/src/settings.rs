@@ -9,7 +9,8 @@ use cairn_engine::context::INDEX_MEMORY_BYTES_DEFAULT;
 use cairn_engine::store::options::{self, RemoteOptions};
 
 use crate::arguments::{Color, Global, Within};
-use crate::replicas::{self, Home};
+use crate::config::{self, Config};
+use crate::replicas::Home;
 use crate::ui::errors::CliError;
 use crate::ui::format::parse_bytes;
 
@@ -41,7 +42,8 @@ pub const NO_COLOR: &str = "NO_COLOR";
 pub const TERM: &str = "TERM";
 const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
 const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
-const HOME: &str = "HOME";
+/// The home folder.
+pub const HOME: &str = "HOME";
 const USER: &str = "USER";
 const LOGNAME: &str = "LOGNAME";
 const USERS: &str = "/etc/passwd";
@@ -166,12 +168,12 @@ pub fn cache_dir(global: &Global, environment: &Environment) -> Result<PathBuf, 
 
 /// The configuration file, and whether it may be missing: only where nobody named it.
 #[must_use]
-pub fn config_file(global: &Global, environment: &Environment) -> (Option<PathBuf>, bool) {
+fn config_file(global: &Global, environment: &Environment) -> (Option<PathBuf>, bool) {
     let named = global.config.clone().or_else(|| environment.get(CONFIG).map(PathBuf::from));
     let path = |name| environment.get(name).map(PathBuf::from);
     match named {
         Some(named) => (Some(named), false),
-        None => (replicas::default_path(path(XDG_CONFIG_HOME), path(HOME)), true),
+        None => (config::default_path(path(XDG_CONFIG_HOME), path(HOME)), true),
     }
 }
 
@@ -181,9 +183,7 @@ pub fn config_file(global: &Global, environment: &Environment) -> (Option<PathBu
 /// # Errors
 /// When the file cannot be read or understood, or no repository is named.
 pub fn home(global: &Global, environment: &Environment) -> Result<Option<Home>, CliError> {
-    let (path, optional) = config_file(global, environment);
-    let Some(path) = path else { return Ok(None) };
-    let Some(home) = replicas::read_home(&path, optional)? else { return Ok(None) };
+    let Some(home) = config(global, environment)?.home else { return Ok(None) };
     let named = repository(global, environment)?;
     Ok(Some(home).filter(|home| home.repo.as_ref().is_none_or(|repo| OsStr::new(repo) == named)))
 }
@@ -207,6 +207,15 @@ pub fn erase_within(
     }
 }
 
+/// What the configuration file says, if there is one.
+///
+/// # Errors
+/// When it cannot be read or understood, or one that was named is missing.
+pub fn config(global: &Global, environment: &Environment) -> Result<Config, CliError> {
+    let (path, optional) = config_file(global, environment);
+    path.map_or_else(|| Ok(Config::default()), |path| config::read(&path, optional))
+}
+
 /// Memory for the local index, bytes.
 ///
 /// # Errors
@@ -227,7 +236,7 @@ pub fn index_memory_bytes(global: &Global, environment: &Environment) -> Result<
     Ok(bytes)
 }
 
-/// How remote repositories are reached.
+/// How remote repositories are reached of which the configuration file says nothing.
 ///
 /// # Errors
 /// When a variable the engine asks for is not UTF-8.

@@ -8,6 +8,8 @@ mod by_name;
 mod faults;
 #[path = "remote/gcs.rs"]
 mod gcs;
+#[path = "remote/places.rs"]
+mod places;
 #[path = "remote/policies.rs"]
 mod policies;
 #[path = "remote/s3.rs"]

@@ -93,7 +93,7 @@ pub struct Global {
     /// Folder for local caches
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Repository and key")]
     pub cache_dir: Option<PathBuf>,
-    /// Configuration file: replicas by name
+    /// Configuration file: replicas by name, and what places are reached with
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Repository and key")]
     pub config: Option<PathBuf>,
     /// Memory the local index may use

@@ -16,7 +16,7 @@ pub(super) fn run(app: &App, arguments: &Init) -> Result<Finished, Failure> {
     let location = session::location(app)?;
     let progress = session::progress(app, Show::Nothing);
     let context = session::context(app, &progress, settings::host())?;
-    let remote = settings::remote(&app.global, &app.environment)?;
+    let remote = session::reach(app, &location)?.options()?;
     let credential = secrets::choose(&app.global, &app.environment)?.read(Prompt::Create)?;
     let mut options = InitOptions::new(NewKey {
         label: arguments.label.clone(),

@@ -14,7 +14,6 @@ use crate::arguments::{self, Key, KeyAdd, KeyNewRecipient, KeyRemove};
 use crate::exit_code::ExitCode;
 use crate::secrets;
 use crate::session::{self, Show};
-use crate::settings;
 use crate::ui::errors::{CliError, Failure};
 use crate::ui::table::{Align, Table};
 use crate::ui::{format, json as objects};
@@ -29,8 +28,9 @@ pub(super) fn run(app: &App, command: &Key) -> Result<Finished, Failure> {
 }
 
 fn list(app: &App) -> Result<Finished, Failure> {
-    let remote = settings::remote(&app.global, &app.environment)?;
-    let store = session::location(app)?.open(&remote).map_err(session::engine)?;
+    let location = session::location(app)?;
+    let remote = session::reach(app, &location)?.options()?;
+    let store = location.open(&remote).map_err(session::engine)?;
     app.opened(&store);
     let slots = keys::list(store.as_ref())?;
     let mut table = Table::new(&[

@@ -6,8 +6,9 @@ use cairn_engine::store::Store;
 use serde_json::Value;
 
 use crate::arguments::{Command, Erasure, Global, Key, Lock, Repair, RepairCommand};
+use crate::config::Config;
 use crate::exit_code::ExitCode;
-use crate::settings::Environment;
+use crate::settings::{self, Environment};
 use crate::signals::Interrupt;
 use crate::ui::errors::{CliError, Failure};
 use crate::ui::printer::Printer;
@@ -51,6 +52,10 @@ pub struct App {
     pub interrupt: Interrupt,
     /// The store of the repository, once it is open: it counts its requests.
     pub store: OnceLock<Arc<dyn Store>>,
+    /// The configuration file, once it was read.
+    pub config: OnceLock<Config>,
+    /// The one WebDAV host that is told what the environment holds for such hosts.
+    pub webdav_host: OnceLock<String>,
 }
 
 impl App {
@@ -58,6 +63,18 @@ impl App {
     pub fn opened(&self, store: &Arc<dyn Store>) {
         // A command opens one repository.
         let _first = self.store.set(Arc::clone(store));
+    }
+
+    /// What the configuration file says; it is read once.
+    ///
+    /// # Errors
+    /// As [`settings::config`].
+    pub fn config(&self) -> Result<&Config, CliError> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let config = settings::config(&self.global, &self.environment)?;
+        Ok(self.config.get_or_init(|| config))
     }
 }
 

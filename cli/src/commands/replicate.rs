@@ -14,7 +14,6 @@ use cairn_engine::repo::Repository;
 use cairn_engine::repo::places::{Place, Places, Replication};
 use cairn_engine::store::location::Location;
 use cairn_engine::store::memory::MemoryStore;
-use cairn_engine::store::options::RemoteOptions;
 use cairn_engine::store::{Store, StoreError};
 use cairn_format::ids::SnapshotId;
 use serde_json::json;
@@ -22,7 +21,8 @@ use serde_json::json;
 use super::{App, Finished, forget, gc};
 use crate::arguments::{Replicate, Within};
 use crate::exit_code::ExitCode;
-use crate::replicas::{self, Replica};
+use crate::places::Reach;
+use crate::replicas::Replica;
 use crate::session::{self, Show};
 use crate::settings;
 use crate::ui::errors::{CliError, Failure};
@@ -33,14 +33,11 @@ pub(super) fn run(app: &App, arguments: &Replicate) -> Result<Finished, Failure>
     let chosen = choose(app, arguments)?;
     let session =
         session::open(app, if arguments.status { Show::Nothing } else { Show::Progress })?;
-    let remote = settings::remote(&app.global, &app.environment)?;
-    let context = &session.repository.context;
     if arguments.status {
         return status(app, &session.repository, &chosen);
     }
-    let targets = chosen
-        .iter()
-        .map(|replica| target(replica, arguments, context, &remote, arguments.dry_run));
+    let context = &session.repository.context;
+    let targets = chosen.iter().map(|replica| target(app, replica, arguments, context));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
     let (dry_run, shard) = (arguments.dry_run, arguments.shard);
     let report = replicate::run_shard(&session.repository, &targets, dry_run, shard)?;
@@ -65,16 +62,16 @@ fn choose(app: &App, arguments: &Replicate) -> Result<Vec<Replica>, Failure> {
                 keep: arguments.keep.clone(),
                 erase_within: arguments.erase_within,
                 max_delete: arguments.max_delete,
+                trust_clock: false,
             })
         });
         return replicas.collect::<Result<Vec<_>, Failure>>();
     }
     let home = settings::repository(&app.global, &app.environment)?;
-    let (path, optional) = settings::config_file(&app.global, &app.environment);
-    let all = path.as_deref().map_or(Ok(Vec::new()), |path| replicas::read(path, optional))?;
     let of_home =
-        |replica: &Replica| replica.repo.as_ref().is_none_or(|repo| OsStr::new(repo) == home);
-    let mut replicas = all.into_iter().filter(of_home).collect::<Vec<_>>();
+        |replica: &&Replica| replica.repo.as_ref().is_none_or(|repo| OsStr::new(repo) == home);
+    let all = app.config()?.replicas.iter();
+    let mut replicas = all.filter(of_home).cloned().collect::<Vec<_>>();
     if let Some(unknown) =
         arguments.names.iter().find(|name| replicas.iter().all(|known| known.name != **name))
     {
@@ -99,11 +96,10 @@ fn choose(app: &App, arguments: &Replicate) -> Result<Vec<Replica>, Failure> {
 
 /// What the engine is to do for a replica.
 fn target(
+    app: &App,
     replica: &Replica,
     arguments: &Replicate,
     context: &Context,
-    remote: &RemoteOptions,
-    dry_run: bool,
 ) -> Result<Target, Failure> {
     let location = Location::parse(OsStr::new(&replica.url)).map_err(session::engine)?;
     let rules = forget::rules(&replica.keep)?;
@@ -112,13 +108,13 @@ fn target(
         Within::Milliseconds(within_ms) => Some(within_ms),
     };
     let place = session::place(&location);
-    let (context, remote) = (context.clone(), remote.clone());
-    let absent = match (arguments.create, dry_run) {
+    let (context, reach) = (context.clone(), session::reach(app, &location)?);
+    let absent = match (arguments.create, arguments.dry_run) {
         (false, _) => Absent::Refuse,
         (true, true) => Absent::Imagine,
-        (true, false) => Absent::Create,
+        (true, false) => Absent::Create { erase_within_ms },
     };
-    let open = Opener::new(move || open(&location, &context, &remote, absent));
+    let open = Opener::new(move || open(&location, &context, &reach, absent));
     Ok(Target {
         place,
         rules,
@@ -126,7 +122,7 @@ fn target(
         erase_within_ms,
         max_delete_percent: replica.max_delete,
         forget_missing: arguments.forget_missing,
-        trust_clock: arguments.trust_clock,
+        trust_clock: arguments.trust_clock || replica.trust_clock,
         ..Target::at(&replica.name, open)
     })
 }
@@ -143,8 +139,11 @@ enum Absent {
     Refuse,
     /// One is made in memory, to tell what it would get.
     Imagine,
-    /// One is made.
-    Create,
+    /// One is made, where no lock outlasts what expired data may.
+    Create {
+        /// Milliseconds; `None`: for good.
+        erase_within_ms: Option<u64>,
+    },
 }
 
 /// Opens the place of a replica, or prepares it for a new one: only where that was asked for, and never
@@ -152,9 +151,10 @@ enum Absent {
 fn open(
     location: &Location,
     context: &Context,
-    remote: &RemoteOptions,
+    reach: &Reach,
     absent: Absent,
 ) -> Result<Arc<dyn Store>, Error> {
+    let remote = &reach.options_of_copy()?;
     match location.open(remote) {
         Err(StoreError::NoRepository { .. }) => {}
         opened => return Ok(opened?),
@@ -163,16 +163,20 @@ fn open(
     {
         places.require_unknown(&place)?;
     }
-    if absent == Absent::Refuse {
-        return Err(Error::NoReplica { location: location.to_string() });
-    }
+    let erase_within_ms = match absent {
+        Absent::Refuse => return Err(Error::NoReplica { location: location.to_string() }),
+        Absent::Imagine => {
+            location.require_parent()?;
+            let found = location.check_create(remote)?;
+            return Ok(found.unwrap_or_else(|| Arc::new(MemoryStore::new())));
+        }
+        Absent::Create { erase_within_ms } => erase_within_ms,
+    };
     location.require_parent()?;
-    if absent == Absent::Imagine {
-        let found = location.check_create(remote)?;
-        return Ok(found.unwrap_or_else(|| Arc::new(MemoryStore::new())));
-    }
     let store = location.create(remote)?;
-    store.probe()?;
+    if let (Some(profile), Some(within_ms)) = (store.probe()?, erase_within_ms) {
+        profile.check_lock(&store.location(), within_ms)?;
+    }
     Ok(store)
 }
 
@@ -189,12 +193,11 @@ pub(super) fn also(
         home.require_collect("copy snapshots to other places")?;
     }
     let context = &home.context;
-    let remote = settings::remote(&app.global, &app.environment)?;
     let targets = urls.iter().map(|url| {
         let location = Location::parse(url).map_err(session::engine)?;
         let place = session::place(&location);
-        let (context, remote) = (context.clone(), remote.clone());
-        let open = Opener::new(move || open(&location, &context, &remote, Absent::Refuse));
+        let (context, reach) = (context.clone(), session::reach(app, &location)?);
+        let open = Opener::new(move || open(&location, &context, &reach, Absent::Refuse));
         Ok(Target { place, ..Target::at(&url.to_string_lossy(), open) })
     });
     targets.collect()

@@ -135,8 +135,8 @@ pub enum CliError {
     },
     /// A command that should give a secret did not.
     SecretCommand {
-        /// The option that named it.
-        origin: &'static str,
+        /// The option that named it, or what it is the command for.
+        origin: String,
         /// What happened.
         problem: String,
     },

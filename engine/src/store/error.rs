@@ -511,8 +511,8 @@ impl Explain for StoreError {
                  containers are made beforehand, not by cairn"
                 .to_owned(),
             Self::Misconfigured { .. } => {
-                "check the environment variables and files of this kind of storage: region, endpoint, \
-                 account"
+                "check the environment variables and files of this kind of storage, or the [[place]] of \
+                 the configuration file: region, endpoint, account"
                     .to_owned()
             }
             Self::Locked { .. } => "shorten the retention of the bucket's object lock, or say with `--erase-within` that what expired may stay for so long".to_owned(),

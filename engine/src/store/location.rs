@@ -10,7 +10,7 @@ use super::Store;
 use super::error::StoreError;
 use super::local::LocalStore;
 use super::memory::MemoryStore;
-use super::options::RemoteOptions;
+use super::options::{RemoteOptions, variables_of_service};
 
 /// A place to keep a repository. Holds no credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,9 +116,27 @@ impl Scheme {
         }
     }
 
+    /// What the names of variables begin with that say how such a place is reached.
+    #[must_use]
+    pub fn variables_before(&self) -> Vec<String> {
+        match self {
+            Self::S3 => vec!["AWS_".to_owned()],
+            Self::Azblob => vec!["AZURE_".to_owned()],
+            Self::Gcs => vec!["GOOGLE_".to_owned(), "STORAGE_".to_owned()],
+            Self::Sftp => vec!["SFTP_".to_owned()],
+            Self::Webdav | Self::WebdavHttp => vec!["WEBDAV_".to_owned()],
+            Self::Opendal(service) => vec![variables_of_service(service.as_str())],
+        }
+    }
+
     /// A user's name alone is no secret where keys prove who somebody is.
     const fn allows_user(&self) -> bool {
         matches!(self, Self::Sftp)
+    }
+
+    /// Whether a host follows `://`, whose name is the same in capitals.
+    const fn begins_with_host(&self) -> bool {
+        matches!(self, Self::Sftp | Self::Webdav | Self::WebdavHttp)
     }
 
     /// Whether there may be nothing between `://` and the next slash: all of it may be set elsewhere.
@@ -184,6 +202,31 @@ impl Location {
                 }
             },
         }
+    }
+
+    /// Whether this is `other` or lies below it. Hosts count alike in capitals, and slashes at ends or
+    /// doubled do not count.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        let (
+            Self::Remote { scheme, rest },
+            Self::Remote { scheme: other_scheme, rest: other_rest },
+        ) = (self, other)
+        else {
+            return self == other;
+        };
+        if scheme != other_scheme {
+            return false;
+        }
+        let parts = |rest: &str| {
+            let (head, tail) = rest.split_once('/').unwrap_or((rest, ""));
+            let head =
+                if scheme.begins_with_host() { head.to_ascii_lowercase() } else { head.into() };
+            let tail = tail.split('/').filter(|part| !part.is_empty() && *part != ".");
+            (head, tail.map(str::to_owned).collect::<Vec<_>>())
+        };
+        let ((head, tail), (other_head, other_tail)) = (parts(rest), parts(other_rest));
+        other_rest.is_empty() || (head == other_head && tail.starts_with(&other_tail))
     }
 
     /// Opens a repository that is there. A remote place is asked for its `format` object, so that
@@ -398,6 +441,37 @@ mod tests {
             assert_eq!(parse(given).unwrap(), location);
         }
         assert_eq!(parse("memory://").unwrap(), Location::Memory);
+    }
+
+    #[test]
+    fn what_lies_below_a_place_is_told_from_what_only_begins_like_it() {
+        let within =
+            |given: &str, other: &str| parse(given).unwrap().is_within(&parse(other).unwrap());
+        for (given, other) in [
+            ("s3://bucket/crm", "s3://bucket"),
+            ("s3://bucket/crm", "s3://bucket/crm/"),
+            ("s3://bucket/crm/db", "S3://bucket/crm"),
+            ("s3://bucket//crm/./db/", "s3://bucket/crm"),
+            ("webdav://Host:80/x", "webdav://host:80/"),
+            ("opendal+b2://bucket/x", "opendal+b2://"),
+            ("opendal+yandex-disk:///x/y", "opendal+yandex-disk:///x"),
+            ("/backup", "/backup"),
+        ] {
+            assert!(within(given, other), "{given} {other}");
+        }
+        for (given, other) in [
+            ("s3://bucket-two/crm", "s3://bucket"),
+            ("s3://bucket/crm-two", "s3://bucket/crm"),
+            ("s3://bucket", "s3://bucket/crm"),
+            ("s3://bucket/CRM", "s3://bucket/crm"),
+            ("gcs://bucket/crm", "s3://bucket"),
+            ("webdav+http://host/x", "webdav://host"),
+            ("webdav://host.example/x", "webdav://host"),
+            ("opendal+b2://two/x", "opendal+b2://bucket"),
+            ("/backup/x", "/backup"),
+        ] {
+            assert!(!within(given, other), "{given} {other}");
+        }
     }
 
     #[cfg(feature = "object-stores")]

@@ -30,6 +30,18 @@ pub struct Versions {
     pub marks: Vec<String>,
 }
 
+/// Deletes what is below a prefix: signed requests are what the ecosystem's own library is for.
+const LOSE: &str = r#"
+import boto3, sys
+endpoint, key, secret, bucket, prefix = sys.argv[1:]
+s3 = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1",
+                  aws_access_key_id=key, aws_secret_access_key=secret)
+keys = [found["Key"] for found in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+for key in keys:
+    s3.delete_object(Bucket=bucket, Key=key)
+print(len(keys))
+"#;
+
 /// Requests that are answered without looking who asks, where anybody looks: a user, its policy,
 /// its key, the bucket.
 const UNCHECKED: usize = 4;
@@ -191,6 +203,22 @@ impl Moto {
             versions.marks.push(field(part, "Key"));
         }
         versions
+    }
+
+    /// Loses what the bucket has below a prefix, as a storage does that cannot be trusted. Returns how
+    /// many objects it was.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn lose(&self, prefix: &str) -> usize {
+        let endpoint = format!("http://127.0.0.1:{}", self.target().port);
+        let done = Command::new(source_root().join(".venv/bin/python3"))
+            .args(["-c", LOSE, &endpoint, &self.key.0, &self.key.1, BUCKET, prefix])
+            .env_clear()
+            .output()
+            .expect("python starts");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).trim().parse().expect("a number")
     }
 
     fn identity(&self, action: &str, user: &str, text: &str) -> String {

@@ -43,6 +43,8 @@ pub struct Asked {
     pub method: String,
     /// Path and query.
     pub uri: String,
+    /// By what the client proves who it is; empty where it does not.
+    pub authorization: String,
 }
 
 type Choice = Arc<dyn Fn(&Asked) -> Fault + Send + Sync>;
@@ -106,6 +108,7 @@ fn serve(stream: &TcpStream, server_port: u16, choice: &Choice, number: &AtomicU
             number: number.fetch_add(1, Ordering::SeqCst),
             method: words.next().unwrap_or_default(),
             uri: words.next().unwrap_or_default(),
+            authorization: message.field("authorization").unwrap_or_default(),
         };
         if pass(stream, server_port, &message, &asked, choice(&asked)).is_err() {
             break;

@@ -11,8 +11,9 @@ use super::{Server, Target, free_port};
 const PROGRAM: &str = "/usr/sbin/apache2";
 const MODULES: &str = "/usr/lib/apache2/modules";
 
-/// User and password that the server lets in.
+/// User that a server lets in.
 const USER: &str = "cairn";
+/// The user's password unless a test wants another.
 const PASSWORD: &str = "webdav-password";
 
 /// A server with a folder.
@@ -20,6 +21,7 @@ const PASSWORD: &str = "webdav-password";
 pub struct Webdav {
     server: Server,
     folder: tempfile::TempDir,
+    password: String,
 }
 
 impl Webdav {
@@ -29,6 +31,15 @@ impl Webdav {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(PASSWORD)
+    }
+
+    /// Starts one that lets its user in by this password.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(password: &str) -> Self {
         assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: run tests/setup/setup.sh");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let root = folder.path().display();
@@ -39,7 +50,7 @@ impl Webdav {
             fs::create_dir(path(name)).expect("a folder");
             fs::set_permissions(path(name), fs::Permissions::from_mode(0o777)).expect("its mode");
         }
-        fs::write(path("users"), format!("{USER}:{}\n", Self::crypt(PASSWORD))).expect("a file");
+        fs::write(path("users"), format!("{USER}:{}\n", Self::crypt(password))).expect("a file");
         let port = free_port();
         let mut settings = String::new();
         for module in [
@@ -70,7 +81,7 @@ impl Webdav {
         let mut command = Command::new(PROGRAM);
         command.args(["-D", "FOREGROUND", "-f"]).arg(path("apache.conf"));
         let server = Server::start(&command, port, folder.path());
-        Self { server, folder }
+        Self { server, folder, password: password.to_owned() }
     }
 
     /// A password as the server compares it.
@@ -83,7 +94,7 @@ impl Webdav {
     /// Where a repository can be made, and how it is reached.
     #[must_use]
     pub fn target(&self) -> Target {
-        Self::target_at(self.server.port)
+        Self::target_at(self.server.port).with("WEBDAV_PASSWORD", self.password.clone())
     }
 
     /// The same at a port where there may be no server.

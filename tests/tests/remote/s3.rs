@@ -286,6 +286,26 @@ fn a_lock_longer_than_what_expired_may_stay_is_refused() {
     assert!(shown["report"]["storage"]["locked_ms"].as_u64() > Some(29 * 86_400_000), "{shown}");
 }
 
+/// A replica is a repository like any other: what `init` refuses, making one refuses.
+#[test]
+fn a_replica_is_not_made_where_locks_outlast_what_expired_may() {
+    let server = Moto::start();
+    server.make_locked_bucket("locked", 30);
+    let target = server.target().at("s3://locked/prefix");
+    let mut here = Cairn::new();
+    let home = here.path("repository").into_os_string().into_string().expect("UTF-8");
+    here.set_target(&target.at(&home));
+    here.init();
+    here.run(["backup", scenario::text(&scenario::source(&here))]).expect(0);
+    let make = ["replicate", "--to", &target.url, "--create"];
+    let ran = here.run(make).expect(4);
+    assert!(ran.stderr.contains("locks what is written for 7"), "{ran:#?}");
+    assert!(ran.stderr.contains("--erase-within"), "{ran:#?}");
+    cairn(&target).run(["snapshots"]).expect(10);
+    here.run(make.into_iter().chain(["--erase-within", "31d"])).expect(0);
+    cairn(&target).run(["verify", "--level", "full"]).expect(0);
+}
+
 /// What `lock …` reports.
 fn locks(here: &Cairn, arguments: &[&str], code: i32) -> serde_json::Value {
     let ran = here.run(["lock"].iter().chain(arguments).chain(&["--json"])).expect(code);

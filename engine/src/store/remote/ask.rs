@@ -6,7 +6,7 @@ use std::fmt;
 use http::request::Builder;
 use http::{Request, Response, StatusCode};
 use opendal::{Buffer, Error, ErrorKind, HttpTransporter};
-use reqsign_core::{Context, OsEnv, ProvideCredential, SignRequest, Signer, SigningCredential};
+use reqsign_core::{Context, ProvideCredential, SignRequest, Signer, SigningCredential};
 use reqsign_file_read_tokio::TokioFileRead;
 
 /// Longest answer that is looked into, bytes.
@@ -32,10 +32,9 @@ impl<K: SigningCredential> Asker<K> {
         credentials: impl ProvideCredential<Credential = K>,
         signer: impl SignRequest<Credential = K>,
     ) -> Self {
-        let context = Context::new()
-            .with_file_read(TokioFileRead)
-            .with_http_send(transport.clone())
-            .with_env(OsEnv);
+        // What is to be seen of the environment, the credentials bring with them.
+        let context =
+            Context::new().with_file_read(TokioFileRead).with_http_send(transport.clone());
         Self { signer: Some(Signer::new(context, credentials, signer)), transport }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Account and endpoint come from the variables of the Azure tools, and so do an account's key, a
 //! SAS token or a connection string where they are set. Without them the signer (reqsign) looks
-//! where those tools do: a service principal, workload identity, a managed identity.
+//! where those tools do: a service principal, workload identity, a managed identity. For a place with
+//! variables of its own it looks at those alone.
 
 use opendal::services;
 
@@ -63,6 +64,11 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         builder = builder.sas_token(token);
         identity.sas_token = Some(token.to_owned());
     }
+    let surroundings = options.surroundings();
+    if surroundings.is_closed() || !surroundings.named().is_empty() {
+        builder = builder.credential_provider_chain(identity.credentials(options));
+    }
+    let credentials = identity.credentials(options);
     let operator = build(&location, builder.container(container).root(prefix))?;
     Ok(Service {
         operator,
@@ -72,7 +78,7 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         deleted: Deleted::Hidden,
         rights: Some(RIGHTS),
         beyond: Some(Box::new(move |transport| {
-            Box::new(AzureContainer::new(&identity, transport))
+            Box::new(AzureContainer::new(&identity, credentials, transport))
         })),
         speaks: Speaks::Http,
     })

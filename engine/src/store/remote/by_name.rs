@@ -52,9 +52,18 @@ pub(super) fn service(
                 .join(", "),
         });
     }
-    let opened =
-        OperatorUri::new(&format!("{}://{rest}", name.as_str()), options.of_service(name.as_str()))
-            .and_then(opendal::Operator::from_uri);
+    let mut settings = options.of_service(name.as_str());
+    if options.surroundings().is_closed() {
+        // Else these two look around the process; others have no such setting.
+        let closed: &[&str] = match name.as_str() {
+            "s3" => &["disable_config_load", "disable_ec2_metadata"],
+            "gcs" => &["disable_config_load", "disable_vm_metadata"],
+            _ => &[],
+        };
+        settings.extend(closed.iter().map(|setting| ((*setting).to_owned(), "true".to_owned())));
+    }
+    let opened = OperatorUri::new(&format!("{}://{rest}", name.as_str()), settings)
+        .and_then(opendal::Operator::from_uri);
     let operator = opened.map_err(|error| from_opendal("open", Place::root(&location), &error))?;
     let capability = operator.info().capability();
     if let Some(why) = what_it_lacks(&capability) {

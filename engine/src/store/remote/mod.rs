@@ -4,6 +4,7 @@
 mod ask;
 mod azblob;
 mod by_name;
+mod credentials;
 mod gcs;
 mod http;
 mod profile;

@@ -3,10 +3,14 @@
 //! Endpoint and region come from the variables of the AWS tools or from the profile in
 //! `~/.aws/config`. Credentials are found by the signer (reqsign) where those tools look for
 //! them: variables, shared files, SSO, web identity, a process, a container's or an instance's
-//! identity. They pass through no other part of cairn.
+//! identity. They pass through no other part of cairn. For a place with variables of its own it
+//! looks at those alone.
 
 use opendal::services;
+use reqsign_aws_v4::DefaultCredentialProvider;
+use reqsign_core::ProvideCredentialChain;
 
+use super::credentials::Within;
 use super::s3_lock::{Bucket, Locks};
 use super::{Deleted, Service, Speaks, build, profile, shown, split};
 use crate::store::error::StoreError;
@@ -23,6 +27,18 @@ const RIGHTS: Rights = Rights {
     list: "s3:ListBucket",
     delete: "s3:DeleteObject, of versions s3:DeleteObjectVersion",
 };
+
+/// Finds credentials.
+fn credentials(options: &RemoteOptions) -> Within<DefaultCredentialProvider> {
+    let mut chain = DefaultCredentialProvider::builder();
+    if let Some(name) = options.first(&["AWS_PROFILE"]) {
+        chain = chain.with_profile(name);
+    }
+    if options.surroundings().is_closed() {
+        chain = chain.no_imds();
+    }
+    Within::new(options.surroundings().clone(), chain.build())
+}
 
 pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, StoreError> {
     let (bucket, prefix) = split(rest);
@@ -42,9 +58,11 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         .root(prefix)
         .region(&region)
         // The server compares what it received: also required of writes to locked buckets.
-        .checksum_algorithm("md5");
-    if let Some(name) = options.first(&["AWS_PROFILE"]) {
-        builder = builder.profile(name);
+        .checksum_algorithm("md5")
+        .credential_provider_chain(ProvideCredentialChain::new().push(credentials(options)));
+    if options.surroundings().is_closed() {
+        // opendal has further names for an endpoint.
+        builder = builder.disable_config_load();
     }
     match &endpoint {
         Some(endpoint) => {
@@ -56,13 +74,8 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         None => {}
     }
     let operator = build(&location, builder)?;
-    let bucket = Bucket {
-        name: bucket.to_owned(),
-        prefix: prefix.to_owned(),
-        region,
-        endpoint,
-        profile: options.first(&["AWS_PROFILE"]).map(str::to_owned),
-    };
+    let bucket = Bucket { name: bucket.to_owned(), prefix: prefix.to_owned(), region, endpoint };
+    let credentials = credentials(options);
     Ok(Service {
         operator,
         location,
@@ -70,7 +83,9 @@ pub(super) fn service(rest: &str, options: &RemoteOptions) -> Result<Service, St
         writes_in_place: false,
         deleted: Deleted::Versions,
         rights: Some(RIGHTS),
-        beyond: Some(Box::new(move |transport| Box::new(Locks::new(&bucket, transport)))),
+        beyond: Some(Box::new(move |transport| {
+            Box::new(Locks::new(&bucket, credentials, transport))
+        })),
         speaks: Speaks::Http,
     })
 }

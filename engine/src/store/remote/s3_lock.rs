@@ -3,7 +3,8 @@
 use http::{HeaderValue, Method, Request};
 use md5::{Digest as _, Md5};
 use opendal::{Error, ErrorKind, HttpTransporter};
-use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner};
+use reqsign_aws_v4::{Credential, RequestSigner};
+use reqsign_core::ProvideCredential;
 
 use super::ask::{Asker, refused};
 use super::http::LOCKED_UNTIL;
@@ -15,14 +16,13 @@ const SERVICE: &str = "amazonaws.com";
 /// The header that names the mode of a lock.
 const LOCK_MODE: &str = "x-amz-object-lock-mode";
 
-/// Where objects are, and who asks.
+/// Where objects are.
 pub(super) struct Bucket {
     pub(super) name: String,
     pub(super) prefix: String,
     pub(super) region: String,
     /// With or without its scheme.
     pub(super) endpoint: Option<String>,
-    pub(super) profile: Option<String>,
 }
 
 /// Asks for locks.
@@ -66,13 +66,13 @@ impl Bucket {
 }
 
 impl Locks {
-    pub(super) fn new(bucket: &Bucket, transport: HttpTransporter) -> Self {
-        let mut credentials = DefaultCredentialProvider::builder();
-        if let Some(profile) = &bucket.profile {
-            credentials = credentials.with_profile(profile);
-        }
+    pub(super) fn new(
+        bucket: &Bucket,
+        credentials: impl ProvideCredential<Credential = Credential>,
+        transport: HttpTransporter,
+    ) -> Self {
         let signer = RequestSigner::new("s3", &bucket.region);
-        Self { asker: Asker::new(transport, credentials.build(), signer), base: bucket.base() }
+        Self { asker: Asker::new(transport, credentials, signer), base: bucket.base() }
     }
 
     fn uri(&self, path: &str, query: &str) -> String {
@@ -128,7 +128,7 @@ mod tests {
         let at = |name: &str, prefix: &str, endpoint: Option<&str>| {
             let (name, prefix) = (name.to_owned(), prefix.to_owned());
             let (region, endpoint) = ("eu-central-1".to_owned(), endpoint.map(str::to_owned));
-            Bucket { name, prefix, region, endpoint, profile: None }.base()
+            Bucket { name, prefix, region, endpoint }.base()
         };
         let own = "https://bucket.s3.eu-central-1.amazonaws.com";
         for (found, expected) in [

@@ -4,13 +4,15 @@
 use http::{Method, Request};
 use opendal::HttpTransporter;
 use reqsign_azure_storage as azure;
-use reqsign_core::ProvideCredentialChain;
+use reqsign_core::{ProvideCredential, ProvideCredentialChain};
 use reqsign_google as google;
 use serde::Deserialize;
 
 use super::ask::{Asker, element};
+use super::credentials::Within;
 use crate::store::lock::KeptFor;
 use crate::store::object::{Answer, Beyond};
+use crate::store::options::RemoteOptions;
 
 const SECOND_MS: u64 = 1_000;
 const DAY_MS: u64 = 24 * 60 * 60 * SECOND_MS;
@@ -18,7 +20,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * SECOND_MS;
 /// Where Google's service is.
 const GOOGLE: &str = "https://storage.googleapis.com";
 /// What the signer asks for.
-const GOOGLE_SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
+pub(super) const GOOGLE_SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 /// The version of Azure's interface that is spoken.
 const AZURE_VERSION: &str = "2021-08-06";
 
@@ -31,12 +33,17 @@ pub(super) struct GoogleBucket {
 
 impl GoogleBucket {
     /// At `emulator`, which lets everybody in, if there is one.
-    pub(super) fn new(name: &str, emulator: Option<&str>, transport: HttpTransporter) -> Self {
+    pub(super) fn new(
+        name: &str,
+        emulator: Option<&str>,
+        credentials: impl ProvideCredential<Credential = google::Credential>,
+        transport: HttpTransporter,
+    ) -> Self {
         let asker = match emulator {
             Some(_) => Asker::unsigned(transport),
             None => Asker::new(
                 transport,
-                google::DefaultCredentialProvider::builder().build(),
+                credentials,
                 google::RequestSigner::new("storage").with_scope(GOOGLE_SCOPE),
             ),
         };
@@ -123,6 +130,30 @@ impl AzureIdentity {
     }
 }
 
+impl AzureIdentity {
+    /// Finds credentials: those that are given, else what the signer finds.
+    pub(super) fn credentials(
+        &self,
+        options: &RemoteOptions,
+    ) -> ProvideCredentialChain<azure::Credential> {
+        let mut found = azure::DefaultCredentialProvider::builder();
+        if options.surroundings().is_closed() {
+            found = found.no_azure_cli().no_imds();
+        }
+        let found = Within::new(options.surroundings().clone(), found.build());
+        let mut credentials = ProvideCredentialChain::new().push(found);
+        if let Some(key) = &self.key {
+            let given = azure::StaticCredentialProvider::new_shared_key(&self.account, key);
+            credentials = credentials.push_front(given);
+        }
+        if let Some(token) = &self.sas_token {
+            let given = azure::StaticCredentialProvider::new_sas_token(token);
+            credentials = credentials.push_front(given);
+        }
+        credentials
+    }
+}
+
 /// A container of Azure's.
 #[derive(Debug)]
 pub(super) struct AzureContainer {
@@ -132,17 +163,11 @@ pub(super) struct AzureContainer {
 }
 
 impl AzureContainer {
-    pub(super) fn new(identity: &AzureIdentity, transport: HttpTransporter) -> Self {
-        let mut credentials =
-            ProvideCredentialChain::new().push(azure::DefaultCredentialProvider::new());
-        if let Some(key) = &identity.key {
-            let given = azure::StaticCredentialProvider::new_shared_key(&identity.account, key);
-            credentials = credentials.push_front(given);
-        }
-        if let Some(token) = &identity.sas_token {
-            let given = azure::StaticCredentialProvider::new_sas_token(token);
-            credentials = credentials.push_front(given);
-        }
+    pub(super) fn new(
+        identity: &AzureIdentity,
+        credentials: ProvideCredentialChain<azure::Credential>,
+        transport: HttpTransporter,
+    ) -> Self {
         let endpoint = identity.endpoint.trim_end_matches('/');
         Self {
             asker: Asker::new(transport, credentials, azure::RequestSigner::new()),
