@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use opendal::raw::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -117,7 +118,11 @@ fn serve(mut stream: &TcpStream, bucket: &Mutex<Bucket>) {
     while let Ok(Some(message)) = read_request(&mut reader) {
         let (status, fields, body) = answer(&message, &mut bucket.lock());
         let length = body.len();
-        let head = format!("HTTP/1.1 {status} Answer\r\n{fields}Content-Length: {length}\r\n\r\n");
+        // Whoever asks what time the service has is told by every answer.
+        let date = Timestamp::now().format_http_date();
+        let head = format!(
+            "HTTP/1.1 {status} Answer\r\n{fields}Date: {date}\r\nContent-Length: {length}\r\n\r\n"
+        );
         if stream.write_all(&[head.as_bytes(), &body].concat()).is_err() {
             break;
         }

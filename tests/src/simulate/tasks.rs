@@ -9,6 +9,7 @@ use cairn_engine::collect::Weakness;
 use cairn_engine::error::Error;
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
 use cairn_engine::ops::erase::{self, EraseError, EraseOptions};
+use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::heal;
 use cairn_engine::ops::replicate::{self, Done, Target};
@@ -76,6 +77,13 @@ impl Scene {
         self.given_up.lock().iter().any(|id| object.contains(&id.to_hex()))
     }
 
+    /// Whether it was given up, or what it was made of.
+    fn was_given_up(&self, id: SnapshotId) -> bool {
+        let first = self.known.lock().get(&id).map_or(id, |known| known.first);
+        let given_up = self.given_up.lock();
+        given_up.contains(&id) || given_up.contains(&first)
+    }
+
     fn is_acknowledged(&self, object: &str) -> bool {
         self.home.acknowledged().iter().any(|id| object.contains(&id.to_hex()))
     }
@@ -125,7 +133,17 @@ impl Scene {
             weakness: self.weakness(),
             ..GcOptions::default()
         };
-        let report = gc::run(repository, &options)?;
+        let report = loop {
+            match gc::run(repository, &options) {
+                // Somebody else removed it, and whoever collects is asked whether that was meant.
+                Err(Error::RolledBack { snapshot, .. }) if self.was_given_up(snapshot) => {
+                    let named = Choice::Named(vec![snapshot.to_hex()]);
+                    let plan = forget::plan(repository, &ForgetOptions::new(named))?;
+                    forget::run(repository, &plan)?;
+                }
+                outcome => break outcome?,
+            }
+        };
         let mut course = self.course.lock();
         course.rescued += report.chunks_rescued;
         course.rebased += report.chunks_rebased;
@@ -226,7 +244,11 @@ impl Scene {
         {
             self.erased.lock().push((blob_name(number), before));
         }
-        report.uncollected.map_or(Ok(()), Err)
+        match report.uncollected {
+            None => Ok(()),
+            Some(Error::RolledBack { .. }) => self.collect(repository, 0.0, true),
+            Some(error) => Err(error),
+        }
     }
 
     /// The replica, with its rules.

@@ -200,7 +200,7 @@ pub fn forget_gone(catalog: &Catalog, forgotten: Forgotten) -> Result<(), Error>
 /// In which of so many parts a chunk is, by its id.
 fn part_of(id: &ChunkId, parts: u32) -> u32 {
     let beginning = id.as_bytes().first_chunk().copied().map_or(0, u32::from_be_bytes);
-    u32::try_from(u64::from(beginning) * u64::from(parts) >> 32).unwrap_or_default()
+    u32::try_from((u64::from(beginning) * u64::from(parts)) >> 32).unwrap_or_default()
 }
 
 /// Those of the chunks that are in no pack.

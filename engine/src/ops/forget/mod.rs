@@ -617,8 +617,10 @@ fn described(job: String, namespace: WriterId, snapshots: Vec<Planned>) -> Serie
     }
 }
 
-/// Bytes of trees up to which [`measure`] reads them where no collection remembers what they say.
+/// Bytes of trees up to which [`measure`] reads them where no collection remembers what they say: in a
+/// store nearby, and behind a network.
 const TREE_BYTES_MAX: u64 = 64 << 20;
+const TREE_BYTES_MAX_FAR: u64 = 8 << 20;
 
 /// About how many stored bytes only snapshots need that go, so that a collection can free them: to be
 /// asked before they do. `None` where that cannot be told: what is needed is damaged; or, unless
@@ -645,7 +647,8 @@ pub fn measure(
             }
             ControlFlow::Continue(())
         })?;
-        if tree_bytes > TREE_BYTES_MAX {
+        let is_near = repository.store().is_near();
+        if tree_bytes > if is_near { TREE_BYTES_MAX } else { TREE_BYTES_MAX_FAR } {
             return Ok(None);
         }
     }

@@ -330,7 +330,29 @@ fn check_presence(
     })?;
     catalog.index().ledger_put(&ledger)?;
     note_verified(catalog, &ledger)?;
+    say_kept(repository, &mut report.findings)?;
     Ok(bad)
+}
+
+/// Says of missing packs that the store keeps older versions of them, where it does: somebody put a mark
+/// of deletion over them.
+fn say_kept(repository: &Repository, findings: &mut [Finding]) -> Result<(), Error> {
+    let mut missing = findings.iter_mut().filter(|one| one.code == "pack.missing").peekable();
+    if missing.peek().is_none() {
+        return Ok(());
+    }
+    let mut kept = HashSet::new();
+    for folder in [Folder::DataPacks, Folder::TreePacks] {
+        repository.store().kept(folder, &mut |name| {
+            kept.insert(name.to_string());
+        })?;
+    }
+    for finding in missing.filter(|one| kept.contains(&one.object)) {
+        finding.message.push_str(
+            "; the storage keeps something of it among older versions: bring it back there",
+        );
+    }
+    Ok(())
 }
 
 /// What reading packs came to.
