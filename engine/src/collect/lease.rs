@@ -17,7 +17,7 @@ use crate::repo::Vault;
 use crate::repo::vault::read_object;
 use crate::seal::Opened;
 use crate::seal::sign::{open_unsigned_body, unsigned_body};
-use crate::store::StoreError;
+use crate::store::{StoreError, together};
 
 /// How long a session is taken to be at work after it last said so: longer than any pause that is
 /// not the end of it, milliseconds.
@@ -127,8 +127,8 @@ pub fn sessions_at_work(vault: &Vault) -> Result<HashSet<SessionId>, Error> {
     })?;
     let now_ms = vault.context.clock.now_ms();
     let mut found = HashSet::new();
-    for name in names {
-        match read(vault, &name) {
+    for lease in together::map(vault.store(), &names, |name| read(vault, name)) {
+        match lease {
             Ok(lease) => {
                 if holds(&lease, now_ms) {
                     found.insert(lease.session);

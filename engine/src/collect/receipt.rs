@@ -13,7 +13,7 @@ use crate::context::Remark;
 use crate::error::Error;
 use crate::repo::vault::read_object;
 use crate::repo::{Vault, identity};
-use crate::store::StoreError;
+use crate::store::{StoreError, together};
 
 /// Names in one receipt, at most: with up to 140 bytes each it stays below the limit.
 const RECEIPT_NAMES_MAX: usize = 50_000;
@@ -64,28 +64,33 @@ pub struct ChainCheck {
 /// Failures of the store.
 pub fn read_chain(vault: &Vault) -> Result<Chain, Error> {
     let mut names = Vec::new();
-    vault.store.list(Folder::Receipts, &mut |name, _| {
-        names.push(name);
+    vault.store.list(Folder::Receipts, &mut |name, bytes| {
+        if let ObjectName::Receipt { sequence, hash } = name {
+            names.push((sequence, hash, name, bytes));
+        }
         Ok(())
     })?;
     let mut chain = Chain::default();
     // In their order: what was found again was gone before.
-    names.sort_unstable_by_key(|name| match name {
-        ObjectName::Receipt { sequence, hash } => (*sequence, *hash),
-        _ => (0, ObjectHash::from_bytes([0; ObjectHash::LEN])),
-    });
-    names.dedup();
-    for name in names {
-        let ObjectName::Receipt { hash, .. } = name else { continue };
-        match read(vault, &name) {
-            Ok((record, signer)) => chain.take(name, hash, record, signer),
-            Err(Error::Store(StoreError::NotFound { .. })) => {}
-            Err(error) if error.is_damage() => {
-                let remark = Remark::of(name, &error);
-                vault.monitor().warn(remark.clone());
-                chain.unsound.push(remark);
+    names.sort_unstable_by_key(|(sequence, hash, ..)| (*sequence, *hash));
+    names.dedup_by_key(|(.., name, _)| *name);
+    let mut left = names.as_slice();
+    while !left.is_empty() {
+        let (wave, rest) =
+            left.split_at(together::wave(vault.store(), left.iter().map(|(.., bytes)| *bytes)));
+        left = rest;
+        let read = together::map(vault.store(), wave, |(.., name, _)| read(vault, name));
+        for ((_, hash, name, _), read) in wave.iter().zip(read) {
+            match read {
+                Ok((record, signer)) => chain.take(*name, *hash, record, signer),
+                Err(Error::Store(StoreError::NotFound { .. })) => {}
+                Err(error) if error.is_damage() => {
+                    let remark = Remark::of(name, &error);
+                    vault.monitor().warn(remark.clone());
+                    chain.unsound.push(remark);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
     }
     chain.receipts.sort_by_key(|link| (link.record.sequence, link.hash));

@@ -32,10 +32,6 @@ pub use since::Before;
 /// How often the list of segments is read again when one vanishes meanwhile.
 const LISTINGS_MAX: usize = 10;
 
-/// Segments, or tombs, that are read at once from a store behind a network, bytes as they are
-/// stored; a single one may be longer.
-const WAVE_BYTES_MAX: u64 = 16 << 20;
-
 /// Name under which the owner's key is remembered.
 const OWNER_NAME: &str = "owner";
 
@@ -204,7 +200,7 @@ impl Catalog {
             let mut wave_bytes = 0;
             while let Some((id, bytes)) = missing.next_if(|(id, bytes)| {
                 let room = wave.len() < together::calls_at_once(vault.store())
-                    && wave_bytes + bytes <= WAVE_BYTES_MAX;
+                    && wave_bytes + bytes <= together::WAVE_BYTES_MAX;
                 wave.is_empty() || room || replaced.contains(id)
             }) {
                 if replaced.contains(&id) {

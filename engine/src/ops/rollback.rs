@@ -1,8 +1,9 @@
 //! What this host saw of a copy of the repository, to notice that its store was rolled back: the
 //! store's operator can withhold objects and leave no trace in what remains (SPEC section 13), so
 //! only those can tell who remember. Rules never let the newest snapshot of a series go; that a
-//! series ends earlier than before means that somebody named its end to forget or erase it, or
-//! that the store lost or withholds it. Kept in the cache: without it nothing is remembered.
+//! series ends earlier than before means that somebody named its end to forget or erase it, which a
+//! receipt says, or that the store lost or withholds it. Kept in the cache: without it nothing is
+//! remembered.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,11 +11,11 @@ use cairn_format::ids::{SnapshotId, WriterId};
 use cairn_format::names::ObjectName;
 
 use super::snapshots::{self, SnapshotInfo};
-use crate::collect::receipt::read_chain;
 use crate::context::{Counter, Remark};
 use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::repo::Repository;
+use crate::repo::intent::{self, Subject};
 use crate::retention::CLOCK_SKEW_MS;
 
 /// Name under which it is kept in the local index.
@@ -56,8 +57,8 @@ pub(super) fn compare(
     Ok(remarks)
 }
 
-/// Refuses to collect what is missed here, and was not erased as receipts say: the store may have
-/// lost the snapshots, or withhold them, and what they need is stored still.
+/// Refuses to collect what is missed here: the store may have lost the snapshots, or withhold them, and
+/// what they need is stored still.
 ///
 /// # Errors
 /// [`Error::RolledBack`]; failures of the store and the cache.
@@ -67,20 +68,13 @@ pub(super) fn refuse_missed(repository: &Repository, listed: &[SnapshotInfo]) ->
     if missed.is_empty() {
         return Ok(());
     }
-    let erased = read_chain(repository.vault())?.seen;
-    let erased = erased.into_keys().filter_map(|name| match name {
-        ObjectName::Snapshot { id, .. } => Some(id),
-        _ => None,
-    });
-    let erased = erased.collect::<HashSet<_>>();
-    removed(repository, &erased)?;
     // Another process may have seen since what was made since.
     let there = snapshots::list_names(repository)?.into_iter().filter_map(|name| match name {
         ObjectName::Snapshot { id, .. } => Some(id),
         _ => None,
     });
     let there = there.collect::<HashSet<_>>();
-    missed.retain(|(id, _)| !erased.contains(id) && !there.contains(id));
+    missed.retain(|(id, _)| !there.contains(id));
     match missed.first() {
         None => Ok(()),
         Some((id, remark)) => Err(Error::RolledBack {
@@ -99,7 +93,8 @@ struct Compared {
     remarks: Vec<Remark>,
 }
 
-/// Compares what is there with what this host saw before, and remembers what is there.
+/// Compares what is there with what this host saw before, and remembers what is there. What is meant to
+/// be gone, as receipts say, is not missed.
 fn look(
     repository: &Repository,
     listed: &[SnapshotInfo],
@@ -110,7 +105,15 @@ fn look(
     let mut now = before.clone();
     let latest_ms = repository.context.clock.now_ms().saturating_add(CLOCK_SKEW_MS);
     let generation = repository.vault().config.generation;
-    let compared = now.advance(generation, latest_ms, listed, records);
+    let mut compared = now.advance(generation, latest_ms, listed, records);
+    let missed = compared.missed.iter().map(|(id, _)| Subject::Snapshot(*id)).collect();
+    let meant = intent::declared(repository, &missed)?;
+    compared.missed.retain(|(id, _)| !meant.contains(&Subject::Snapshot(*id)));
+    if !meant.is_empty() {
+        now.newest.retain(|_, newest| !meant.contains(&Subject::Snapshot(newest.id)));
+        // What is the newest without them.
+        now.advance(generation, latest_ms, listed, records);
+    }
     if now != before {
         now.save(catalog)?;
     }
@@ -210,8 +213,9 @@ impl Seen {
                 code: "snapshot.rolled_back",
                 subject: format!("snapshot {}", seen.id),
                 message: format!(
-                    "this host has seen it as the newest of job {}, and it is gone; {left}: \
-                     somebody named it to forget or erase it, or the store lost or withholds it. If it is meant to be gone, forget it by its id",
+                    "this host has seen it as the newest of job {}, and it is gone; {left}: nobody \
+                     said that it is meant to go, so the store lost or withholds it. If it is \
+                     meant to be gone, forget it by its id",
                     series.1
                 ),
             };

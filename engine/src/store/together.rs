@@ -25,6 +25,21 @@ pub fn calls_at_once(store: &dyn Store) -> usize {
     if store.is_near() { 1 } else { CALLS_AT_ONCE }
 }
 
+/// Objects that are asked for at once take no more than this as they are stored, bytes, unless one alone
+/// does.
+pub const WAVE_BYTES_MAX: u64 = 16 << 20;
+
+/// How many of the first objects of these sizes are to be asked for at once: at least one, where there
+/// are any.
+pub fn wave(store: &dyn Store, sizes: impl Iterator<Item = u64>) -> usize {
+    let mut bytes: u64 = 0;
+    let fit = |size: &u64| {
+        bytes = bytes.saturating_add(*size);
+        bytes <= WAVE_BYTES_MAX
+    };
+    sizes.take(calls_at_once(store)).take_while(fit).count().max(1)
+}
+
 /// What `call` says of each item, in their order: one after another at a store nearby, else up to
 /// [`CALLS_AT_ONCE`] at once, each in a thread of its own.
 pub fn map<T: Sync, R: Send>(

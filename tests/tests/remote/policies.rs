@@ -54,10 +54,11 @@ fn each_role_can_do_its_work_and_no_more() {
     as_role(&mut here, writer, &backup).expect(0);
 
     // A thief with the writer's credentials, even with an owner's key, destroys nothing.
+    // It cannot even say that something is to go.
     let forget = ["forget", "--keep-last", "1"];
-    lacks(as_role(&mut here, writer, &forget), "s3:DeleteObject");
+    lacks(as_role(&mut here, writer, &forget), "s3:PutObject");
     let erase = ["erase", "--job", "people", "--max-delete", "100"];
-    lacks(as_role(&mut here, writer, &erase), "s3:DeleteObject");
+    lacks(as_role(&mut here, writer, &erase), "s3:PutObject");
     as_role(&mut here, maintainer, &forget).expect(0);
     // Before it condemns anything.
     lacks(as_role(&mut here, writer, &["gc", "--max-dead", "0"]), "s3:PutObject");

@@ -10,7 +10,7 @@ use cairn_format::limits::TOMB_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::record::Tomb;
 
-use super::{Catalog, WAVE_BYTES_MAX, list_packs};
+use super::{Catalog, list_packs};
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::local::PackNumber;
@@ -37,13 +37,8 @@ impl Catalog {
         let new = new.map(|(name, bytes)| (*name, *bytes)).collect::<Vec<_>>();
         let mut left = new.as_slice();
         while !left.is_empty() {
-            let mut bytes = 0;
-            let fit = |(_, one): &&(ObjectName, u64)| {
-                bytes += one;
-                bytes <= WAVE_BYTES_MAX
-            };
-            let fit = left.iter().take(together::calls_at_once(vault.store())).take_while(fit);
-            let (wave, rest) = left.split_at(fit.count().max(1));
+            let sizes = left.iter().map(|(_, bytes)| *bytes);
+            let (wave, rest) = left.split_at(together::wave(vault.store(), sizes));
             left = rest;
             let read = together::map(vault.store(), wave, |(name, _)| read_tomb(vault, name));
             for ((name, _), read) in wave.iter().zip(read) {

@@ -115,7 +115,11 @@ fn remove_former(
     let late = late_acks(repository, plan)?;
     // What is made anew says itself what it was made of.
     let whole = plan.snapshots.iter().filter(|planned| planned.fate == Fate::Goes);
-    let whole = whole.flat_map(|one| one.before.iter().copied().chain(Some(one.snapshot.id)));
+    // A host may have seen no more than what it was before another erasure.
+    let whole = whole.flat_map(|one| {
+        let former = one.snapshot.former().iter().chain(&one.before);
+        former.copied().chain(Some(one.snapshot.id))
+    });
     let whole = whole.chain(plan.bare.iter().copied());
     intent::declare(repository, &whole.flat_map(|id| plan.objects.records_of(id)).collect())?;
     for planned in plan.snapshots.iter().filter(|planned| planned.fate != Fate::Waits) {
