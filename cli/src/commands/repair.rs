@@ -28,12 +28,15 @@ pub(super) fn run(app: &App, arguments: &Repair) -> Result<Finished, Failure> {
 fn show(app: &App, report: &heal::HealReport, dry_run: bool) -> Result<Finished, Failure> {
     let snapshots = format::plural(report.snapshots.len() as u64, "snapshot", "snapshots");
     let packs = format::plural(report.packs, "pack", "packs");
-    if report.objects.len() + report.acknowledged.len() > 0 {
+    if !report.objects.is_empty() {
         let what = if dry_run { "to be healed" } else { "healed" };
         app.printer.note(&format!(
-            "{what}: {} and settings, the acknowledgements of {}",
-            format::plural(report.objects.len() as u64, "key slot", "key slots"),
-            format::plural(report.acknowledged.len() as u64, "snapshot", "snapshots"),
+            "{what}: {}",
+            format::plural(
+                report.objects.len() as u64,
+                "key slot or setting",
+                "key slots and settings"
+            ),
         ));
     }
     app.printer.summary(&match dry_run {
@@ -59,8 +62,6 @@ fn show(app: &App, report: &heal::HealReport, dry_run: bool) -> Result<Finished,
         "dry_run": dry_run,
         "snapshots": report.snapshots.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         "objects": report.objects.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "acknowledged":
-            report.acknowledged.iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         "packs": report.packs,
         "pack_bytes": report.pack_bytes,
         "packs_from_parity": report.packs_from_parity,

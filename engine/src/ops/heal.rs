@@ -18,8 +18,6 @@ use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::record::TombReason;
 use parking_lot::Mutex;
 
-use super::acknowledge::{Acknowledged, acknowledge};
-use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::collect::copy::Copier;
 use crate::collect::lease::HeldLease;
@@ -48,8 +46,6 @@ pub struct HealReport {
     pub snapshots: Vec<SnapshotId>,
     /// Key slots and settings that were fetched.
     pub objects: Vec<ObjectName>,
-    /// Snapshots that were acknowledged anew.
-    pub acknowledged: Vec<SnapshotId>,
     /// Packs that were fetched as they are. With a dry run: packs that are damaged or missing.
     pub packs: u64,
     /// Their bytes.
@@ -85,21 +81,17 @@ pub fn run(home: &Repository, dry_run: bool) -> Result<HealReport, Error> {
         return Err(Error::Usage { message, hint: Some(hint) });
     }
     home.current_catalog()?.require_sound_tombs()?;
-    let (listed, _) = snapshots::list_all(home)?;
-    let unacknowledged = rollback::unacknowledged(home, &listed)?.into_iter().collect();
-    let heal = Heal { home, catalog: home.catalog()?, other, unacknowledged };
+    let heal = Heal { home, catalog: home.catalog()?, other };
     let mut report = HealReport::default();
     heal.records(dry_run, &mut report)?;
     let damaged = heal.damaged_packs()?;
     if dry_run {
         report.packs = damaged.len() as u64;
-        heal.acknowledgements(dry_run, &mut report)?;
         heal.keys_and_settings(dry_run, &mut report)?;
         return Ok(report);
     }
     let left = heal.packs(&damaged, &mut report)?;
     heal.chunks(&left, &mut report)?;
-    heal.acknowledgements(dry_run, &mut report)?;
     heal.keys_and_settings(dry_run, &mut report)?;
     report.chunks_fetched = other.map_or(0, Fallback::chunks);
     Ok(report)
@@ -109,8 +101,6 @@ struct Heal<'a> {
     home: &'a Repository,
     catalog: &'a Catalog,
     other: Option<&'a Fallback>,
-    /// Snapshots that this host has seen acknowledged, and that are not any more.
-    unacknowledged: HashSet<SnapshotId>,
 }
 
 type Packs = BTreeSet<(PackKind, PackId, u64)>;
@@ -185,44 +175,6 @@ impl Heal<'_> {
                 }
                 Err(error) if is_absent(&error) => report.lost.push(Remark::of(name, &error)),
                 Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Acknowledges snapshots anew whose acknowledgement is damaged, or was seen by this host and is gone:
-    /// each copy has its own. To be called when it is known that nothing is lost of what they need.
-    fn acknowledgements(&self, dry_run: bool, report: &mut HealReport) -> Result<(), Error> {
-        let damaged = self.damaged_in(&[Folder::Acks])?;
-        let of = |(name, _): &(ObjectName, Error)| match name {
-            ObjectName::Ack { snapshot, .. } => Some(*snapshot),
-            _ => None,
-        };
-        let mut wanted = damaged.iter().filter_map(of).collect::<BTreeSet<_>>();
-        wanted.extend(&self.unacknowledged);
-        let session = SessionId::from_bytes(random::array(self.home.context.random.as_ref())?);
-        for name in snapshots::list_names(self.home)? {
-            let ObjectName::Snapshot { id, .. } = name else { continue };
-            if !wanted.remove(&id) {
-                continue;
-            }
-            if !report.lost.is_empty() {
-                let message =
-                    "its acknowledgement is damaged or gone, and something is lost".to_owned();
-                let subject = format!("snapshot {id}");
-                report.lost.push(Remark { code: "snapshot.unacknowledged", subject, message });
-                continue;
-            }
-            if dry_run {
-                report.acknowledged.push(id);
-                continue;
-            }
-            let made = acknowledge(self.home.vault(), self.catalog, session, (id, &name))?;
-            if made == Acknowledged::Stands {
-                report.acknowledged.push(id);
-                for one in damaged.iter().filter(|one| of(one) == Some(id)) {
-                    self.home.store().delete(&one.0)?;
-                }
             }
         }
         Ok(())
@@ -393,8 +345,7 @@ impl Heal<'_> {
             walk.namespace = snapshot.namespace;
             let nodes = self.home.nodes(snapshot)?;
             reach(&nodes, snapshot.record.root, &mut walk)?;
-            let stands = snapshot.acknowledged || self.unacknowledged.contains(&snapshot.id);
-            if let Some(error) = walk.lost.take().filter(|_| stands) {
+            if let Some(error) = walk.lost.take().filter(|_| snapshot.acknowledged) {
                 report.lost.push(lost(snapshot, &error));
             }
         }

@@ -152,10 +152,9 @@ fn a_restore_reads_from_a_replica_what_home_cannot_give() {
 }
 
 #[test]
-fn keys_and_acknowledgements_that_are_damaged_are_healed_and_those_removed_stay_away() {
+fn keys_that_are_damaged_are_healed_and_those_removed_stay_away() {
     let mut home = Home::new(23);
-    let first = home.back_up(1);
-    let newest = home.back_up(2);
+    home.back_up(1);
     let mut slots = Vec::new();
     for name in ["second", "removed"] {
         let key = cairn_tests::lab::new_key(name, cairn_format::certificate::Role::Owner);
@@ -167,34 +166,23 @@ fn keys_and_acknowledgements_that_are_damaged_are_healed_and_those_removed_stay_
     assert!(verify_full(&home.open()).findings.is_empty());
     cairn_engine::repo::keys::remove(&home.open(), &slots[1].to_hex(), false).expect("removed");
     let sound = cairn_tests::lab::copy_of(&home.store);
-    let ack_of = |id| {
-        let is_it =
-            |name: &ObjectName| matches!(name, ObjectName::Ack { snapshot, .. } if *snapshot == id);
-        home.store.names().into_iter().find(is_it).expect("its acknowledgement")
-    };
-    // One that is damaged, and one that was seen and is gone.
-    let damaged = [ObjectName::Key(slots[0]), ack_of(first.id)];
-    for name in damaged {
-        home.store.overwrite(name, Bytes::from_static(b"nonsense"));
-    }
-    home.store.delete(&ack_of(newest.id)).expect("it is deleted");
+    home.store.overwrite(ObjectName::Key(slots[0]), Bytes::from_static(b"nonsense"));
     let alone = heal::run(&home.open(), false);
     assert!(alone.is_err(), "there is nothing to heal from");
     let repository = with_fallback(&home, &replica);
     for dry_run in [true, false] {
         let healed = heal::run(&repository, dry_run).expect("it heals");
         assert_eq!(healed.objects, [ObjectName::Key(slots[0])], "{healed:?}");
-        assert_eq!((healed.acknowledged.len(), healed.lost.len()), (2, 0), "{healed:?}");
+        assert_eq!(healed.lost.len(), 0, "{healed:?}");
     }
     let there = |store: &MemoryStore| {
-        let others =
-            |name: &ObjectName| !matches!(name, ObjectName::Ack { .. } | ObjectName::Lease { .. });
+        let others = |name: &ObjectName| !matches!(name, ObjectName::Lease { .. });
         let names = store.names().into_iter().filter(others);
         names.map(|name| (name, object(store, &name))).collect::<Vec<_>>()
     };
     assert!(there(&home.store) == there(&sound), "something else came, or is not what it was");
     let again = heal::run(&repository, false).expect("nothing to do");
-    assert!(again.objects.is_empty() && again.acknowledged.is_empty(), "{again:?}");
+    assert!(again.objects.is_empty(), "{again:?}");
     drop(repository);
     let store = home.store.clone();
     home.assert_holds(&store, &all);
