@@ -6,13 +6,12 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use cairn_engine::repo::places;
 use cairn_engine::store::traffic::{RequestKind, Traffic};
 use serde::{Deserialize, Serialize};
 
 /// Folder below the folder of caches.
 const FOLDER: &str = "requests";
-/// Digits of the hash of a place that name its file.
-const NAME_DIGITS: usize = 32;
 /// Length of a file from which on what is old is taken out of it, bytes; some ten thousand commands.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
@@ -102,9 +101,7 @@ impl Ledger {
     /// Of a place, in a folder of caches.
     #[must_use]
     pub fn new(cache_dir: &Path, place: &str) -> Self {
-        let mut name = blake3::hash(place.as_bytes()).to_hex().to_string();
-        name.truncate(NAME_DIGITS);
-        Self { file: cache_dir.join(FOLDER).join(name) }
+        Self { file: cache_dir.join(FOLDER).join(places::file_name(place)) }
     }
 
     /// Adds a command's requests.
@@ -138,9 +135,7 @@ impl Ledger {
             serde_json::to_writer(&mut text, entry)?;
             text.push(b'\n');
         }
-        let unfinished = self.file.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&unfinished, text)?;
-        fs::rename(&unfinished, &self.file)
+        places::replace_file(&self.file, &text)
     }
 
     /// What can be understood of the file.

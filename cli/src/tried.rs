@@ -5,13 +5,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cairn_engine::repo::places;
 use cairn_engine::store::profile::Profile;
 use serde::{Deserialize, Serialize};
 
 /// Folder below the folder of caches.
 const FOLDER: &str = "storage";
-/// Digits of the hash of a place that name its file.
-const NAME_DIGITS: usize = 32;
 /// Longest file that is read, bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -27,9 +26,7 @@ pub struct Tried {
 }
 
 fn file(cache_dir: &Path, place: &str) -> PathBuf {
-    let mut name = blake3::hash(place.as_bytes()).to_hex().to_string();
-    name.truncate(NAME_DIGITS);
-    cache_dir.join(FOLDER).join(name)
+    cache_dir.join(FOLDER).join(places::file_name(place))
 }
 
 impl Tried {
@@ -49,11 +46,7 @@ impl Tried {
     /// # Errors
     /// When the folder cannot be written.
     pub fn remember(&self, cache_dir: &Path) -> io::Result<()> {
-        let file = file(cache_dir, &self.location);
-        fs::create_dir_all(cache_dir.join(FOLDER))?;
-        let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&unfinished, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(&unfinished, &file)
+        places::replace_file(&file(cache_dir, &self.location), &serde_json::to_vec_pretty(self)?)
     }
 }
 

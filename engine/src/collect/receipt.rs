@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use cairn_format::ids::{ObjectHash, PackId};
+use cairn_format::ids::{ObjectHash, PackId, ReplicaId};
 use cairn_format::limits::TOMB_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
 use cairn_format::receipt::{Audit, ReceiptRecord};
@@ -16,7 +16,7 @@ use crate::repo::{Vault, identity};
 use crate::store::{StoreError, together};
 
 /// Names in one receipt, at most: with up to 140 bytes each it stays below the limit.
-const RECEIPT_NAMES_MAX: usize = 50_000;
+pub const RECEIPT_NAMES_MAX: usize = 50_000;
 
 /// What the receipts so far say.
 #[derive(Debug, Default)]
@@ -162,24 +162,54 @@ impl Chain {
         let replica = identity::ensure(vault.store(), vault.id(), &vault.context)?;
         let mut written = Vec::new();
         for names in names.chunks(RECEIPT_NAMES_MAX) {
-            let record = ReceiptRecord {
-                sequence: self.last.map_or(1, |(sequence, _)| sequence.saturating_add(1)),
-                previous: self.last.map(|(_, hash)| hash),
-                replica,
-                deleted: names.to_vec(),
-                audits: audits.to_vec(),
-                time_ms: vault.context.clock.now_ms(),
-                note: Some(note.to_owned()),
-            };
-            let sequence = record.sequence;
-            let signer = vault.keys.signer()?;
-            let object = signer.sign_receipt(vault.id(), record.clone())?.encode();
-            let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-            let name = ObjectName::Receipt { sequence, hash };
-            vault.store.put(&name, &object)?;
-            self.take(name, hash, record, signer.certificate().name.clone());
-            written.push(name);
+            let signed = Signed::new(vault, replica, self.last, names, audits, note)?;
+            vault.store.put(&signed.name, &signed.object)?;
+            let (_, hash) = signed.place;
+            let signer = vault.keys.signer()?.certificate().name.clone();
+            self.take(signed.name, hash, signed.record, signer);
+            written.push(signed.name);
         }
         Ok(written)
+    }
+}
+
+/// A receipt that follows another, ready to be put.
+pub struct Signed {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its sequence and hash: what the next one follows.
+    pub place: (u64, ObjectHash),
+    /// Its bytes.
+    pub object: Vec<u8>,
+    record: ReceiptRecord,
+}
+
+impl Signed {
+    /// Signs one for at most [`RECEIPT_NAMES_MAX`] names; `last` is the one before.
+    ///
+    /// # Errors
+    /// The key may not sign receipts.
+    pub fn new(
+        vault: &Vault,
+        replica: ReplicaId,
+        last: Option<(u64, ObjectHash)>,
+        names: &[ObjectName],
+        audits: &[Audit],
+        note: &str,
+    ) -> Result<Self, Error> {
+        let sequence = last.map_or(1, |(sequence, _)| sequence.saturating_add(1));
+        let record = ReceiptRecord {
+            sequence,
+            previous: last.map(|(_, hash)| hash),
+            replica,
+            deleted: names.to_vec(),
+            audits: audits.to_vec(),
+            time_ms: vault.context.clock.now_ms(),
+            note: Some(note.to_owned()),
+        };
+        let object = vault.keys.signer()?.sign_receipt(vault.id(), record.clone())?.encode();
+        let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
+        let name = ObjectName::Receipt { sequence, hash };
+        Ok(Self { name, place: (sequence, hash), object, record })
     }
 }

@@ -7,15 +7,12 @@ use std::collections::{BTreeSet, HashSet};
 
 use cairn_format::ids::{ObjectHash, SlotId, SnapshotId};
 use cairn_format::names::{Folder, ObjectName};
-use cairn_format::receipt::ReceiptRecord;
 
 use super::{Repository, Vault, identity};
-use crate::collect::receipt;
+use crate::collect::receipt::{self, RECEIPT_NAMES_MAX, Signed};
 use crate::error::Error;
 use crate::store::{StoreError, together};
 
-/// Names in one receipt, at most.
-const NAMES_MAX: usize = 50_000;
 /// How often a receipt is put that the store then does not have.
 const PUTS_MAX: usize = 2;
 /// What such a receipt says to people.
@@ -55,21 +52,10 @@ pub fn declare(repository: &Repository, names: &BTreeSet<ObjectName>) -> Result<
     let replica = identity::ensure(vault.store(), vault.id(), &vault.context)?;
     let mut last = newest(vault)?;
     let names = names.iter().copied().collect::<Vec<_>>();
-    for names in names.chunks(NAMES_MAX) {
-        let record = ReceiptRecord {
-            sequence: last.map_or(1, |(sequence, _)| sequence.saturating_add(1)),
-            previous: last.map(|(_, hash)| hash),
-            replica,
-            deleted: names.to_vec(),
-            audits: Vec::new(),
-            time_ms: vault.context.clock.now_ms(),
-            note: Some(NOTE.to_owned()),
-        };
-        let sequence = record.sequence;
-        let object = vault.keys.signer()?.sign_receipt(vault.id(), record)?.encode();
-        let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-        put(vault, &ObjectName::Receipt { sequence, hash }, &object)?;
-        last = Some((sequence, hash));
+    for names in names.chunks(RECEIPT_NAMES_MAX) {
+        let signed = Signed::new(vault, replica, last, names, &[], NOTE)?;
+        put(vault, &signed.name, &signed.object)?;
+        last = Some(signed.place);
     }
     Ok(())
 }

@@ -78,6 +78,28 @@ pub struct Replication {
     pub failure_single: Option<String>,
 }
 
+/// Name of the file in which something is remembered of a place, whatever its location consists of.
+#[must_use]
+pub fn file_name(location: &str) -> String {
+    let mut name = blake3::hash(location.as_bytes()).to_hex().to_string();
+    name.truncate(NAME_DIGITS);
+    name
+}
+
+/// Replaces a file of the cache as a whole, and makes its folder: who reads it meanwhile has the one or
+/// the other. Not made durable.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn replace_file(file: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
+    fs::write(&unfinished, content)?;
+    fs::rename(&unfinished, file)
+}
+
 /// The memory of places of one host.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -92,9 +114,7 @@ impl Places {
     }
 
     fn file(&self, location: &str) -> PathBuf {
-        let mut name = blake3::hash(location.as_bytes()).to_hex().to_string();
-        name.truncate(NAME_DIGITS);
-        self.folder.join(name)
+        self.folder.join(file_name(location))
     }
 
     /// What was found in a place; nothing if that is not known, or cannot be understood.
@@ -151,11 +171,7 @@ impl Places {
     }
 
     fn write(&self, place: &Place) -> io::Result<()> {
-        let file = self.file(&place.location);
-        let text = serde_json::to_vec_pretty(place)?;
-        let unfinished = file.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&unfinished, text)?;
-        fs::rename(&unfinished, &file)
+        replace_file(&self.file(&place.location), &serde_json::to_vec_pretty(place)?)
     }
 
     /// Forgets what was in a place; false when nothing was known.

@@ -17,29 +17,30 @@
 //! no clock of its own, time without a backup counts for no age ([`Silence`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::ControlFlow;
 
 use cairn_format::ids::{SnapshotId, WriterId};
-use cairn_format::names::{ObjectName, PackKind};
+use cairn_format::names::ObjectName;
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use self::evidence::{Evidence, Seen, Taken};
-use self::orphans::remove_orphans;
 use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
-use crate::collect::due::Past;
-use crate::collect::needed::bytes_needed_by_others;
 use crate::context::Remark;
 use crate::error::Error;
-use crate::repo::{Repository, intent};
+use crate::repo::Repository;
 use crate::retention::{
     Ages, CLOCK_SKEW_MS, Candidate, Cause, Commit, Doubt, Policy, RetentionError, Silence,
     Standing, Verdict, apply_by, silences,
 };
-use crate::store::StoreError;
 
+mod carry;
 pub(in crate::ops) mod evidence;
+mod freed;
 pub(in crate::ops) mod orphans;
+
+pub use self::carry::run;
+pub(super) use self::carry::{remove, remove_late_acks};
+pub use self::freed::measure;
 
 /// Shortest first digits by which a snapshot whose record cannot be read may be named.
 const BARE_DIGITS_MIN: usize = 8;
@@ -615,145 +616,4 @@ fn described(job: String, namespace: WriterId, snapshots: Vec<Planned>) -> Serie
         writer_name: newest.map(|one| one.snapshot.writer_name.clone()).unwrap_or_default(),
         snapshots,
     }
-}
-
-/// Bytes of trees up to which [`measure`] reads them where no collection remembers what they say: in a
-/// store nearby, and behind a network.
-const TREE_BYTES_MAX: u64 = 64 << 20;
-const TREE_BYTES_MAX_FAR: u64 = 8 << 20;
-
-/// About how many stored bytes only snapshots need that go, so that a collection can free them: to be
-/// asked before they do. `None` where that cannot be told: what is needed is damaged; or, unless
-/// `thorough`, no collection has run on this host, whose memory would tell, and there are too many
-/// trees to read them for this. Changes nothing.
-///
-/// # Errors
-/// Failures of the store and the cache; [`Error::Cancelled`].
-pub fn measure(
-    repository: &Repository,
-    plan: &ForgetPlan,
-    thorough: bool,
-) -> Result<Option<u64>, Error> {
-    if plan.going() == 0 {
-        return Ok(Some(0));
-    }
-    repository.monitor().stage("forget: measuring", None);
-    let catalog = repository.current_catalog()?;
-    if !thorough && Past::read(catalog)?.is_none() {
-        let mut tree_bytes = 0;
-        catalog.index().for_each_pack(&mut |_, record, _| {
-            if record.kind == PackKind::Tree {
-                tree_bytes += u64::from(record.bytes);
-            }
-            ControlFlow::Continue(())
-        })?;
-        let is_near = repository.store().is_near();
-        if tree_bytes > if is_near { TREE_BYTES_MAX } else { TREE_BYTES_MAX_FAR } {
-            return Ok(None);
-        }
-    }
-    let planned = plan.series.iter().flat_map(|series| &series.snapshots);
-    let going = planned.filter(|one| !one.verdict.keeps()).map(|one| one.snapshot.id);
-    let going = going.collect::<HashSet<_>>();
-    let there = plan.listed.iter().filter(|one| plan.objects.records.contains_key(&one.id));
-    let there = there.cloned().collect::<Vec<_>>();
-    let stays = |one: &SnapshotInfo| !going.contains(&one.id);
-    match bytes_needed_by_others(repository, catalog, &there, stays) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(Error::LivenessUnknown { .. }) => Ok(None),
-        Err(error) if error.is_damage() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Does what the plan says. May be ended at any point and planned anew.
-///
-/// # Errors
-/// Failures of the store; [`RetentionError::Undeleted`]; [`Error::Cancelled`]. What was removed
-/// until then is gone, and the rest untouched but for at most one snapshot without its
-/// acknowledgement.
-pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, Error> {
-    repository.require_collect("forget snapshots")?;
-    repository.monitor().stage("forget: removing", None);
-    let mut report = ForgetReport::default();
-    let planned = plan.series.iter().flat_map(|series| &series.snapshots);
-    let planned = planned.filter(|one| !one.verdict.keeps());
-    let is_orphan = |one: &&Planned| {
-        one.verdict == Verdict::Go(Cause::Unacknowledged)
-            && !plan.objects.acks.contains_key(&one.snapshot.id)
-    };
-    let (orphans, going): (Vec<_>, Vec<_>) = planned.partition(is_orphan);
-    let mut orphans = orphans.into_iter().map(|one| one.snapshot.id).collect::<Vec<_>>();
-    let going = going.into_iter().map(|one| one.snapshot.id).chain(plan.bare.iter().copied());
-    let mut going = going.collect::<Vec<_>>();
-    if !orphans.is_empty() {
-        // Their backups have taken long, and reported success.
-        let late = snapshots::list_acknowledged(repository)?;
-        orphans.retain(|id| !late.contains(id));
-    }
-    // First, so that a copy that follows this one goes by it wherever this ends.
-    intent::declare(repository, &plan.meant(&going))?;
-    rollback::removed(repository, &going.iter().chain(&orphans).copied().collect())?;
-    let objects = plan.objects.with_late_acks(repository, &going.iter().copied().collect())?;
-    for id in &going {
-        repository.check_cancelled()?;
-        report.acknowledged += u64::from(remove(repository, &objects, *id)?);
-    }
-    if !going.is_empty() {
-        remove_late_acks(repository, &going.iter().copied().collect())?;
-    }
-    let stay = remove_orphans(repository, &plan.objects, &orphans)?;
-    going.extend(orphans.into_iter().filter(|id| !stay.contains(id)));
-    report.removed = going.len() as u64;
-    if let Some(seen) = &plan.seen {
-        seen.without(&going).save(repository.catalog()?)?;
-    }
-    Ok(report)
-}
-
-/// Removes one snapshot; true if it had acknowledgements.
-pub(super) fn remove(
-    repository: &Repository,
-    objects: &Objects,
-    id: SnapshotId,
-) -> Result<bool, Error> {
-    let names =
-        |of: &HashMap<SnapshotId, Vec<ObjectName>>| of.get(&id).cloned().unwrap_or_default();
-    let acks = names(&objects.acks);
-    // An acknowledgement without its snapshot would look like a snapshot that was lost.
-    for name in acks.iter().chain(&names(&objects.records)) {
-        delete_surely(repository, name)?;
-    }
-    Ok(!acks.is_empty())
-}
-
-/// Deletes an object, and looks whether it is gone.
-fn delete_surely(repository: &Repository, name: &ObjectName) -> Result<(), Error> {
-    let store = repository.store();
-    store.delete(name)?;
-    match store.size(name) {
-        Err(StoreError::NotFound { .. }) => Ok(()),
-        Ok(_) => {
-            let (object, location) = (name.to_string(), store.location());
-            Err(RetentionError::Undeleted { object, location }.into())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A backup that was paused may have acknowledged its snapshot just before the record went, or put its
-/// acknowledgement again because it was not told that the first was stored, which is why that was
-/// found. It looks for the record after that, fails where it is gone, and removes its
-/// acknowledgement; here it is removed for one that died meanwhile, or looked before.
-pub(super) fn remove_late_acks(
-    repository: &Repository,
-    removed: &HashSet<SnapshotId>,
-) -> Result<(), Error> {
-    let mut late = Vec::new();
-    evidence::list_acks(repository, &mut |snapshot, name| {
-        if removed.contains(&snapshot) {
-            late.push(name);
-        }
-    })?;
-    late.iter().try_for_each(|name| delete_surely(repository, name))
 }

@@ -13,7 +13,8 @@ use cairn_format::ids::SnapshotId;
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::ObjectName;
 
-use super::{Objects, delete_surely, evidence};
+use super::carry::delete_surely;
+use super::{Objects, evidence};
 use crate::error::Error;
 use crate::repo::Repository;
 use crate::repo::vault::read_object;
