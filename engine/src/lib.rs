@@ -24,3 +24,7 @@ pub mod store;
 pub mod target;
 pub mod timings;
 pub mod tree;
+
+#[cfg(doc)]
+#[doc = include_str!("../../ARCHITECTURE.md")]
+pub mod architecture {}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_engine::context::Clock as _;
 use cairn_engine::store::error::Place;
+use cairn_engine::store::lock::{LockMode, Locked};
 use cairn_engine::store::record::CallKind;
 use cairn_engine::store::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 use cairn_format::names::{Folder, ObjectName};
@@ -45,6 +46,9 @@ pub enum Deletes {
     Lingers,
 }
 
+/// Until when objects are locked, milliseconds since 1970.
+pub type Locks = Arc<Mutex<BTreeMap<ObjectName, i64>>>;
+
 /// A store with oddities. Clones share what is hidden, what was deleted and what is to happen.
 #[derive(Clone)]
 pub struct Odd<S> {
@@ -57,6 +61,7 @@ pub struct Odd<S> {
     act: Arc<Mutex<Option<Act>>>,
     clock: Option<Arc<TestClock>>,
     taken: Arc<Mutex<BTreeMap<ObjectName, i64>>>,
+    locks: Option<Locks>,
 }
 
 impl<S: Store> fmt::Debug for Odd<S> {
@@ -79,7 +84,15 @@ impl<S: Store> Odd<S> {
             act: Arc::default(),
             clock: None,
             taken: Arc::default(),
+            locks: None,
         }
+    }
+
+    /// Objects can be locked, as in a bucket that keeps versions: they can be deleted nevertheless, and
+    /// what is deleted is locked no longer here, where no older version is kept.
+    #[must_use]
+    pub fn with_locks(self, locks: Locks) -> Self {
+        Self { locks: Some(locks), ..self }
     }
 
     /// The store has a clock of its own.
@@ -244,7 +257,28 @@ impl<S: Store> Store for Odd<S> {
             self.deleted.lock().insert(*name, bytes);
         }
         self.unreadable.lock().remove(name);
+        if let Some(locks) = &self.locks {
+            locks.lock().remove(name);
+        }
         self.inner.delete(name)
+    }
+
+    fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {
+        let Some(locks) = &self.locks else { return self.inner.locked(name) };
+        self.call(CallKind::Size, Some(name));
+        self.inner.size(name)?;
+        let until_ms = locks.lock().get(name).copied();
+        Ok(until_ms.map_or(Locked::No, Locked::Until))
+    }
+
+    fn lock(&self, name: &ObjectName, until_ms: i64, mode: LockMode) -> Result<(), StoreError> {
+        let Some(locks) = &self.locks else { return self.inner.lock(name, until_ms, mode) };
+        self.call(CallKind::Put, Some(name));
+        self.inner.size(name)?;
+        let mut locks = locks.lock();
+        let until = locks.entry(*name).or_insert(until_ms);
+        *until = until_ms.max(*until);
+        Ok(())
     }
 
     fn kept(

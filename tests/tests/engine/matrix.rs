@@ -10,24 +10,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cairn_engine::collect::Weakness;
 use cairn_engine::error::{Error, Explain as _};
+use cairn_engine::ops::browse::{Kind, ROOT, View, ViewError, ViewOptions};
 use cairn_engine::ops::erase::{self, EraseError, EraseOptions};
+use cairn_engine::ops::erasure::{self, ErasureOptions};
 use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::heal;
+use cairn_engine::ops::lock::{self, LockOptions};
 use cairn_engine::ops::replicate::{self, Target};
 use cairn_engine::ops::verify::{self, Level, VerifyOptions};
 use cairn_engine::ops::{repair_index, snapshots};
 use cairn_engine::repo::{Repository, keys};
 use cairn_engine::retention::{Policy, Rule, zone};
 use cairn_engine::store::Store;
+use cairn_engine::store::lock::LockMode;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::certificate::Role;
 use cairn_format::names::{ObjectName, PackKind};
-use cairn_tests::contents::contents;
+use cairn_tests::contents::{Files, contents};
 use cairn_tests::garbage::{everything, packs};
 use cairn_tests::ground::{Ground, back_up, files};
 use cairn_tests::lab::{Lab, OWNER, alone, copy_of, new_key, object};
-use cairn_tests::odd::Odd;
+use cairn_tests::odd::{Locks, Odd};
 use parking_lot::Mutex;
 
 /// Moments of one operation at which the other runs, at most.
@@ -47,17 +51,25 @@ const SPARE: &str = "spare";
 const UNWANTED: &str = "own";
 /// What only the other copy has, and replications to this one bring.
 const EXTRA: &str = "extra";
+/// How far ahead locks reach.
+const LOCKED_FOR_MS: u64 = 40 * 24 * 60 * 60 * 1_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Backup,
     Read,
+    /// A view that is opened and read through, as a mounted one is.
+    Mount,
     Verify,
     RepairIndex,
     Keys,
+    /// Extends the locks of what is needed.
+    Lock,
     Forget,
     Gc,
     Erase,
+    /// Looks once more for what receipts name, and deletes what came back.
+    Audit,
     /// To a new replica.
     ReplicateFromHere,
     /// What only the other copy has.
@@ -71,19 +83,42 @@ enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Backup,
         Self::Read,
+        Self::Mount,
         Self::Verify,
         Self::RepairIndex,
         Self::Keys,
+        Self::Lock,
         Self::Forget,
         Self::Gc,
-        Self::Erase,
         Self::ReplicateFromHere,
         Self::ReplicateToHere,
+        Self::Erase,
+        Self::Audit,
         Self::Heal,
     ];
+
+    /// What ARCHITECTURE's table calls it.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Read => "restore, dump, ls, find, diff",
+            Self::Mount => "mount",
+            Self::Verify => "verify",
+            Self::RepairIndex => "repair index",
+            Self::Keys => "key add/remove",
+            Self::Lock => "lock extend",
+            Self::Forget => "forget",
+            Self::Gc | Self::WeakGc => "gc",
+            Self::Erase | Self::WeakErase => "erase",
+            Self::Audit => "erasure report --audit",
+            Self::ReplicateFromHere => "replicate from here",
+            Self::ReplicateToHere => "replicate to here",
+            Self::Heal => "heal",
+        }
+    }
 
     /// Whether it makes many calls.
     fn is_long(self) -> bool {
@@ -107,6 +142,38 @@ impl Operation {
         match self {
             Self::Backup => back_up(repository, GONE).map(|_| ()),
             Self::Read => read(field, repository),
+            Self::Mount => {
+                for name in STAYS {
+                    let tags = vec![name.to_owned()];
+                    let options = ViewOptions { tags, ..ViewOptions::default() };
+                    let view = View::open(repository, options)?;
+                    let mut seen = Files::new();
+                    let all = look(&view, ROOT, &mut seen);
+                    let right = all.is_ok() && seen == files(name);
+                    assert!(right || (field.is_damaged && all.is_err()), "{name}: {all:?}");
+                }
+                Ok(())
+            }
+            Self::Lock => {
+                let options = LockOptions {
+                    window_ms: LOCKED_FOR_MS,
+                    warn_ms: LOCKED_FOR_MS / 2,
+                    mode: LockMode::Governance,
+                    rules: None,
+                    job: None,
+                };
+                let report = lock::extend(repository, &options)?;
+                assert_eq!((report.lapsing, report.absent), (0, 0), "{report:?}");
+                assert!(report.withheld.is_empty(), "{:?}", report.withheld);
+                assert!(report.snapshots >= STAYS.len() as u64, "{report:?}");
+                Ok(())
+            }
+            Self::Audit => {
+                let options = ErasureOptions { audit: true, ..ErasureOptions::default() };
+                let report = erasure::run(repository, &options)?;
+                assert!(report.unsound.is_empty() && report.audited.is_some(), "{report:?}");
+                Ok(())
+            }
             Self::Verify => {
                 let report = verify::run(repository, &VerifyOptions { level: Level::Full })?;
                 let findings = report.findings;
@@ -206,6 +273,33 @@ fn new_name(number: usize) -> String {
     format!("new-{number}")
 }
 
+/// Reads the files below a directory of a view; those of snapshots that stand twice once.
+fn look(view: &View<'_>, directory: u64, files: &mut Files) -> Result<(), ViewError> {
+    let batch = view.list(directory, 0, 1_000)?;
+    if batch.damaged {
+        return Err(ViewError::Absent);
+    }
+    for listed in batch.entries {
+        let found = view.lookup(directory, &listed.name)?;
+        match found.kind {
+            Kind::Directory => look(view, found.number, files)?,
+            Kind::File => {
+                let file = view.open_file(found.number)?;
+                let bytes = usize::try_from(found.bytes).expect("it is small");
+                let mut content = Vec::new();
+                while content.len() < bytes {
+                    let part = view.read(&file, content.len() as u64, 10_000)?;
+                    assert!(!part.is_empty(), "a file ends early");
+                    content.extend(part);
+                }
+                files.insert(String::from_utf8_lossy(&listed.name).into_owned(), content);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Reads every snapshot that rules keep.
 fn read(field: &Field, repository: &Repository) -> Result<(), Error> {
     let listed = snapshots::list(repository)?;
@@ -280,6 +374,11 @@ fn open(lab: &Lab, store: Arc<dyn Store>) -> Repository {
     lab.open_alone(store, OWNER).expect("it opens")
 }
 
+/// A store whose objects can be locked, as those of [`Operation::Lock`] have to be.
+fn lockable(store: &MemoryStore, locks: &Locks) -> Odd<MemoryStore> {
+    Odd::new(store.clone()).with_locks(Arc::clone(locks))
+}
+
 /// One operation runs between two calls of the other.
 fn beside(field: &Field, outer: Operation, inner: Operation, call: usize) -> (MemoryStore, bool) {
     let what = format!("{inner:?} before call {call} of {outer:?}");
@@ -289,16 +388,17 @@ fn beside(field: &Field, outer: Operation, inner: Operation, call: usize) -> (Me
     let may_fail = |operation: Operation, error: &Error| {
         operation.may_fail_with(error) || (heals && error.is_damage())
     };
-    let (other, lab) = (store.clone(), Lab::new(7_000 + call as u64));
+    let (locks, lab) = (Locks::default(), Lab::new(7_000 + call as u64));
+    let other = lockable(&store, &locks);
     let count = AtomicUsize::new(0);
     let failed = Arc::new(Mutex::new(None));
     let twin = Field {
-        ground: Ground { lab: Lab::new(8_000 + call as u64), store: other.clone() },
+        ground: Ground { lab: Lab::new(8_000 + call as u64), store: store.clone() },
         other: copy_of(&field.other),
         is_damaged: field.is_damaged,
     };
     let inner_failed = Arc::clone(&failed);
-    let way = Odd::new(store.clone()).before(
+    let way = lockable(&store, &locks).before(
         move |_, _| count.fetch_add(1, Ordering::SeqCst) == call,
         move || {
             let done = inner.run(&twin, &mut open(&lab, Arc::new(other)), 1);
@@ -319,7 +419,8 @@ fn beside(field: &Field, outer: Operation, inner: Operation, call: usize) -> (Me
         if heals {
             heal_now(field, &store);
         }
-        let again = inner.run(field, &mut field.ground.owner_of(&store), 1);
+        let mut repository = open(&field.ground.lab, Arc::new(lockable(&store, &locks)));
+        let again = inner.run(field, &mut repository, 1);
         again.unwrap_or_else(|error| panic!("{what}, the inner one again: {error}"));
     }
     if heals {
@@ -393,7 +494,7 @@ fn row(outer: Operation, seed: u64) {
     let field = of([outer, outer]);
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let way = Odd::new(copy_of(&field.ground.store)).before(
+    let way = lockable(&copy_of(&field.ground.store), &Locks::default()).before(
         move |_, _| {
             counted.fetch_add(1, Ordering::SeqCst);
             false
@@ -428,6 +529,21 @@ fn a_backup_beside_each() {
 #[test]
 fn readers_beside_each() {
     row(Operation::Read, 502);
+}
+
+#[test]
+fn a_mounted_view_beside_each() {
+    row(Operation::Mount, 514);
+}
+
+#[test]
+fn extending_locks_beside_each() {
+    row(Operation::Lock, 515);
+}
+
+#[test]
+fn an_audit_beside_each() {
+    row(Operation::Audit, 516);
 }
 
 #[test]
@@ -500,4 +616,28 @@ fn a_collection_that_does_not_look_again_beside_a_backup_is_noticed() {
 fn an_erasure_that_does_not_look_again_beside_a_collection_is_noticed() {
     let told = is_noticed(513, Operation::WeakErase, Operation::Gc);
     assert!(told.contains("is in no pack") || told.starts_with("weakened"), "{told}");
+}
+
+#[test]
+fn architecture_has_a_cell_for_each_pair() {
+    let page = include_str!("../../../ARCHITECTURE.md");
+    let cells = |line: &str| {
+        let line = line.trim().trim_start_matches('|').trim_end_matches('|');
+        line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let table = page.lines().skip_while(|line| !line.starts_with("| | backup |"));
+    let table = table.take_while(|line| line.starts_with('|')).map(cells).collect::<Vec<_>>();
+    let labels = Operation::ALL.map(|operation| operation.label().to_owned());
+    let (head, rows) = table.split_first().expect("a table");
+    assert_eq!(head.get(1..), Some(labels.as_slice()));
+    // Below the line under the head.
+    let rows = rows.get(1..).expect("rows");
+    assert_eq!(rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), labels);
+    for (at, row) in rows.iter().enumerate() {
+        assert_eq!(row.len(), labels.len() + 1, "{}", row[0]);
+        for (other, cell) in row.iter().skip(1).enumerate() {
+            assert!(cell.starts_with("ok") || cell == "-", "{} beside {}", row[0], labels[other]);
+            assert_eq!(*cell, rows[other][at + 1], "{} and {}", row[0], labels[other]);
+        }
+    }
 }

@@ -39,7 +39,7 @@ const ROUNDS_MAX: usize = 4;
 #[derive(Clone, Debug)]
 pub struct EraseOptions {
     /// Only these snapshots; without [`Self::paths`] they go as a whole. Named as in
-    /// [`snapshots::select`]; one whose record is damaged by at least 8 digits.
+    /// [`super::snapshots::select`]; one whose record is damaged by at least 8 digits.
     pub snapshots: Vec<String>,
     /// Only snapshots of this job; without [`Self::paths`] all of them go.
     pub job: Option<String>,
