@@ -103,6 +103,23 @@ fn take_out<'p>(
     Ok(outcomes)
 }
 
+/// Of what goes with a snapshot, that of which no snapshot says so that stays.
+fn unsaid(planned: &Planned) -> Vec<SnapshotId> {
+    let Planned { snapshot, fate, before, .. } = planned;
+    let before = before.iter().copied();
+    match fate {
+        // A host may have seen no more than what it was before another erasure.
+        Fate::Goes => {
+            before.chain(snapshot.former().iter().copied()).chain([snapshot.id]).collect()
+        }
+        // What is made anew says itself what it was made of, but not what came out like it.
+        Fate::Remade | Fate::Settled => {
+            before.filter(|id| !snapshot.former().contains(id)).collect()
+        }
+        Fate::Waits => Vec::new(),
+    }
+}
+
 /// Removes what has been made anew, or goes, and notes it; what nothing stands for yet stays.
 fn remove_former(
     repository: &Repository,
@@ -113,15 +130,8 @@ fn remove_former(
 ) -> Result<(), Error> {
     repository.monitor().stage("erase: removing", None);
     let late = late_acks(repository, plan)?;
-    // What is made anew says itself what it was made of.
-    let whole = plan.snapshots.iter().filter(|planned| planned.fate == Fate::Goes);
-    // A host may have seen no more than what it was before another erasure.
-    let whole = whole.flat_map(|one| {
-        let former = one.snapshot.former().iter().chain(&one.before);
-        former.copied().chain(Some(one.snapshot.id))
-    });
-    let whole = whole.chain(plan.bare.iter().copied());
-    intent::declare(repository, &whole.flat_map(|id| plan.objects.records_of(id)).collect())?;
+    let unsaid = plan.snapshots.iter().flat_map(unsaid).chain(plan.bare.iter().copied());
+    intent::declare(repository, &unsaid.flat_map(|id| plan.objects.records_of(id)).collect())?;
     for planned in plan.snapshots.iter().filter(|planned| planned.fate != Fate::Waits) {
         repository.check_cancelled()?;
         let id = planned.snapshot.id;

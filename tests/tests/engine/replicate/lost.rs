@@ -128,6 +128,62 @@ fn what_was_forgotten_or_erased_goes_whoever_replicates() {
 }
 
 #[test]
+fn of_two_erasures_that_came_out_alike_one_outcome_goes_from_replicas_too() {
+    let mut home = Home::new(46);
+    home.back_up(1);
+    let text = home.source.join("text").into_os_string().into_encoded_bytes();
+    let options = EraseOptions {
+        paths: vec![text],
+        max_delete_percent: 100.0,
+        collect: false,
+        ..EraseOptions::default()
+    };
+    let erase = |home: &Home, store: &MemoryStore, cache: &str| {
+        let repository = home.lab.open(store, cache);
+        let plan = erase::plan(&repository, &options, None).expect("a plan");
+        erase::run(&repository, &options, plan).expect("it erases");
+    };
+    // Each as if it had not seen the other.
+    let other = copy_of(&home.store);
+    erase(&home, &home.store, "one");
+    home.pass(DAY_MS);
+    erase(&home, &other, "two");
+    for name in other.names().into_iter().filter(|name| home.store.size(name).is_err()) {
+        home.store.put(&name, &object(&other, &name)).expect("it is put");
+    }
+    assert_eq!(home.ids().len(), 2);
+    let replica = MemoryStore::new();
+    follow(&home, "home", &replica, false);
+    let (whole, before) = (home.store.clone(), copy_of(&replica));
+    let mut died_late = 0;
+    // It may die before its receipt.
+    for call in 0..120 {
+        home.store = copy_of(&whole);
+        let dying = FaultStore::new(home.store.clone(), Plan::new().at(call, Fault::CrashAfter));
+        let cache = format!("dies-{call}");
+        let Ok(repository) = home.lab.try_open(&dying, cairn_tests::lab::OWNER, &cache) else {
+            continue;
+        };
+        let erased = erase::plan(&repository, &options, None)
+            .and_then(|plan| erase::run(&repository, &options, plan));
+        drop(repository);
+        let records = |name: &ObjectName| matches!(name, ObjectName::Snapshot { .. });
+        if home.store.names().iter().filter(|name| records(name)).count() > 1 {
+            continue;
+        }
+        died_late += usize::from(erased.is_err());
+        let replica = copy_of(&before);
+        let done = follow(&home, &cache, &replica, false);
+        assert_eq!((done.forgotten, done.spared.len()), (1, 0), "call {call}");
+        assert_eq!(acknowledged(&home.lab.open(&replica, "there")), home.ids());
+        if erased.is_ok() {
+            break;
+        }
+    }
+    assert!(died_late > 0, "it never died after the removal");
+}
+
+#[test]
 fn a_forgetting_that_died_at_any_call_has_said_what_it_meant() {
     let mut home = Home::new(43);
     let ids = [1, 2].map(|change| home.back_up(change).id);
