@@ -54,6 +54,8 @@ mod protocol;
 mod races;
 #[path = "engine/reader.rs"]
 mod reader;
+#[path = "engine/remembered.rs"]
+mod remembered;
 #[path = "engine/replicate/mod.rs"]
 mod replicate;
 #[path = "engine/resume.rs"]

@@ -2,21 +2,19 @@
 //! (SPEC section 8.6).
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
-use cairn_format::ids::{ObjectHash, PackId, ReplicaId};
-use cairn_format::limits::TOMB_BYTES_MAX;
-use cairn_format::names::{Folder, ObjectName};
+use cairn_format::ids::{ObjectHash, PackId};
+use cairn_format::names::ObjectName;
 use cairn_format::receipt::{Audit, ReceiptRecord};
 
 use super::audit::{Saw, SeenByName};
 use crate::context::Remark;
 use crate::error::Error;
-use crate::repo::vault::read_object;
+use crate::index::local::LocalIndex;
+use crate::repo::receipts::{self, Order, RECEIPT_NAMES_MAX, ReadReceipt, Signed};
 use crate::repo::{Vault, identity};
-use crate::store::{StoreError, together};
-
-/// Names in one receipt, at most: with up to 140 bytes each it stays below the limit.
-pub const RECEIPT_NAMES_MAX: usize = 50_000;
+use crate::store::StoreError;
 
 /// What the receipts so far say.
 #[derive(Debug, Default)]
@@ -58,54 +56,32 @@ pub struct ChainCheck {
     pub forks: u64,
 }
 
-/// Reads the receipts. Those that cannot be read are warned about: they prove nothing.
+/// Reads the receipts, but for those that `index` remembers; without one all of them come from the
+/// store. Those that cannot be read are warned about: they prove nothing.
 ///
 /// # Errors
-/// Failures of the store.
-pub fn read_chain(vault: &Vault) -> Result<Chain, Error> {
-    let mut names = Vec::new();
-    vault.store.list(Folder::Receipts, &mut |name, bytes| {
-        if let ObjectName::Receipt { sequence, hash } = name {
-            names.push((sequence, hash, name, bytes));
-        }
-        Ok(())
-    })?;
+/// Failures of the store and the cache.
+pub fn read_chain(vault: &Vault, index: Option<&dyn LocalIndex>) -> Result<Chain, Error> {
     let mut chain = Chain::default();
     // In their order: what was found again was gone before.
-    names.sort_unstable_by_key(|(sequence, hash, ..)| (*sequence, *hash));
-    names.dedup_by_key(|(.., name, _)| *name);
-    let mut left = names.as_slice();
-    while !left.is_empty() {
-        let (wave, rest) =
-            left.split_at(together::wave(vault.store(), left.iter().map(|(.., bytes)| *bytes)));
-        left = rest;
-        let read = together::map(vault.store(), wave, |(.., name, _)| read(vault, name));
-        for ((_, hash, name, _), read) in wave.iter().zip(read) {
-            match read {
-                Ok((record, signer)) => chain.take(*name, *hash, record, signer),
-                Err(Error::Store(StoreError::NotFound { .. })) => {}
-                Err(error) if error.is_damage() => {
-                    let remark = Remark::of(name, &error);
-                    vault.monitor().warn(remark.clone());
-                    chain.unsound.push(remark);
-                }
-                Err(error) => return Err(error),
+    receipts::for_each(vault, index, Order::OldestFirst, &mut |name, read| {
+        let ObjectName::Receipt { hash, .. } = *name else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        match read {
+            Ok(ReadReceipt { record, signer }) => chain.take(*name, hash, record, signer),
+            Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_damage() => {
+                let remark = Remark::of(name, &error);
+                vault.monitor().warn(remark.clone());
+                chain.unsound.push(remark);
             }
+            Err(error) => return Err(error),
         }
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     chain.receipts.sort_by_key(|link| (link.record.sequence, link.hash));
     Ok(chain)
-}
-
-/// Reads a receipt that somebody signed who may; also returns the name of the key.
-///
-/// # Errors
-/// Damage; failures of the store.
-pub fn read(vault: &Vault, name: &ObjectName) -> Result<(ReceiptRecord, String), Error> {
-    let object = read_object(vault.store.as_ref(), name, TOMB_BYTES_MAX)?;
-    let (writer, receipt) = vault.trust.verify_receipt(&object).map_err(Error::sealed(name))?;
-    vault.trust.check_not_revoked(&writer, receipt.record.time_ms).map_err(Error::sealed(name))?;
-    Ok((receipt.record, writer.name))
 }
 
 impl Chain {
@@ -170,46 +146,5 @@ impl Chain {
             written.push(signed.name);
         }
         Ok(written)
-    }
-}
-
-/// A receipt that follows another, ready to be put.
-pub struct Signed {
-    /// Its name.
-    pub name: ObjectName,
-    /// Its sequence and hash: what the next one follows.
-    pub place: (u64, ObjectHash),
-    /// Its bytes.
-    pub object: Vec<u8>,
-    record: ReceiptRecord,
-}
-
-impl Signed {
-    /// Signs one for at most [`RECEIPT_NAMES_MAX`] names; `last` is the one before.
-    ///
-    /// # Errors
-    /// The key may not sign receipts.
-    pub fn new(
-        vault: &Vault,
-        replica: ReplicaId,
-        last: Option<(u64, ObjectHash)>,
-        names: &[ObjectName],
-        audits: &[Audit],
-        note: &str,
-    ) -> Result<Self, Error> {
-        let sequence = last.map_or(1, |(sequence, _)| sequence.saturating_add(1));
-        let record = ReceiptRecord {
-            sequence,
-            previous: last.map(|(_, hash)| hash),
-            replica,
-            deleted: names.to_vec(),
-            audits: audits.to_vec(),
-            time_ms: vault.context.clock.now_ms(),
-            note: Some(note.to_owned()),
-        };
-        let object = vault.keys.signer()?.sign_receipt(vault.id(), record.clone())?.encode();
-        let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
-        let name = ObjectName::Receipt { sequence, hash };
-        Ok(Self { name, place: (sequence, hash), object, record })
     }
 }

@@ -1,7 +1,7 @@
 //! What a collection finds: snapshots, packs, who is at work. A listing that contradicts another
 //! stops it, since a store that forgets to list a snapshot must not get its content deleted.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
 
 use cairn_format::ids::{PackId, SessionId, SnapshotId};
@@ -34,6 +34,8 @@ pub struct Survey {
     pub junk: Vec<(PackKind, PackId)>,
     /// Sessions at work.
     pub sessions: HashSet<SessionId>,
+    /// Leases that spare nothing, where leases were looked at.
+    pub idle_leases: BTreeSet<ObjectName>,
     /// Packs that were found damaged when they were last verified on this host.
     pub doubtful: HashSet<PackNumber>,
 }
@@ -53,7 +55,8 @@ pub fn survey(
     let vault = repository.vault();
     let mut survey = Survey { snapshots, ..Survey::default() };
     if honour_leases {
-        survey.sessions = lease::sessions_at_work(vault)?;
+        let leases = lease::look(vault)?;
+        (survey.sessions, survey.idle_leases) = (leases.at_work, leases.idle);
         survey.sessions.remove(&own);
     }
     for _ in 0..ROUNDS_MAX {

@@ -62,6 +62,8 @@ struct State {
     tombs: BTreeSet<ObjectName>,
     /// Tombs that were read, or that do not count.
     tombs_read: HashSet<ObjectName>,
+    /// Whether it was forgotten what is remembered of tombs that are not there.
+    tombs_tidied: bool,
     damaged_tombs: Vec<Remark>,
     damaged_segments: Vec<Remark>,
 }

@@ -202,7 +202,8 @@ pub fn run(repository: &Repository, options: &ErasureOptions) -> Result<ErasureR
     repository.monitor().stage("erasure: looking", None);
     let catalog = repository.current_catalog()?;
     let vault = repository.vault();
-    let mut chain = read_chain(vault)?;
+    // A report is about what is there, not about what this host has read of it.
+    let mut chain = read_chain(vault, None)?;
     let audited = match options.audit {
         true => Some(audit_again(vault, catalog, &mut chain, true)?),
         false => None,

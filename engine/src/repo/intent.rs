@@ -4,14 +4,17 @@
 //! for this copy only. Other copies go by that, and keep what is merely missing.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::ControlFlow;
 
 use cairn_format::ids::{ObjectHash, SlotId, SnapshotId};
-use cairn_format::names::{Folder, ObjectName};
+use cairn_format::names::ObjectName;
 
+use super::receipts::{self, Order, RECEIPT_NAMES_MAX, ReadReceipt, Signed};
 use super::{Repository, Vault, identity};
-use crate::collect::receipt::{self, RECEIPT_NAMES_MAX, Signed};
 use crate::error::Error;
-use crate::store::{StoreError, together};
+use crate::index::catalog::Catalog;
+use crate::index::objects::Said as _;
+use crate::store::StoreError;
 
 /// How often a receipt is put that the store then does not have.
 const PUTS_MAX: usize = 2;
@@ -77,7 +80,7 @@ fn put(vault: &Vault, name: &ObjectName, object: &[u8]) -> Result<(), Error> {
 /// copy says are gone.
 ///
 /// # Errors
-/// Failures of the store. Receipts that cannot be read say nothing.
+/// Failures of the store and the cache. Receipts that cannot be read say nothing.
 pub fn declared(
     repository: &Repository,
     wanted: &HashSet<Subject>,
@@ -89,23 +92,21 @@ pub fn declared(
     let vault = repository.vault();
     // A receipt of another copy says nothing of this one, wherever it was put.
     let own = identity::list(vault.store(), vault.id())?;
-    for some in list(vault)?.chunks(together::CALLS_AT_ONCE) {
+    let index = repository.open_catalog().map(Catalog::index);
+    receipts::for_each(vault, index, Order::NewestFirst, &mut |_, read| {
         repository.check_cancelled()?;
-        for read in together::map(vault.store(), some, |name| receipt::read(vault, name)) {
-            match read {
-                Ok((record, _)) if own.contains(&record.replica) => {
-                    let subjects = record.deleted.iter().filter_map(Subject::of);
-                    found.extend(subjects.filter(|subject| wanted.contains(subject)));
-                }
-                Ok(_) | Err(Error::Store(StoreError::NotFound { .. })) => {}
-                Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error),
+        match read {
+            Ok(read) if own.contains(&read.record.replica) => {
+                let subjects = read.record.deleted.iter().filter_map(Subject::of);
+                found.extend(subjects.filter(|subject| wanted.contains(subject)));
             }
+            Ok(_) | Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
         }
-        if found.len() == wanted.len() {
-            break;
-        }
-    }
+        let all = found.len() == wanted.len();
+        Ok(if all { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
     Ok(found)
 }
 
@@ -114,31 +115,18 @@ pub fn declared(
 /// # Errors
 /// Failures of the store.
 pub fn sequence(repository: &Repository) -> Result<u64, Error> {
-    Ok(match list(repository.vault())?.first() {
-        Some(ObjectName::Receipt { sequence, .. }) => *sequence,
+    Ok(match receipts::list(repository.vault())?.last() {
+        Some((ObjectName::Receipt { sequence, .. }, _)) => *sequence,
         _ => 0,
     })
 }
 
-/// The receipts, the newest first as far as their names say.
-fn list(vault: &Vault) -> Result<Vec<ObjectName>, Error> {
-    let mut names = BTreeSet::new();
-    vault.store.list(Folder::Receipts, &mut |name, _| {
-        if let ObjectName::Receipt { sequence, hash } = name {
-            names.insert((sequence, hash));
-        }
-        Ok(())
-    })?;
-    let newest_first = names.into_iter().rev();
-    Ok(newest_first.map(|(sequence, hash)| ObjectName::Receipt { sequence, hash }).collect())
-}
-
 /// The newest receipt that holds.
 fn newest(vault: &Vault) -> Result<Option<(u64, ObjectHash)>, Error> {
-    for name in list(vault)? {
-        let ObjectName::Receipt { hash, .. } = name else { continue };
-        match receipt::read(vault, &name) {
-            Ok((record, _)) => return Ok(Some((record.sequence, hash))),
+    for (name, _) in receipts::list(vault)?.iter().rev() {
+        let ObjectName::Receipt { hash, .. } = *name else { continue };
+        match ReadReceipt::read(vault, name) {
+            Ok(read) => return Ok(Some((read.record.sequence, hash))),
             Err(Error::Store(StoreError::NotFound { .. })) => {}
             Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),

@@ -25,6 +25,7 @@ pub mod identity;
 pub mod intent;
 pub mod keys;
 pub mod places;
+pub mod receipts;
 pub mod sweep;
 pub mod vault;
 
@@ -326,6 +327,12 @@ impl Repository {
             let _ = self.catalog.set(catalog);
         }
         self.catalog.get().ok_or(Error::Internal { part: "opening the index" })
+    }
+
+    /// The index, if it is open.
+    #[must_use]
+    pub fn open_catalog(&self) -> Option<&Catalog> {
+        self.catalog.get()
     }
 
     /// The index, brought up to date with the store now.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::error::Place;
 use super::record::CallKind;
-use super::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
+use super::{Each, Listing, Put, Store, StoreError};
 
 /// What goes wrong. What does not suit a call (a bit flip in a put, say) leaves it alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,45 +246,7 @@ impl Entered {
 }
 
 impl<S: Store> Store for FaultStore<S> {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn is_near(&self) -> bool {
-        self.inner.is_near()
-    }
-
-    fn kept(
-        &self,
-        folder: Folder,
-        each: &mut dyn FnMut(ObjectName),
-    ) -> Result<Keeping, StoreError> {
-        self.inner.kept(folder, each)
-    }
-
-    fn purge(
-        &self,
-        folder: Folder,
-        may_go: &dyn Fn(&ObjectName) -> bool,
-    ) -> Result<Purged, StoreError> {
-        self.inner.purge(folder, may_go)
-    }
-
-    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
-        self.inner.unfinished(each)
-    }
-
-    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
-        self.inner.sweep(is_dead)
-    }
-
-    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
-        self.inner.now_ms()
-    }
-
-    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
-        self.inner.taken_ms(name)
-    }
+    crate::forward_to_store!(self => self.inner);
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.on_object(CallKind::Get, name).read(|| self.inner.get(name, bytes_max))

@@ -8,6 +8,7 @@ pub mod away;
 mod disk;
 pub mod error;
 pub mod fault;
+pub mod forward;
 pub mod local;
 pub mod location;
 pub mod lock;
@@ -283,18 +284,7 @@ pub trait Store: Send + Sync + Debug {
 macro_rules! forward {
     ($pointer:ident) => {
         impl<S: Store + ?Sized> Store for $pointer<S> {
-            fn location(&self) -> String {
-                (**self).location()
-            }
-            fn is_near(&self) -> bool {
-                (**self).is_near()
-            }
-            fn traffic(&self) -> Option<traffic::Traffic> {
-                (**self).traffic()
-            }
-            fn probe(&self) -> Result<Option<profile::Profile>, StoreError> {
-                (**self).probe()
-            }
+            $crate::forward_to_store!(self => **self);
             fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
                 (**self).get(name, bytes_max)
             }
@@ -317,46 +307,6 @@ macro_rules! forward {
             }
             fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
                 (**self).delete(name)
-            }
-            fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
-                (**self).unfinished(each)
-            }
-            fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
-                (**self).sweep(is_dead)
-            }
-            fn kept_for(&self) -> Result<KeptFor, StoreError> {
-                (**self).kept_for()
-            }
-            fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {
-                (**self).locked(name)
-            }
-            fn lock(
-                &self,
-                name: &ObjectName,
-                until_ms: i64,
-                mode: LockMode,
-            ) -> Result<(), StoreError> {
-                (**self).lock(name, until_ms, mode)
-            }
-            fn now_ms(&self) -> Result<Option<i64>, StoreError> {
-                (**self).now_ms()
-            }
-            fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
-                (**self).taken_ms(name)
-            }
-            fn kept(
-                &self,
-                folder: Folder,
-                each: &mut dyn FnMut(ObjectName),
-            ) -> Result<Keeping, StoreError> {
-                (**self).kept(folder, each)
-            }
-            fn purge(
-                &self,
-                folder: Folder,
-                may_go: &dyn Fn(&ObjectName) -> bool,
-            ) -> Result<Purged, StoreError> {
-                (**self).purge(folder, may_go)
             }
         }
     };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
-use super::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
+use super::{Each, Listing, Put, Store, StoreError};
 
 /// The kinds of calls of [`Store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,45 +122,7 @@ impl<S: Store> RecordStore<S> {
 }
 
 impl<S: Store> Store for RecordStore<S> {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn is_near(&self) -> bool {
-        self.inner.is_near()
-    }
-
-    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
-        self.inner.now_ms()
-    }
-
-    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
-        self.inner.taken_ms(name)
-    }
-
-    fn kept(
-        &self,
-        folder: Folder,
-        each: &mut dyn FnMut(ObjectName),
-    ) -> Result<Keeping, StoreError> {
-        self.inner.kept(folder, each)
-    }
-
-    fn purge(
-        &self,
-        folder: Folder,
-        may_go: &dyn Fn(&ObjectName) -> bool,
-    ) -> Result<Purged, StoreError> {
-        self.inner.purge(folder, may_go)
-    }
-
-    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
-        self.inner.unfinished(each)
-    }
-
-    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
-        self.inner.sweep(is_dead)
-    }
+    crate::forward_to_store!(self => self.inner);
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         self.count(CallKind::Get, |data| data.len() as u64, self.inner.get(name, bytes_max))

@@ -10,10 +10,14 @@ use parking_lot::Mutex;
 
 use super::fault::{Fault, FaultStore, Plan};
 use super::local::LocalStore;
+use super::lock::{KeptFor, LockMode, Locked};
 use super::memory::MemoryStore;
+use super::profile::Profile;
 use super::record::{CallKind, RecordStore};
 use super::retry::{Guarded, Pacer, Policy};
-use super::{Put, Store, StoreError};
+use super::together::Ahead;
+use super::traffic::Traffic;
+use super::{Keeping, Purged, Put, Store, StoreError};
 use crate::error::{Class, Explain};
 
 /// A pack with these bytes, under its true name.
@@ -480,4 +484,106 @@ fn calls_and_bytes_are_counted() {
     assert_eq!((tallies.get_range.calls, tallies.get_range.bytes), (1, 2));
     assert_eq!(tallies.calls(), 7);
     assert_eq!(store.tallies().calls(), 0);
+}
+
+/// A store that has something to say to everything.
+#[derive(Debug)]
+struct Telling(MemoryStore);
+
+impl Store for Telling {
+    fn location(&self) -> String {
+        "telling".to_owned()
+    }
+    fn is_near(&self) -> bool {
+        true
+    }
+    fn traffic(&self) -> Option<Traffic> {
+        Some(Traffic::default())
+    }
+    fn probe(&self) -> Result<Option<Profile>, StoreError> {
+        Ok(Some(Profile::default()))
+    }
+    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.0.get(name, bytes_max)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+        self.0.get_range(name, offset, len)
+    }
+    fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
+        self.0.put(name, data)
+    }
+    fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.0.size(name)
+    }
+    fn list(&self, folder: Folder, each: super::Each<'_>) -> Result<super::Listing, StoreError> {
+        self.0.list(folder, each)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.0.delete(name)
+    }
+    fn kept(&self, _: Folder, each: &mut dyn FnMut(ObjectName)) -> Result<Keeping, StoreError> {
+        each(ObjectName::Format);
+        Ok(Keeping::Shown)
+    }
+    fn purge(&self, _: Folder, may_go: &dyn Fn(&ObjectName) -> bool) -> Result<Purged, StoreError> {
+        Ok(Purged { removed: u64::from(may_go(&ObjectName::Format)), ..Purged::default() })
+    }
+    fn kept_for(&self) -> Result<KeptFor, StoreError> {
+        Ok(KeptFor::Versions)
+    }
+    fn locked(&self, _: &ObjectName) -> Result<Locked, StoreError> {
+        Ok(Locked::Until(1))
+    }
+    fn lock(&self, _: &ObjectName, _: i64, _: LockMode) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
+        each("unfinished", 2);
+        Ok(())
+    }
+    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        Ok(Some(3))
+    }
+    fn taken_ms(&self, _: &ObjectName) -> Result<Option<i64>, StoreError> {
+        Ok(Some(4))
+    }
+    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
+        Ok(u64::from(is_dead("unfinished")))
+    }
+}
+
+/// What a store says besides what objects it has.
+fn said(store: &dyn Store) -> String {
+    let name = ObjectName::Format;
+    let (mut kept, mut unfinished) = (Vec::new(), Vec::new());
+    let keeping = store.kept(Folder::Acks, &mut |name| kept.push(name)).unwrap();
+    store.unfinished(&mut |name, bytes| unfinished.push((name.to_owned(), bytes))).unwrap();
+    format!(
+        "{} {} {} {:?} {keeping:?} {kept:?} {:?} {:?} {:?} {:?} {unfinished:?} {:?} {:?} {:?}",
+        store.location(),
+        store.is_near(),
+        store.traffic().is_some(),
+        store.probe().unwrap(),
+        store.purge(Folder::Acks, &|_| true).unwrap(),
+        store.kept_for().unwrap(),
+        store.locked(&name).ok(),
+        store.lock(&name, 0, LockMode::Governance).is_ok(),
+        store.now_ms().unwrap(),
+        store.taken_ms(&name).unwrap(),
+        store.sweep(&|_| true).unwrap(),
+    )
+}
+
+#[test]
+fn wrappers_pass_on_whatever_the_store_inside_says() {
+    let telling = || Telling(MemoryStore::new());
+    let truth = said(&telling());
+    assert_ne!(truth, said(&MemoryStore::new()));
+    assert_eq!(said(&FaultStore::new(telling(), Plan::new())), truth);
+    assert_eq!(said(&RecordStore::new(telling())), truth);
+    assert_eq!(said(&Guarded::new(telling(), POLICY)), truth);
+    assert_eq!(said(&Ahead::of(&telling(), &[Folder::Acks])), truth);
+    assert_eq!(said(&Arc::new(telling())), truth);
+    let boxed: Box<dyn Store> = Box::new(telling());
+    assert_eq!(said(&boxed), truth);
 }

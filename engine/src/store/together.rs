@@ -8,10 +8,7 @@ use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
-use super::lock::{KeptFor, LockMode, Locked};
-use super::profile::Profile;
-use super::traffic::Traffic;
-use super::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
+use super::{Each, Listing, Put, Store, StoreError};
 
 /// Calls of one operation to a store behind a network that are under way at once.
 pub const CALLS_AT_ONCE: usize = 16;
@@ -143,21 +140,7 @@ impl<'s> Ahead<'s> {
 }
 
 impl Store for Ahead<'_> {
-    fn location(&self) -> String {
-        self.store.location()
-    }
-
-    fn is_near(&self) -> bool {
-        self.store.is_near()
-    }
-
-    fn traffic(&self) -> Option<Traffic> {
-        self.store.traffic()
-    }
-
-    fn probe(&self) -> Result<Option<Profile>, StoreError> {
-        self.store.probe()
-    }
+    crate::forward_to_store!(self => self.store);
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Bytes, StoreError> {
         let known = self.objects.lock().remove(name);
@@ -191,50 +174,6 @@ impl Store for Ahead<'_> {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.store.delete(name)
-    }
-
-    fn unfinished(&self, each: &mut dyn FnMut(&str, u64)) -> Result<(), StoreError> {
-        self.store.unfinished(each)
-    }
-
-    fn sweep(&self, is_dead: &dyn Fn(&str) -> bool) -> Result<u64, StoreError> {
-        self.store.sweep(is_dead)
-    }
-
-    fn kept(
-        &self,
-        folder: Folder,
-        each: &mut dyn FnMut(ObjectName),
-    ) -> Result<Keeping, StoreError> {
-        self.store.kept(folder, each)
-    }
-
-    fn purge(
-        &self,
-        folder: Folder,
-        may_go: &dyn Fn(&ObjectName) -> bool,
-    ) -> Result<Purged, StoreError> {
-        self.store.purge(folder, may_go)
-    }
-
-    fn kept_for(&self) -> Result<KeptFor, StoreError> {
-        self.store.kept_for()
-    }
-
-    fn now_ms(&self) -> Result<Option<i64>, StoreError> {
-        self.store.now_ms()
-    }
-
-    fn taken_ms(&self, name: &ObjectName) -> Result<Option<i64>, StoreError> {
-        self.store.taken_ms(name)
-    }
-
-    fn locked(&self, name: &ObjectName) -> Result<Locked, StoreError> {
-        self.store.locked(name)
-    }
-
-    fn lock(&self, name: &ObjectName, until_ms: i64, mode: LockMode) -> Result<(), StoreError> {
-        self.store.lock(name, until_ms, mode)
     }
 }
 

@@ -2,8 +2,10 @@
 //! them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use cairn_format::codec::Writer;
 use cairn_format::envelope::Kind;
 use cairn_format::ids::PackId;
 use cairn_format::limits::TOMB_BYTES_MAX;
@@ -14,52 +16,60 @@ use super::{Catalog, list_packs};
 use crate::context::Remark;
 use crate::error::Error;
 use crate::index::local::PackNumber;
+use crate::index::objects::{Origin, Remembered, Said};
 use crate::repo::Vault;
 use crate::seal::Role;
-use crate::store::{StoreError, together};
+use crate::store::StoreError;
+
+/// Stands before the packs of a tomb that counts, where it is remembered.
+const COUNTS: u8 = 1;
+/// What is remembered of each pack, bytes: its kind and id.
+const PACK_BYTES: usize = 1 + PackId::LEN;
 
 impl Catalog {
-    /// Lists tombs and reads those not seen before; true when there were any. One that cannot be
-    /// read is warned about and kept in mind: see [`Self::require_sound_tombs`].
+    /// Lists tombs and takes account of those not seen before; true when one had to be read that this
+    /// host had never read. One that cannot be read is warned about and kept in mind: see
+    /// [`Self::require_sound_tombs`].
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Failures of the store and the cache.
     pub fn sync_tombs(&self, vault: &Vault) -> Result<bool, Error> {
         let mut listed = BTreeMap::new();
         vault.store.list(Folder::Tombs, &mut |name, bytes| {
             listed.insert(name, bytes);
             Ok(())
         })?;
+        let remembered = Remembered::new(vault, Some(self.index()));
         let mut state = self.state.lock();
         let mut any = false;
         state.damaged_tombs.clear();
         let new = listed.iter().filter(|(name, _)| !state.tombs_read.contains(*name));
         let new = new.map(|(name, bytes)| (*name, *bytes)).collect::<Vec<_>>();
-        let mut left = new.as_slice();
-        while !left.is_empty() {
-            let sizes = left.iter().map(|(_, bytes)| *bytes);
-            let (wave, rest) = left.split_at(together::wave(vault.store(), sizes));
-            left = rest;
-            let read = together::map(vault.store(), wave, |(name, _)| read_tomb(vault, name));
-            for ((name, _), read) in wave.iter().zip(read) {
-                match read {
-                    Ok(tomb) => {
-                        any |= tomb.is_some();
-                        state.tombs_read.insert(*name);
-                        let packs = tomb.into_iter().flat_map(|tomb| tomb.packs);
-                        state.condemned.extend(packs.map(|(kind, pack)| (pack, kind)));
-                    }
-                    Err(Error::Store(StoreError::NotFound { .. })) => {}
-                    Err(error) if error.is_damage() => {
-                        let remark = Remark::of(name, &error);
-                        vault.monitor().warn(remark.clone());
-                        state.damaged_tombs.push(remark);
-                    }
-                    Err(error) => return Err(error),
+        remembered.for_each(&new, &mut |name, origin, said: Result<Condemns, Error>| {
+            match said {
+                Ok(Condemns(packs)) => {
+                    // What this host read earlier was put before this process listed segments.
+                    any |= packs.is_some() && origin == Origin::Store;
+                    state.tombs_read.insert(*name);
+                    let packs = packs.into_iter().flatten();
+                    state.condemned.extend(packs.map(|(kind, pack)| (pack, kind)));
                 }
+                Err(Error::Store(StoreError::NotFound { .. })) => {}
+                Err(error) if error.is_damage() => {
+                    let remark = Remark::of(name, &error);
+                    vault.monitor().warn(remark.clone());
+                    state.damaged_tombs.push(remark);
+                }
+                Err(error) => return Err(error),
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         state.tombs = listed.into_keys().collect();
+        if !state.tombs_tidied {
+            let listed = state.tombs.iter().copied().collect();
+            remembered.keep_only(Folder::Tombs, &listed)?;
+            state.tombs_tidied = true;
+        }
         Ok(any)
     }
 
@@ -205,13 +215,66 @@ impl Catalog {
     }
 }
 
-/// Reads a tomb; `None` for one that does not count.
-fn read_tomb(vault: &Vault, name: &ObjectName) -> Result<Option<Tomb>, Error> {
-    let signed = vault.read_signed(Kind::Tomb, name, TOMB_BYTES_MAX)?;
-    if !matches!(signed.writer.role, Role::Owner | Role::Maintainer) {
-        return Ok(None);
+/// The packs that a tomb condemns; `None` for one that does not count.
+struct Condemns(Option<Vec<(PackKind, PackId)>>);
+
+impl Said for Condemns {
+    fn read(vault: &Vault, name: &ObjectName) -> Result<Self, Error> {
+        let signed = vault.read_signed(Kind::Tomb, name, TOMB_BYTES_MAX)?;
+        if !matches!(signed.writer.role, Role::Owner | Role::Maintainer) {
+            return Ok(Self(None));
+        }
+        let tomb = Tomb::decode(&signed.record).map_err(Error::format(name))?;
+        let counts = vault.trust.check_not_revoked(&signed.writer, tomb.time_ms).is_ok();
+        Ok(Self(counts.then_some(tomb.packs)))
     }
-    let tomb = Tomb::decode(&signed.record).map_err(Error::format(name))?;
-    let counts = vault.trust.check_not_revoked(&signed.writer, tomb.time_ms).is_ok();
-    Ok(counts.then_some(tomb))
+
+    /// Nothing for one that does not count; else a byte 1, and of each pack its kind and id.
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        if let Some(packs) = &self.0 {
+            out.u8(COUNTS);
+            for (kind, id) in packs {
+                out.u8(kind.to_byte()).raw(id.as_bytes());
+            }
+        }
+        out.into_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let Some((first, packs)) = bytes.split_first() else { return Some(Self(None)) };
+        let (packs, rest) = packs.as_chunks::<PACK_BYTES>();
+        if *first != COUNTS || !rest.is_empty() {
+            return None;
+        }
+        let pack = |pack: &[u8; PACK_BYTES]| {
+            let (kind, id) = pack.split_first()?;
+            Some((PackKind::from_byte(*kind).ok()?, PackId::from_slice(id).ok()?))
+        };
+        Some(Self(Some(packs.iter().map(pack).collect::<Option<_>>()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tomb_says_is_remembered_and_nonsense_is_nothing() {
+        let pack = |kind, byte| (kind, PackId::from_bytes([byte; PackId::LEN]));
+        let two = vec![pack(PackKind::Data, 1), pack(PackKind::Tree, 2)];
+        for said in [None, Some(Vec::new()), Some(two)] {
+            let bytes = Condemns(said.clone()).encode();
+            assert_eq!(Condemns::decode(&bytes).map(|known| known.0), Some(said));
+        }
+        let bytes = Condemns(Some(vec![pack(PackKind::Data, 3)])).encode();
+        for end in [2, bytes.len() - 1] {
+            assert!(Condemns::decode(&bytes[..end]).is_none(), "{end}");
+        }
+        for at in [0, 1] {
+            let mut other = bytes.clone();
+            other[at] = 9;
+            assert!(Condemns::decode(&other).is_none(), "{at}");
+        }
+    }
 }

@@ -33,6 +33,7 @@ struct State {
     meta: HashMap<String, Vec<u8>>,
     sketches: HashMap<SketchSlot, SketchEntry>,
     memos: BTreeMap<Vec<u8>, Vec<u8>>,
+    objects: BTreeMap<Vec<u8>, Vec<u8>>,
     gone: BTreeMap<PackNumber, GonePack>,
 }
 
@@ -84,6 +85,21 @@ impl State {
         self.ledger.remove(id);
         true
     }
+}
+
+fn change(table: &mut BTreeMap<Vec<u8>, Vec<u8>>, changes: &[MemoChange]) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => table.insert(key.clone(), value.clone()),
+            None => table.remove(key),
+        };
+    }
+}
+
+/// The keys that begin with `prefix`, ascending.
+fn keys_of(table: &BTreeMap<Vec<u8>, Vec<u8>>, prefix: &[u8]) -> Vec<Vec<u8>> {
+    let keys = table.range(prefix.to_vec()..).map(|(key, _)| key);
+    keys.take_while(|key| key.starts_with(prefix)).cloned().collect()
 }
 
 impl LocalIndex for MemoryIndex {
@@ -297,20 +313,26 @@ impl LocalIndex for MemoryIndex {
 
     fn put_memos(&self, changes: &[MemoChange]) -> Result<(), IndexError> {
         let _writer = self.writer.lock();
-        let mut state = self.state.write();
-        for (key, value) in changes {
-            match value {
-                Some(value) => state.memos.insert(key.clone(), value.clone()),
-                None => state.memos.remove(key),
-            };
-        }
+        change(&mut self.state.write().memos, changes);
         Ok(())
     }
 
     fn memo_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError> {
-        let state = self.state.read();
-        let keys = state.memos.range(prefix.to_vec()..).map(|(key, _)| key);
-        Ok(keys.take_while(|key| key.starts_with(prefix)).cloned().collect())
+        Ok(keys_of(&self.state.read().memos, prefix))
+    }
+
+    fn get_object(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        Ok(self.state.read().objects.get(key).cloned())
+    }
+
+    fn put_objects(&self, changes: &[MemoChange]) -> Result<(), IndexError> {
+        let _writer = self.writer.lock();
+        change(&mut self.state.write().objects, changes);
+        Ok(())
+    }
+
+    fn object_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError> {
+        Ok(keys_of(&self.state.read().objects, prefix))
     }
 
     fn gone_pack(&self, number: PackNumber) -> Result<Option<GonePack>, IndexError> {

@@ -253,7 +253,8 @@ pub struct GonePack {
     pub chunks: Vec<(ChunkId, u32)>,
 }
 
-/// One change of the memos: a key, and the value to keep under it or `None` for none.
+/// One change of the memos, or of what objects say: a key, and the value to keep under it or `None` for
+/// none.
 pub type MemoChange = (Vec<u8>, Option<Vec<u8>>);
 
 /// Is shown a pack and its newest verification, and says whether to go on.
@@ -514,6 +515,27 @@ pub trait LocalIndex: Send + Sync {
     /// # Errors
     /// See the trait.
     fn memo_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError>;
+
+    /// Reads what is remembered of an object in the store. Keys and values are the caller's. Unlike
+    /// memos, this has no part in what is remembered of packs that were removed.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn get_object(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError>;
+
+    /// Remembers and forgets what objects say, in one step. In an index that [`Opened::shared`] tells
+    /// of, what is written is gone with it.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn put_objects(&self, changes: &[MemoChange]) -> Result<(), IndexError>;
+
+    /// The keys of objects of which something is remembered that begin with `prefix`, in ascending
+    /// order.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn object_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError>;
 
     /// What is known of a pack that was removed while there were memos, until it is forgotten by
     /// [`LocalIndex::forget_gone_packs`].

@@ -80,6 +80,7 @@ pub(super) struct Content {
     sketches: Vec<Option<SketchEntry>>,
     meta: Option<Vec<u8>>,
     memos: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    objects: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     gone: Vec<(PackNumber, Option<GonePack>)>,
 }
 
@@ -127,6 +128,11 @@ pub(super) fn content(index: &dyn LocalIndex) -> Result<Content, IndexError> {
             .memo_keys(b"k")?
             .into_iter()
             .map(|key| Ok((key.clone(), index.get_memo(&key)?)))
+            .collect::<Result<_, IndexError>>()?,
+        objects: index
+            .object_keys(b"k")?
+            .into_iter()
+            .map(|key| Ok((key.clone(), index.get_object(&key)?)))
             .collect::<Result<_, IndexError>>()?,
         gone: index
             .gone_packs()?

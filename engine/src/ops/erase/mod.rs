@@ -211,7 +211,9 @@ fn prove(repository: &Repository, noted: &Noted, report: &mut EraseReport) -> Re
     // What else is kept may be needed: the collection looks at that first.
     audit::purge(vault, &|name| Ok(noted.records.contains(name)))?;
     let look = audit::look(vault, noted.records.clone())?;
-    report.receipts = audit::write(vault, &mut read_chain(vault)?, &look, "erase")?;
+    let index = repository.catalog()?.index();
+    let mut chain = read_chain(vault, Some(index))?;
+    report.receipts = audit::write(vault, &mut chain, &look, "erase")?;
     report.records_kept = look.still.into_iter().chain(look.kept).collect();
     Ok(())
 }

@@ -13,7 +13,7 @@ use self::condemn::junk;
 use self::find::{Found, find, refuse_unlikely};
 use crate::collect::Weakness;
 use crate::collect::due::{Left, Past, after, is_due};
-use crate::collect::lease::HeldLease;
+use crate::collect::lease::{self, HeldLease};
 use crate::collect::mark::Thoroughness;
 use crate::collect::tidy::clean_index;
 use crate::collect::unfinished;
@@ -261,19 +261,20 @@ fn run_once(repository: &Repository, options: &GcOptions) -> Result<GcReport, Er
     let options = &options;
     rollback::refuse_missed(repository, &found.survey.snapshots)?;
     refuse_unlikely(&found, &junk(&found, catalog)?, options)?;
-    let lease = HeldLease::take(repository.vault(), session, "gc");
-    let collection = Collection { repository, catalog, session, options, lease: &lease };
+    let held = HeldLease::take(repository.vault(), session, "gc");
+    let collection = Collection { repository, catalog, session, options, lease: &held };
     let mut report = GcReport { plan: found.plan, ..GcReport::default() };
     let own = match collection.condemn(&mut found, &mut report) {
         Err(error @ Error::CollectRefused { .. }) => {
             // Nothing was begun that others should spare.
-            lease.end();
+            held.end();
             return Err(error);
         }
         condemned => condemned?,
     };
     collection.sweep(&found, &own, &mut report)?;
-    lease.end();
+    held.end();
+    lease::sweep(repository.vault(), catalog, &found.survey.idle_leases)?;
     clean_cache(repository, catalog, &mut report)?;
     let left = Left {
         nothing: report.left_nothing(&found),

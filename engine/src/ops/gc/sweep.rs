@@ -189,7 +189,7 @@ impl Collection<'_, '_> {
             return Ok(());
         }
         let vault = self.repository.vault();
-        let mut chain = read_chain(vault)?;
+        let mut chain = read_chain(vault, Some(self.catalog.index()))?;
         report.reappeared = audit::note_back(vault, &mut chain, names, AuditMethod::ByName)?;
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Collection<'_, '_> {
     ) -> Result<(), Error> {
         let vault = self.repository.vault();
         self.repository.monitor().stage("gc: proving", None);
-        let mut chain = read_chain(vault)?;
+        let mut chain = read_chain(vault, Some(self.catalog.index()))?;
         let present = list_packs(vault)?;
         self.catalog.forget_absent(vault, &present)?;
         // What an interrupted collection deleted and did not live to say.

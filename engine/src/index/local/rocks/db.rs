@@ -44,6 +44,8 @@ pub(super) enum Table {
     Ledger,
     /// The caller's named values.
     Names,
+    /// Name of an object in the store -> what it says.
+    Objects,
     /// The index's own values, by the names below.
     Own,
 }
@@ -88,6 +90,7 @@ impl Table {
             Self::Segments => b's',
             Self::Ledger => b'v',
             Self::Names => b'm',
+            Self::Objects => b't',
             Self::Own => b'i',
         })
     }

@@ -107,6 +107,28 @@ impl RocksIndex {
         Ok(number)
     }
 
+    fn change(&self, table: Table, changes: &[MemoChange]) -> Result<(), IndexError> {
+        let _tally = self.tally.lock();
+        let mut batch = self.layers.batch();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put(table, key, &wrap_value(value))?,
+                None => batch.delete(table, key)?,
+            }
+        }
+        batch.write()
+    }
+
+    /// The keys of a table that begin with `prefix`, ascending.
+    fn keys_of(&self, table: Table, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError> {
+        let mut keys = Vec::new();
+        self.layers.scan(table, prefix, prefix, &mut |key, _| {
+            keys.push(key.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(keys)
+    }
+
     /// The tally as it was written last: not the one that a load may hold for long.
     fn last_tally(&self) -> Result<Tally, IndexError> {
         let value = self.layers.get(Table::Own, OWN_TALLY)?;
@@ -330,24 +352,23 @@ impl LocalIndex for RocksIndex {
     }
 
     fn put_memos(&self, changes: &[MemoChange]) -> Result<(), IndexError> {
-        let _tally = self.tally.lock();
-        let mut batch = self.layers.batch();
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.put(Table::Memos, key, &wrap_value(value))?,
-                None => batch.delete(Table::Memos, key)?,
-            }
-        }
-        batch.write()
+        self.change(Table::Memos, changes)
     }
 
     fn memo_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError> {
-        let mut keys = Vec::new();
-        self.layers.scan(Table::Memos, prefix, prefix, &mut |key, _| {
-            keys.push(key.to_vec());
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(keys)
+        self.keys_of(Table::Memos, prefix)
+    }
+
+    fn get_object(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        Ok(self.layers.get(Table::Objects, key)?.map(unwrap_value))
+    }
+
+    fn put_objects(&self, changes: &[MemoChange]) -> Result<(), IndexError> {
+        self.change(Table::Objects, changes)
+    }
+
+    fn object_keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, IndexError> {
+        self.keys_of(Table::Objects, prefix)
     }
 
     fn gone_pack(&self, number: PackNumber) -> Result<Option<GonePack>, IndexError> {

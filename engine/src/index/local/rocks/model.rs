@@ -10,8 +10,8 @@ use crate::index::local::tests::{
     CHUNKS, FILES, PACKS, chunk_id, content, new_pack, pack_id, segment_id,
 };
 use crate::index::local::{
-    LedgerEntry, LocalIndex, MemoryIndex, NewPack, Opened, PackNumber, PackState, SketchEntry,
-    SketchSlot,
+    LedgerEntry, LocalIndex, MemoChange, MemoryIndex, NewPack, Opened, PackNumber, PackState,
+    SketchEntry, SketchSlot,
 };
 
 const SEGMENTS: u8 = 3;
@@ -30,6 +30,7 @@ enum Step {
     Meta(Vec<u8>),
     Sketches(Vec<(u32, u32, u8)>),
     Memos(Vec<(u8, Option<Vec<u8>>)>),
+    Objects(Vec<(u8, Option<Vec<u8>>)>),
     ForgetGone(Vec<u32>),
     Reopen,
 }
@@ -60,10 +61,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => value().prop_map(Step::Meta),
         1 => proptest::collection::vec((0_u32..4, any::<u32>(), 0..CHUNKS), 0..4).prop_map(Step::Sketches),
         2 => proptest::collection::vec((0_u8..4, proptest::option::of(value())), 0..3).prop_map(Step::Memos),
+        2 => proptest::collection::vec((0_u8..4, proptest::option::of(value())), 0..3).prop_map(Step::Objects),
         1 => proptest::collection::vec(0_u32..12, 0..3).prop_map(Step::ForgetGone),
         1 => Just(Step::Reopen),
     ];
     proptest::collection::vec(step, 0..24)
+}
+
+/// Changes with keys of which the last one lies outside of what is read out.
+fn keyed(changes: &[(u8, Option<Vec<u8>>)]) -> Vec<MemoChange> {
+    let key = |key: u8| if key == 3 { b"j".to_vec() } else { vec![b'k', key] };
+    changes.iter().map(|(name, value)| (key(*name), value.clone())).collect()
 }
 
 /// What a step returned, so that it can be compared too.
@@ -122,13 +130,8 @@ fn take(step: &Step, world: &[NewPack], index: &dyn LocalIndex) -> String {
                 .collect();
             format!("{:?}", index.put_sketches(&entries).unwrap())
         }
-        Step::Memos(changes) => {
-            // The last one lies outside of what is read out.
-            let key = |key: &u8| if *key == 3 { b"j".to_vec() } else { vec![b'k', *key] };
-            let changes: Vec<_> =
-                changes.iter().map(|(name, value)| (key(name), value.clone())).collect();
-            format!("{:?}", index.put_memos(&changes).unwrap())
-        }
+        Step::Memos(changes) => format!("{:?}", index.put_memos(&keyed(changes)).unwrap()),
+        Step::Objects(changes) => format!("{:?}", index.put_objects(&keyed(changes)).unwrap()),
         Step::ForgetGone(numbers) => {
             let numbers: Vec<_> = numbers.iter().map(|number| PackNumber(*number)).collect();
             format!("{:?}", index.forget_gone_packs(&numbers).unwrap())
