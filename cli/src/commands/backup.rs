@@ -28,7 +28,7 @@ pub(super) fn run(app: &App, arguments: &Backup) -> Result<Finished, Failure> {
     let options = options(app, arguments, &host)?;
     let job = options.job.clone();
     let session = session::open_as(app, Show::progress(arguments.timings), host)?;
-    let also = replicate::also(app, &arguments.also, &session.repository)?;
+    let also = replicate::also(app, arguments, &session.repository)?;
     let report = backup::run(&session.repository, options)?;
     // Its snapshot is acknowledged: whatever happens elsewhere, the backup is done.
     let copies = match &report.snapshot {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::fault::{Fault, FaultStore, Plan};
 use super::local::LocalStore;
 use super::memory::MemoryStore;
+use super::patient::{Patience, Patient};
 use super::record::{CallKind, RecordStore};
 use super::retry::{Guarded, Pacer, Policy};
 use super::{Put, Store, StoreError};
@@ -223,7 +224,14 @@ fn wrappers_keep_the_contract() {
         RecordStore::new(FaultStore::new(memory.clone(), Plan::new())),
         Policy { calls_max: 2, ..Policy::default() },
     ));
-    contract(&store, &|name, data| memory.overwrite(*name, Bytes::copy_from_slice(data)));
+    let damage = |name: &ObjectName, data: &[u8]| {
+        memory.overwrite(*name, Bytes::copy_from_slice(data));
+    };
+    contract(&store, &damage);
+    for name in memory.names() {
+        memory.delete(&name).unwrap();
+    }
+    contract(&Patient::new(store, Patience::default()), &damage);
 }
 
 #[cfg(feature = "object-stores")]

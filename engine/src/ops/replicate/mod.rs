@@ -35,6 +35,7 @@ use crate::repo::{Repository, intent};
 use crate::retention::Policy;
 use crate::seal::random;
 use crate::store::memory::MemoryStore;
+use crate::store::patient::{Patience, Patient};
 use crate::store::traffic::Traffic;
 use crate::store::{Store, StoreError};
 
@@ -96,6 +97,8 @@ pub struct Target {
     pub forget_missing: bool,
     /// This host's clock is right: see [`forget::ForgetOptions`].
     pub trust_clock: bool,
+    /// How long its place may get nowhere before it is given up. `None`: for as long as it likes.
+    pub patience: Option<Patience>,
     /// Weakens the protocol, for tests of the simulator.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -122,7 +125,17 @@ impl Target {
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             forget_missing: false,
             trust_clock: false,
+            patience: None,
             weakness: None,
+        }
+    }
+
+    /// Opens its place.
+    fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        let open = Arc::clone(&self.open.0);
+        match self.patience {
+            None => open(),
+            Some(patience) => Ok(Arc::new(Patient::open(&self.name, patience, move || open())?)),
         }
     }
 }
@@ -303,7 +316,7 @@ struct One<'a> {
 impl One<'_> {
     fn run(&self, undecided: Undecided<'_>) -> Result<Done, Error> {
         let began = Instant::now();
-        let opened = (self.target.open.0)();
+        let opened = self.target.open();
         let outcome = match &opened {
             Ok(store) => self.update(store, undecided),
             Err(_) => Ok(Done::default()),

@@ -28,6 +28,7 @@ use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
 mod expired;
+mod hangs;
 mod histories;
 mod keys;
 mod lost;
