@@ -16,7 +16,6 @@ use cairn_engine::store::location::Location;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::patient::Patience;
 use cairn_engine::store::{Store, StoreError};
-use cairn_format::ids::SnapshotId;
 use serde_json::json;
 
 use super::{App, Finished, forget, gc};
@@ -219,19 +218,6 @@ pub(super) fn also(
         Ok(Target { place, patience, ..Target::at(&url.to_string_lossy(), open) })
     });
     targets.collect()
-}
-
-/// Copies one snapshot to replicas.
-///
-/// # Errors
-/// As [`replicate::run`].
-pub(super) fn copy(
-    home: &Repository,
-    targets: Vec<Target>,
-    snapshot: SnapshotId,
-) -> Result<ReplicateReport, Error> {
-    let targets = targets.into_iter().map(|target| Target { only: Some(snapshot), ..target });
-    replicate::run(home, &targets.collect::<Vec<_>>(), false)
 }
 
 /// Adds what came of the copies to what came of the backup.

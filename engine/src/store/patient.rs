@@ -27,6 +27,8 @@ use crate::error::Error;
 const ANSWERS: u64 = 60;
 /// Entries of a listing that come together; they count as an answer.
 const BATCH: usize = 1000;
+/// How often it is looked whether somebody else gave up, milliseconds.
+const LOOK_MS: u64 = 500;
 /// Longer than anybody waits, and short enough to be added up, milliseconds.
 const WHOLE_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 
@@ -47,6 +49,9 @@ impl Default for Patience {
 }
 
 impl Patience {
+    /// As long as it likes.
+    pub const ENDLESS: Self = Self { stall_ms: u64::MAX, bytes_per_s_min: 1 };
+
     fn whole_us(&self) -> i64 {
         micros(Duration::from_millis(self.stall_ms.min(WHOLE_MS_MAX)))
     }
@@ -174,9 +179,10 @@ impl Waiter {
 
     fn receive<M>(&self, receiver: &Receiver<M>) -> Result<M, StoreError> {
         loop {
-            match receiver.recv_timeout(self.left()?) {
+            let look = Duration::from_millis(LOOK_MS);
+            match receiver.recv_timeout(self.left()?.min(look)) {
                 Ok(message) => return Ok(message),
-                // Others may have brought something meanwhile.
+                // Others may have brought something meanwhile, or given up.
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(self.lost("the call ended without an answer".into()));
@@ -235,12 +241,23 @@ impl Waiter {
     }
 }
 
+/// Gives a place up before its time.
+#[derive(Clone)]
+pub struct GivingUp(Arc<Waiter>);
+
+impl GivingUp {
+    /// Does so: whoever waits for it stops soon, and nobody begins to.
+    pub fn now(&self) {
+        self.0.account.lock().given_up = true;
+    }
+}
+
 /// A store that is given up when nothing comes of it for too long: from then on every call fails at
 /// once with [`StoreError::GivenUp`]. What a call that was left behind does later is what the call
 /// may do whose answer is lost.
 pub struct Patient {
     inner: Arc<dyn Store>,
-    waiter: Waiter,
+    waiter: Arc<Waiter>,
 }
 
 impl fmt::Debug for Patient {
@@ -253,23 +270,25 @@ impl Patient {
     /// Waits for this store.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, patience: Patience) -> Self {
-        let waiter = Waiter::new(inner.location(), patience);
+        let waiter = Arc::new(Waiter::new(inner.location(), patience));
         Self { inner, waiter }
     }
 
     /// Opens a store, for which it does not wait longer either, and waits for it from then on.
-    /// `location` names it until it is open.
+    /// `location` names it; `note` is told, before it is opened, by what it can be given up.
     ///
     /// # Errors
     /// Those of `open`; [`StoreError::GivenUp`].
     pub fn open(
         location: &str,
         patience: Patience,
+        note: &dyn Fn(GivingUp),
         open: impl FnOnce() -> Result<Arc<dyn Store>, Error> + Send + 'static,
     ) -> Result<Self, Error> {
-        let waiter = Waiter::new(location.to_owned(), patience);
+        let waiter = Arc::new(Waiter::new(location.to_owned(), patience));
+        note(GivingUp(Arc::clone(&waiter)));
         let opened = waiter.converse(0, move |_: Ask<'_, (), ()>| open(), |()| ())?;
-        Ok(Self::new(opened?, patience))
+        Ok(Self { inner: opened?, waiter })
     }
 
     /// Makes a call.

@@ -35,7 +35,7 @@ use crate::repo::{Repository, intent};
 use crate::retention::Policy;
 use crate::seal::random;
 use crate::store::memory::MemoryStore;
-use crate::store::patient::{Patience, Patient};
+use crate::store::patient::{GivingUp, Patience, Patient};
 use crate::store::traffic::Traffic;
 use crate::store::{Store, StoreError};
 
@@ -44,8 +44,11 @@ mod decide;
 mod join;
 mod memory;
 mod need;
+mod pass;
 mod reads;
 mod share;
+
+pub use self::pass::{Brought, Handover, back_up};
 
 /// How long expired data may stay on a replica unless told otherwise, milliseconds.
 pub const ERASE_WITHIN_MS_DEFAULT: u64 = 72 * 60 * 60 * 1000;
@@ -99,6 +102,9 @@ pub struct Target {
     pub trust_clock: bool,
     /// How long its place may get nowhere before it is given up. `None`: for as long as it likes.
     pub patience: Option<Patience>,
+    /// Who brings packs there while a backup runs: [`back_up`] sets it.
+    #[doc(hidden)]
+    pub handover: Option<Handover>,
     /// Weakens the protocol, for tests of the simulator.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -126,17 +132,27 @@ impl Target {
             forget_missing: false,
             trust_clock: false,
             patience: None,
+            handover: None,
             weakness: None,
         }
     }
 
     /// Opens its place.
     fn open(&self) -> Result<Arc<dyn Store>, Error> {
-        let open = Arc::clone(&self.open.0);
         match self.patience {
-            None => open(),
-            Some(patience) => Ok(Arc::new(Patient::open(&self.name, patience, move || open())?)),
+            None => (self.open.0)(),
+            Some(patience) => self.open_patiently(patience, &|_| ()),
         }
+    }
+
+    /// Opens its place, to be waited for so long; `note` is told by what it can be given up.
+    fn open_patiently(
+        &self,
+        patience: Patience,
+        note: &dyn Fn(GivingUp),
+    ) -> Result<Arc<dyn Store>, Error> {
+        let open = Arc::clone(&self.open.0);
+        Ok(Arc::new(Patient::open(&self.name, patience, note, move || open())?))
     }
 }
 
@@ -388,6 +404,9 @@ impl One<'_> {
         if self.dry_run {
             return self.imagine(&replica, decision, done);
         }
+        let brought = self.target.handover.as_ref().map(Handover::brought).unwrap_or_default();
+        done.packs_moved += brought.packs;
+        done.bytes_written += brought.bytes;
         let receipts = self.account_for(&replica, joined.created)?;
         match self.shard.is_all() {
             true => self.copy(&replica, &decision, undecided, &mut done)?,
@@ -408,6 +427,7 @@ impl One<'_> {
             let own = done.collected.as_ref().map_or(0, |report| report.receipts.len() as u64);
             memory.change(|state| state.receipts = Some(receipts.saturating_add(own)));
         }
+        brought.end();
         done.dead_since_ms = memory.state().dead_since_ms;
         Ok(done)
     }

@@ -16,41 +16,63 @@ use parking_lot::{Condvar, Mutex};
 use super::{Home, only, target};
 
 /// Long enough for nobody to wait for it; ends a test that waits after all.
-const HANGS: Duration = Duration::from_secs(30);
+pub(super) const HANGS: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 struct Calls {
     made: u64,
     /// From this one on none is answered.
     hang_from: Option<u64>,
+    /// Only packs that are put count.
+    packs_only: bool,
 }
 
 /// A store that does not answer from some call on, until it is let go.
 #[derive(Clone, Debug, Default)]
-struct Hanging {
-    inner: MemoryStore,
+pub(super) struct Hanging {
+    pub(super) inner: MemoryStore,
     calls: Arc<(Mutex<Calls>, Condvar)>,
 }
 
 impl Hanging {
-    fn from(call: u64) -> Self {
+    pub(super) fn from(call: u64) -> Self {
         let hanging = Self::default();
         hanging.calls.0.lock().hang_from = Some(call);
         hanging
     }
 
-    fn made(&self) -> u64 {
+    /// Holds every pack that is put to what is there already.
+    pub(super) fn at_packs(inner: &MemoryStore) -> Self {
+        let hanging = Self { inner: inner.clone(), ..Self::default() };
+        *hanging.calls.0.lock() = Calls { made: 0, hang_from: Some(0), packs_only: true };
+        hanging
+    }
+
+    /// Answers no call from this one on, of those to come.
+    pub(super) fn hang(&self, call: u64) {
+        let mut calls = self.calls.0.lock();
+        calls.hang_from = Some(calls.made + call);
+    }
+
+    pub(super) fn made(&self) -> u64 {
         self.calls.0.lock().made
     }
 
-    fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         self.calls.0.lock().hang_from = None;
         self.calls.1.notify_all();
     }
 
     fn enter(&self) {
+        self.enter_with(false);
+    }
+
+    fn enter_with(&self, pack: bool) {
         let (calls, let_go) = &*self.calls;
         let mut calls = calls.lock();
+        if calls.packs_only && !pack {
+            return;
+        }
         let number = calls.made;
         calls.made += 1;
         let hangs = |calls: &mut Calls| calls.hang_from.is_some_and(|from| number >= from);
@@ -73,7 +95,7 @@ impl Store for Hanging {
         self.inner.get_range(name, offset, len)
     }
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        self.enter();
+        self.enter_with(matches!(name, ObjectName::Pack(..)));
         self.inner.put(name, data)
     }
     fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
@@ -91,7 +113,7 @@ impl Store for Hanging {
 }
 
 /// Gives up soon.
-const SOON: Patience = Patience { stall_ms: 700, bytes_per_s_min: 1 << 40 };
+pub(super) const SOON: Patience = Patience { stall_ms: 700, bytes_per_s_min: 1 << 40 };
 
 #[test]
 fn a_replica_that_hangs_is_given_up_at_whatever_call_it_does() {
