@@ -44,10 +44,11 @@ lint-deny: setup ## Check licences and sources of all dependencies.
 	deny=$$(tests/setup/tool.sh cargo-deny $(CARGO_DENY_VERSION) cargo-deny) && \
 	"$$deny" --locked check licenses bans sources
 
-test-python: setup ## Test what judges the demo and the comparisons.
+test-python: setup ## Test what judges the demo, the comparisons and the cluster.
 	cd tests/demo && /usr/bin/python3 -m unittest --quiet
 	cd benches/compare && /usr/bin/python3 -m unittest --quiet
 	cd benches/remote && /usr/bin/python3 -m unittest --quiet
+	cd tests/cluster && /usr/bin/python3 -m unittest --quiet
 
 simulate: setup ## Run SEEDS (10000) simulations from seed FIRST (0) on services of a PROFILE (strong; all: each).
 	cargo run --release --locked --package cairn-tests --example simulate -- $(or $(SEEDS),10000) $(or $(FIRST),0) $(or $(PROFILE),strong)

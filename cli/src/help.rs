@@ -74,7 +74,8 @@ misspelt, would get everything anew. It goes for the replicas of the configurati
 
 What it lacks is found out by comparing trees; packs of which everything is wanted go as they are.
 Several replicas are written at once, and none waits for another: one that fails ends with its own
-error, and the exit code is the gravest of all. Interrupted anywhere, run it again.
+error, and the exit code is the gravest of all. One whose place gets nowhere for --give-up-after is
+given up, with exit code 13. Interrupted anywhere, run it again.
 
 The configuration file names replicas:
 

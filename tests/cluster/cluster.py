@@ -8,6 +8,9 @@ gives namespaces to everyone.
 The oracle: whatever a backup acknowledged (exit code 0) restores byte by byte the same, in the end
 and on a machine that knows nothing; `verify` reads everything and finds no damage; what failed said
 so. Operations may fail while a node is away, and are run again.
+
+A node is killed, and one cut off, in the middle of each kind of operation: begin and end of every run
+are noted, and where an event struck before or after, the operation is run again with something to do.
 """
 
 import argparse
@@ -27,6 +30,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import garage
+from overlap import Timeline
 
 INSIDE = "CAIRN_CLUSTER_INSIDE"
 NODES = 3
@@ -38,6 +42,15 @@ COMMAND_SECONDS = 600
 # A place that does not answer at all is given up soon: a person may have mistyped it.
 ATTEMPTS = 30
 ATTEMPT_SECONDS = 2
+# What has to be under way when a node goes, and how a node goes.
+OPERATIONS = ("backup", "replicate", "gc", "restore")
+EVENTS = ("kill", "cut")
+# How often an operation is run until an event strikes in the middle of it.
+TRIES = 20
+# How many snapshots are restored from each replica.
+SAMPLE = 10
+# How long a node is away.
+AWAY_SECONDS = 8
 # What an operation may end with while part of the storage is away: unreachable.
 AWAY = (0, 1, 13)
 PASSWORD = "a test has no secrets"
@@ -88,8 +101,8 @@ class Network:
 class Host:
     """A machine with cairn, a cache and sources of its own, that talks to one of the nodes."""
 
-    def __init__(self, cairn, folder, name, node, key, place):
-        self.cairn, self.name, self.said = cairn, name, ""
+    def __init__(self, cairn, folder, name, node, key, place, timeline):
+        self.cairn, self.name, self.said, self.timeline = cairn, name, "", timeline
         self.folder = os.path.join(folder, name)
         self.source = os.path.join(self.folder, "source")
         os.makedirs(self.source)
@@ -104,14 +117,15 @@ class Host:
 
     def run(self, *arguments, codes=(0,)):
         """Runs cairn; its exit code and the lines of its output. Any other code is a failure."""
-        done = subprocess.run(
-            [self.cairn, *arguments, "--json"],
-            env=self.env,
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=COMMAND_SECONDS,
-        )
+        with self.timeline.operation(arguments[0]):
+            done = subprocess.run(
+                [self.cairn, *arguments, "--json"],
+                env=self.env,
+                capture_output=True,
+                check=False,
+                text=True,
+                timeout=COMMAND_SECONDS,
+            )
         if done.returncode not in codes:
             words = " ".join(arguments)
             said = done.stdout[-2000:] + done.stderr[-2000:]
@@ -163,18 +177,21 @@ class Acknowledged:
             for snapshot in set(self.snapshots) - listed:
                 shutil.rmtree(self.snapshots.pop(snapshot)[1])
 
-    def check(self, host):
-        """Restores each and compares."""
+    def check(self, host, most=None):
+        """Restores each, or so many of them, and compares."""
         listed = {line["id"] for line in host.run("snapshots")[1] if line["type"] == "snapshot"}
         lost = set(self.snapshots) - listed
         if lost:
             raise ClusterFailed(f"acknowledged and not there: {lost}")
-        for number, (snapshot, (source, kept)) in enumerate(sorted(self.snapshots.items())):
+        chosen = sorted(self.snapshots.items())
+        if most is not None and len(chosen) > most:
+            chosen = random.sample(chosen, most)
+        for number, (snapshot, (source, kept)) in enumerate(chosen):
             target = os.path.join(host.folder, f"restored-{number}")
             host.run("restore", snapshot, "--target", target)
             same(kept, target + source)
             shutil.rmtree(target)
-        say(f"{len(self.snapshots)} acknowledged snapshots restore the same")
+        say(f"{len(chosen)} of {len(self.snapshots)} acknowledged snapshots restore the same")
 
 
 def same(kept, restored):
@@ -204,45 +221,82 @@ class Course:
                 garage.Node(program, folder, secret, NODES, address, ports, prefix)
             )
         self.key, self.writers = None, []
+        self.timeline, self.rng = Timeline(), random.Random(secrets.randbits(64))
+        self.rounds = 0
         self.acknowledged = Acknowledged(os.path.join(work, "acknowledged"))
 
     def host(self, name, node, place=f"s3://{garage.BUCKET}/home"):
         """A machine that knows nothing."""
-        return Host(self.cairn, self.work, name, node, self.key, place)
+        return Host(self.cairn, self.work, name, node, self.key, place, self.timeline)
 
     def run(self):
         """All of it."""
         self.key = garage.start(self.nodes)
         self.writers = [self.host(f"writer{n}", self.nodes[n % NODES]) for n in range(WRITERS)]
         self.writers[0].run("init")
-        self.eight_at_once("all nodes there", lambda: None)
-        self.eight_at_once("a node is killed and comes back", self.kill_and_start)
-        self.eight_at_once("a node is cut off and comes back", self.cut_and_mend)
+        self.eight_at_once("all nodes there")
+        self.in_the_middle("backup", "kill", lambda _, event: self.eight_at_once("a kill", event))
+        self.in_the_middle("backup", "cut", lambda _, event: self.eight_at_once("a cut", event))
         self.verify("after backups")
-        self.replicate()
-        self.forget_and_collect()
-        self.restore()
+        for event in EVENTS:
+            self.in_the_middle("replicate", event, self.replicate)
+        for event in EVENTS:
+            self.in_the_middle("gc", event, self.forget_and_collect)
+        for event in EVENTS:
+            self.in_the_middle("restore", event, self.restore)
         self.verify("in the end")
         self.acknowledged.check(self.host("nobody", self.nodes[0]))
+        self.check_overlaps()
 
     def kill_and_start(self):
-        """Kills a node in the middle, and starts it again."""
-        time.sleep(1)
+        """Kills a node, and starts it again."""
         self.nodes[1].kill()
-        time.sleep(8)
+        self.timeline.happened("kill")
+        time.sleep(AWAY_SECONDS)
         self.nodes[1].start()
 
     def cut_and_mend(self):
         """Cuts a node off, from the others and from those who ask it."""
-        time.sleep(1)
         self.network.cut(2, True)
-        time.sleep(8)
+        self.timeline.happened("cut")
+        time.sleep(AWAY_SECONDS)
         self.network.cut(2, False)
         self.nodes[2].join()
 
+    def in_the_middle(self, kind, event, work):
+        """Runs work until the event strikes while an operation of this kind is under way: at some
+        moment of the time that it usually takes. `work` is told which try it is, so that it finds
+        something to do, and what strikes: something that waits for the operation to begin, and is to
+        be run beside it."""
+        strike = {"kill": self.kill_and_start, "cut": self.cut_and_mend}[event]
+        met = self.timeline.overlaps(kind, event)
+
+        def struck(over):
+            usual = self.timeline.usual_seconds(kind) or 1
+            if self.timeline.await_begin(kind, over):
+                time.sleep(self.rng.uniform(0, usual))
+                strike()
+
+        for number in range(TRIES):
+            work(f"{event}-{number}", struck)
+            if self.timeline.overlaps(kind, event) > met:
+                say(f"{event} in the middle of {kind}: seen at try {number + 1}")
+                return
+        raise ClusterFailed(f"no {kind} was under way at a {event} in {TRIES} tries")
+
+    def check_overlaps(self):
+        """Every kind of operation was under way at a kill and at a cut."""
+        missing = self.timeline.missing(OPERATIONS, EVENTS)
+        if missing:
+            raise ClusterFailed(f"these never met: {missing}")
+        for kind in OPERATIONS:
+            met = (f"{self.timeline.overlaps(kind, event)} at a {event}" for event in EVENTS)
+            say(f"{kind}: under way {', '.join(met)}")
+
     def meanwhile(self, event, *work):
-        """Runs work in threads, and an event beside it; failures of either are raised."""
-        failures = []
+        """Runs work in threads, and an event beside it, which is told when all work is over; failures
+        of either are raised."""
+        failures, over = [], threading.Event()
 
         def guarded(part):
             try:
@@ -250,20 +304,26 @@ class Course:
             except Exception as failure:  # pylint: disable=broad-exception-caught
                 failures.append(failure)
 
-        threads = [threading.Thread(target=guarded, args=(part,)) for part in (*work, event)]
-        for thread in threads:
+        threads = [threading.Thread(target=guarded, args=(part,)) for part in work]
+        beside = threading.Thread(target=guarded, args=(lambda: event(over),))
+        for thread in (*threads, beside):
             thread.start()
         for thread in threads:
             thread.join()
+        over.set()
+        beside.join()
         if failures:
             raise failures[0]
 
-    def eight_at_once(self, name, event):
+    def eight_at_once(self, name, event=lambda _: None):
         """Eight machines back up at once, some times over."""
         failed = []
 
+        seeds = range(self.rounds, self.rounds + ROUNDS)
+        self.rounds += ROUNDS
+
         def work(host):
-            for seed in range(ROUNDS):
+            for seed in seeds:
                 host.fill(seed)
                 failed.append(self.acknowledged.backup(host))
 
@@ -276,55 +336,53 @@ class Course:
         host.persist("verify", "--level", "full")
         say(f"verify {when}: clean")
 
-    def replicate(self):
-        """To another repository on the same cluster, while a node is cut off; and off to disk."""
-        replica = f"s3://{garage.BUCKET}/replica"
-        host = self.writers[0]
+    def replicate(self, name, event):
+        """To another repository on the same cluster, which is new or has half of it already."""
+        replica = f"s3://{garage.BUCKET}/replica-{name}"
+        host, beside = self.writers[0], self.writers[1]
+        if name.startswith("kill"):
+            host.persist("replicate", "--create", "--to", replica)
+            for seed in range(10, 13):
+                beside.fill(f"{name} {seed}")
+                self.acknowledged.backup(beside)
         failed = []
-        self.meanwhile(
-            self.cut_and_mend,
-            lambda: failed.append(host.persist("replicate", "--create", "--to", replica)[0]),
-        )
-        self.writers[1].fill(10)
-        self.acknowledged.backup(self.writers[1])
-        self.meanwhile(
-            self.kill_and_start,
-            lambda: failed.append(host.persist("replicate", "--to", replica)[0]),
-        )
-        there = self.host("elsewhere", self.nodes[2], replica)
+        arguments = "replicate", "--create", "--to", replica
+        self.meanwhile(event, lambda: failed.append(host.persist(*arguments)[0]))
+        there = self.host(f"elsewhere-{name}", self.nodes[2], replica)
         there.persist("verify", "--level", "full")
-        self.acknowledged.check(there)
+        self.acknowledged.check(there, most=SAMPLE)
         say(f"replicate: done, {sum(failed)} failed before and said so")
 
-    def forget_and_collect(self):
-        """Forgets most, and collects while a node is cut off and others back up."""
-        host = self.writers[0]
+    def forget_and_collect(self, name, event):
+        """Forgets most, and collects while others back up."""
+        host, beside = self.writers[0], self.writers[4]
+        for seed in range(3):
+            beside.fill(f"{name} {seed}")
+            self.acknowledged.backup(beside)
         host.persist("forget", "--keep-last", "2")
         listed = {line["id"] for line in host.run("snapshots")[1] if line["type"] == "snapshot"}
         self.acknowledged.forget_but(listed)
         failed = []
-        beside = self.writers[4]
-        beside.fill(20)
+        beside.fill(f"{name} beside")
+        arguments = "gc", "--max-dead", "0", "--max-delete", "100"
         self.meanwhile(
-            self.cut_and_mend,
-            lambda: failed.append(
-                host.persist("gc", "--max-dead", "0", "--max-delete", "100")[0]
-            ),
+            event,
+            lambda: failed.append(host.persist(*arguments)[0]),
             lambda: self.acknowledged.backup(beside),
         )
-        failed.append(host.persist("gc", "--max-dead", "0", "--max-delete", "100")[0])
+        failed.append(host.persist(*arguments)[0])
         say(f"gc: done, {sum(failed)} failed before and said so")
 
-    def restore(self):
-        """Restores while a node is cut off, and while one is killed."""
+    def restore(self, name, event):
+        """Restores to a machine that knows nothing."""
         snapshot, (source, kept) = sorted(self.acknowledged.snapshots.items())[0]
         failed = []
-        for number, event in enumerate((self.cut_and_mend, self.kill_and_start)):
-            host = self.host(f"restorer{number}", self.nodes[0])
-            target = os.path.join(host.folder, "target")
-            arguments = "restore", snapshot, "--target", target
-            self.meanwhile(event, lambda: failed.append(host.persist(*arguments)[0]))
-            same(kept, target + source)
+        host = self.host(f"restorer-{name}", self.nodes[0])
+        target = os.path.join(host.folder, "target")
+        arguments = "restore", snapshot, "--target", target
+        self.meanwhile(event, lambda: failed.append(host.persist(*arguments)[0]))
+        same(kept, target + source)
+        shutil.rmtree(target)
         say(f"restore: the same, {sum(failed)} failed before and said so")
 
     def end(self):

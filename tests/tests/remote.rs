@@ -4,6 +4,8 @@
 mod azblob;
 #[path = "remote/by_name.rs"]
 mod by_name;
+#[path = "remote/cut.rs"]
+mod cut;
 #[path = "remote/faults.rs"]
 mod faults;
 #[path = "remote/gcs.rs"]
@@ -18,5 +20,7 @@ mod s3;
 mod scenario;
 #[path = "remote/sftp.rs"]
 mod sftp;
+#[path = "remote/trouble.rs"]
+mod trouble;
 #[path = "remote/webdav.rs"]
 mod webdav;

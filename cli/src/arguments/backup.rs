@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::values::{GiveUp, parse_give_up};
 use crate::ui::format::parse_bytes;
 
 /// `backup`
@@ -76,6 +77,10 @@ pub struct Backup {
     /// not undo the backup
     #[arg(long, value_name = "URL", conflicts_with = "dry_run", help_heading = "Snapshot")]
     pub also: Vec<OsString>,
+    /// Give a place of --also up that gets nowhere for so long: `90s`, `15m`, `2h`, or `never`. The
+    /// next run brings it what is missing
+    #[arg(long, value_name = "TIME", value_parser = parse_give_up, default_value = "15m", requires = "also", help_heading = "Snapshot")]
+    pub give_up_after: GiveUp,
     /// Say what would be backed up
     #[arg(long, help_heading = "Reading and storing")]
     pub dry_run: bool,

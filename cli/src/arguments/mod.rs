@@ -25,7 +25,7 @@ pub use self::snapshots::{Diff, Dump, Find, Ls, Snapshots};
 pub use self::stats::Stats;
 use self::values::parse_rate;
 pub(crate) use self::values::parse_within;
-pub use self::values::{ParityShare, Within};
+pub use self::values::{GiveUp, ParityShare, Within};
 pub use self::verify::{Level, Verify};
 use crate::help;
 use crate::ui::format::parse_bytes;

@@ -7,7 +7,7 @@ use clap::Args;
 use cairn_engine::ops::shard::Shard;
 
 use super::keep::Keep;
-use super::values::{Within, parse_share, parse_within};
+use super::values::{GiveUp, Within, parse_give_up, parse_share, parse_within};
 use crate::help;
 
 /// `replicate`
@@ -45,6 +45,10 @@ pub struct Replicate {
     /// have: what rules or home let go is meant to go, however much it is
     #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
     pub max_delete: f64,
+    /// Give a replica up whose place gets nowhere for so long: `90s`, `15m`, `2h`, or `never`. The next
+    /// run brings it what is missing
+    #[arg(long, value_name = "TIME", value_parser = parse_give_up, default_value = "15m")]
+    pub give_up_after: GiveUp,
     /// Show what is known of the replicas on this host, without asking them
     #[arg(long, conflicts_with = "dry_run")]
     pub status: bool,

@@ -65,3 +65,28 @@ pub(crate) fn parse_within(text: &str) -> Result<Within, String> {
         .map(Within::Milliseconds)
         .ok_or_else(|| "expected a time such as 72h, 7d, or never".to_owned())
 }
+
+/// How long a place may get nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUp {
+    /// As long as it likes.
+    Never,
+    /// So long, milliseconds.
+    AfterMs(u64),
+}
+
+/// Reads a time such as `90s`, `15m` or `2h`, or `never`.
+pub(super) fn parse_give_up(text: &str) -> Result<GiveUp, String> {
+    const SECOND_MS: u64 = 1000;
+    if text == "never" {
+        return Ok(GiveUp::Never);
+    }
+    let units = [("s", SECOND_MS), ("m", 60 * SECOND_MS), ("h", 60 * 60 * SECOND_MS)];
+    let parsed = units.into_iter().find_map(|(unit, unit_ms)| {
+        let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
+        number.checked_mul(unit_ms).filter(|_| number > 0)
+    });
+    parsed
+        .map(GiveUp::AfterMs)
+        .ok_or_else(|| "expected a time such as 90s, 15m, 2h, or never".to_owned())
+}

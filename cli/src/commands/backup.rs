@@ -6,7 +6,8 @@ use std::io::Read;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource};
+use cairn_engine::ops::backup::{BackupOptions, BackupReport, BackupSource};
+use cairn_engine::ops::replicate::back_up;
 use cairn_engine::source::filter::FileSourceOptions;
 use cairn_engine::source::profile::Profile;
 use cairn_engine::source::stream::widen;
@@ -28,15 +29,9 @@ pub(super) fn run(app: &App, arguments: &Backup) -> Result<Finished, Failure> {
     let options = options(app, arguments, &host)?;
     let job = options.job.clone();
     let session = session::open_as(app, Show::progress(arguments.timings), host)?;
-    let also = replicate::also(app, &arguments.also, &session.repository)?;
-    let report = backup::run(&session.repository, options)?;
+    let also = replicate::also(app, arguments, &session.repository)?;
     // Its snapshot is acknowledged: whatever happens elsewhere, the backup is done.
-    let copies = match &report.snapshot {
-        Some(snapshot) if !also.is_empty() => {
-            Some(replicate::copy(&session.repository, also, snapshot.id))
-        }
-        _ => None,
-    };
+    let (report, copies) = back_up(&session.repository, options, &also)?;
     drop(session.shown);
     timings::show(&app.printer, &session.repository.context.timings)?;
     let finished = show(app, &report, &job)?;

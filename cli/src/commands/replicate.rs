@@ -14,12 +14,12 @@ use cairn_engine::repo::Repository;
 use cairn_engine::repo::places::{Place, Places, Replication};
 use cairn_engine::store::location::Location;
 use cairn_engine::store::memory::MemoryStore;
+use cairn_engine::store::patient::Patience;
 use cairn_engine::store::{Store, StoreError};
-use cairn_format::ids::SnapshotId;
 use serde_json::json;
 
 use super::{App, Finished, forget, gc};
-use crate::arguments::{Replicate, Within};
+use crate::arguments::{Backup, GiveUp, Replicate, Within};
 use crate::exit_code::ExitCode;
 use crate::places::Reach;
 use crate::replicas::Replica;
@@ -28,6 +28,10 @@ use crate::settings;
 use crate::ui::errors::{CliError, Failure};
 use crate::ui::table::{Align, Table};
 use crate::ui::{format, json as objects};
+
+/// Of a rate that is limited, one place has no less than this part: others share it, and calls that
+/// wait for their turn wait beside each other.
+const LIMIT_SHARES: u64 = 16;
 
 pub(super) fn run(app: &App, arguments: &Replicate) -> Result<Finished, Failure> {
     let chosen = choose(app, arguments)?;
@@ -123,6 +127,7 @@ fn target(
         max_delete_percent: replica.max_delete,
         forget_missing: arguments.forget_missing,
         trust_clock: arguments.trust_clock || replica.trust_clock,
+        patience: patience(app, arguments.give_up_after),
         ..Target::at(&replica.name, open)
     })
 }
@@ -130,6 +135,16 @@ fn target(
 /// How long expired data may stay on a replica.
 fn within(replica: &Replica) -> Within {
     replica.erase_within.unwrap_or(Within::Milliseconds(ERASE_WITHIN_MS_DEFAULT))
+}
+
+/// How long a place is waited for. What it is sent at a rate that was asked for is not its fault.
+fn patience(app: &App, give_up: GiveUp) -> Option<Patience> {
+    let GiveUp::AfterMs(stall_ms) = give_up else { return None };
+    let usual = Patience { stall_ms, ..Patience::default() };
+    let limits = [app.global.limit_upload, app.global.limit_download];
+    let slowest = limits.into_iter().flatten().map(|rate| rate.get() / LIMIT_SHARES).min();
+    let bytes_per_s_min = slowest.unwrap_or(u64::MAX).min(usual.bytes_per_s_min);
+    Some(Patience { bytes_per_s_min, ..usual })
 }
 
 /// What happens where there is no replica.
@@ -186,9 +201,10 @@ fn open(
 /// When one of them is no place, or the key may not copy.
 pub(super) fn also(
     app: &App,
-    urls: &[OsString],
+    arguments: &Backup,
     home: &Repository,
 ) -> Result<Vec<Target>, Failure> {
+    let urls = &arguments.also;
     if !urls.is_empty() {
         home.require_collect("copy snapshots to other places")?;
     }
@@ -198,22 +214,10 @@ pub(super) fn also(
         let place = session::place(&location);
         let (context, reach) = (context.clone(), session::reach(app, &location)?);
         let open = Opener::new(move || open(&location, &context, &reach, Absent::Refuse));
-        Ok(Target { place, ..Target::at(&url.to_string_lossy(), open) })
+        let patience = patience(app, arguments.give_up_after);
+        Ok(Target { place, patience, ..Target::at(&url.to_string_lossy(), open) })
     });
     targets.collect()
-}
-
-/// Copies one snapshot to replicas.
-///
-/// # Errors
-/// As [`replicate::run`].
-pub(super) fn copy(
-    home: &Repository,
-    targets: Vec<Target>,
-    snapshot: SnapshotId,
-) -> Result<ReplicateReport, Error> {
-    let targets = targets.into_iter().map(|target| Target { only: Some(snapshot), ..target });
-    replicate::run(home, &targets.collect::<Vec<_>>(), false)
 }
 
 /// Adds what came of the copies to what came of the backup.

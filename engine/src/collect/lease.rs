@@ -104,6 +104,11 @@ impl<'a> HeldLease<'a> {
         let _left = self.vault.store.delete(name);
     }
 
+    /// Leaves the lease to whoever ends it by deleting this object, if there is one.
+    pub fn leave(self) -> Option<ObjectName> {
+        self.current.lock().take().map(|(name, _)| name)
+    }
+
     /// Ends the lease. Without this it runs out by itself, and until then what the session stored
     /// is spared: the next run uses it.
     pub fn end(self) {

@@ -2,6 +2,7 @@
 //! segments from time to time, so that an interrupted backup has lost little and memory stays flat.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_format::ids::PackId;
@@ -33,6 +34,12 @@ const BUFFERS_MAX: usize = 3;
 /// Two may be filled at once, of data and of nodes; the others are on their way and come back.
 const _: () = assert!(BUFFERS_MAX > 2);
 
+/// Is shown packs as they become durable.
+pub trait PackTap: Send + Sync {
+    /// A pack was put. Must not wait for anything: the backup does so meanwhile.
+    fn show(&self, section: &PackSection, bytes: &[u8]);
+}
+
 #[derive(Default)]
 struct Buffers {
     /// In use.
@@ -62,6 +69,7 @@ pub struct Uploader<'a> {
     bytes_stored: AtomicU64,
     lease: &'a HeldLease<'a>,
     packs: Mutex<Vec<PackId>>,
+    tap: Option<Arc<dyn PackTap>>,
 }
 
 /// Packs that are durable and in no segment yet.
@@ -95,7 +103,15 @@ impl<'a> Uploader<'a> {
             bytes_stored: AtomicU64::new(0),
             lease,
             packs: Mutex::default(),
+            tap: None,
         }
+    }
+
+    /// Shows each pack that is put to `tap`.
+    #[must_use]
+    pub fn shown_to(mut self, tap: Option<Arc<dyn PackTap>>) -> Self {
+        self.tap = tap;
+        self
     }
 
     /// Packs that an earlier, interrupted run left: they are named with the next segment.
@@ -186,6 +202,9 @@ impl<'a> Uploader<'a> {
         let span = self.vault.context.timings.span(Stage::Upload, bytes.len() as u64);
         self.vault.store.put(&ObjectName::Pack(section.kind, section.id), bytes)?;
         drop(span);
+        if let Some(tap) = &self.tap {
+            tap.show(&section, bytes);
+        }
         let stored = bytes.len() as u64;
         self.bytes_stored.fetch_add(stored, Ordering::Relaxed);
         self.vault.monitor().count(Counter::PacksStored, 1);

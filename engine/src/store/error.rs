@@ -124,6 +124,14 @@ pub enum StoreError {
         /// How long was waited.
         after: Duration,
     },
+    /// Nothing, or next to nothing, came of the place for too long: see [`super::patient`].
+    #[error("{location} got nowhere for {} s, and was given up", after.as_secs_f64())]
+    GivenUp {
+        /// The place.
+        location: String,
+        /// How long it may get nowhere.
+        after: Duration,
+    },
     /// The place does not allow it.
     #[error("access to {place} is denied")]
     Denied {
@@ -326,6 +334,7 @@ impl StoreError {
             Self::NotFound { .. }
             | Self::NoRepository { .. }
             | Self::Occupied { .. }
+            | Self::GivenUp { .. }
             | Self::Denied { .. }
             | Self::Full { .. }
             | Self::Short { .. }
@@ -361,6 +370,7 @@ impl StoreError {
             Self::Unreachable { .. }
                 | Self::Throttled { .. }
                 | Self::Timeout { .. }
+                | Self::GivenUp { .. }
                 | Self::Denied { .. }
                 | Self::NoContainer { .. }
         )
@@ -416,6 +426,7 @@ impl Explain for StoreError {
             Self::Unreachable { .. } => "store.unreachable",
             Self::Throttled { .. } => "store.throttled",
             Self::Timeout { .. } => "store.timeout",
+            Self::GivenUp { .. } => "store.given_up",
             Self::Denied { .. } => "store.denied",
             Self::Full { .. } => "store.full",
             Self::Short { .. } => "store.short",
@@ -459,6 +470,7 @@ impl Explain for StoreError {
             Self::Unreachable { .. }
             | Self::Throttled { .. }
             | Self::Timeout { .. }
+            | Self::GivenUp { .. }
             | Self::Denied { .. } => Class::Unreachable,
             Self::BadLocation { .. }
             | Self::CredentialsInLocation { .. }
@@ -495,6 +507,11 @@ impl Explain for StoreError {
             Self::Exists { .. } => "use the repository that is there, or another location".into(),
             Self::Unreachable { .. } | Self::Throttled { .. } | Self::Timeout { .. } => {
                 "check the network and the storage, then run the same command again".to_owned()
+            }
+            Self::GivenUp { .. } => {
+                "check the network and the storage; the next run brings what is missing. --give-up-after \
+                 says how long is waited"
+                    .to_owned()
             }
             Self::Denied { .. } => {
                 "check owner and permissions, or the credentials, their policy and this host's clock"

@@ -18,6 +18,7 @@ pub mod object;
 pub mod options;
 #[cfg(feature = "object-stores")]
 mod pace;
+pub mod patient;
 pub mod profile;
 pub mod record;
 #[cfg(feature = "object-stores")]

@@ -12,6 +12,7 @@ use super::fault::{Fault, FaultStore, Plan};
 use super::local::LocalStore;
 use super::lock::{KeptFor, LockMode, Locked};
 use super::memory::MemoryStore;
+use super::patient::{Patience, Patient};
 use super::profile::Profile;
 use super::record::{CallKind, RecordStore};
 use super::retry::{Guarded, Pacer, Policy};
@@ -227,7 +228,14 @@ fn wrappers_keep_the_contract() {
         RecordStore::new(FaultStore::new(memory.clone(), Plan::new())),
         Policy { calls_max: 2, ..Policy::default() },
     ));
-    contract(&store, &|name, data| memory.overwrite(*name, Bytes::copy_from_slice(data)));
+    let damage = |name: &ObjectName, data: &[u8]| {
+        memory.overwrite(*name, Bytes::copy_from_slice(data));
+    };
+    contract(&store, &damage);
+    for name in memory.names() {
+        memory.delete(&name).unwrap();
+    }
+    contract(&Patient::new(store, Patience::default()), &damage);
 }
 
 #[cfg(feature = "object-stores")]

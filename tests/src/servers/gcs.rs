@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use opendal::raw::Timestamp;
@@ -40,7 +40,12 @@ struct Bucket {
     objects: BTreeMap<String, Object>,
     generation: u64,
     sessions: BTreeMap<String, Session>,
+    /// What every request is refused with, while there is something.
+    refusal: Option<Refusal>,
 }
+
+/// Status, reason and text, as Google has them.
+pub type Refusal = (u16, &'static str, &'static str);
 
 /// Status, further fields of the head, and body.
 type Answer = (u16, String, Vec<u8>);
@@ -50,6 +55,8 @@ pub struct Gcs {
     port: u16,
     ended: Arc<AtomicBool>,
     listener: Option<JoinHandle<()>>,
+    bucket: Arc<Mutex<Bucket>>,
+    asked: Arc<AtomicUsize>,
 }
 
 impl Gcs {
@@ -73,16 +80,29 @@ impl Gcs {
         let ended = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&ended);
         let bucket = Arc::new(Mutex::new(Bucket { settings, ..Bucket::default() }));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (served, counted) = (Arc::clone(&bucket), Arc::clone(&asked));
         let listener = thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let bucket = Arc::clone(&bucket);
-                thread::spawn(move || serve(&stream, &bucket));
+                let (bucket, asked) = (Arc::clone(&served), Arc::clone(&counted));
+                thread::spawn(move || serve(&stream, &bucket, &asked));
             }
         });
-        Self { port, ended, listener: Some(listener) }
+        Self { port, ended, listener: Some(listener), bucket, asked }
+    }
+
+    /// Refuses every request from now on, or none any more.
+    pub fn refuse(&self, refusal: Option<Refusal>) {
+        self.bucket.lock().refusal = refusal;
+    }
+
+    /// How many requests there were so far.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 
     /// Where a repository can be made, and how it is reached.
@@ -113,9 +133,10 @@ impl Drop for Gcs {
     }
 }
 
-fn serve(mut stream: &TcpStream, bucket: &Mutex<Bucket>) {
+fn serve(mut stream: &TcpStream, bucket: &Mutex<Bucket>, asked: &AtomicUsize) {
     let mut reader = io::BufReader::new(stream);
     while let Ok(Some(message)) = read_request(&mut reader) {
+        asked.fetch_add(1, Ordering::SeqCst);
         let (status, fields, body) = answer(&message, &mut bucket.lock());
         let length = body.len();
         // Whoever asks what time the service has is told by every answer.
@@ -166,6 +187,9 @@ fn described(name: &str, object: &Object) -> Value {
 }
 
 fn answer(message: &Message, bucket: &mut Bucket) -> Answer {
+    if let Some((status, reason, text)) = bucket.refusal {
+        return refused(status, reason, text);
+    }
     let line = message.first_line();
     let mut words = line.split(' ');
     let (method, uri) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());

@@ -5,9 +5,14 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use opendal::raw::Timestamp;
 
 use super::http::{Message, exchange, read_request, request};
+
+/// How far what is signed may be from a server's clock, as S3 has it.
+const SKEW_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// What happens to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +27,17 @@ pub enum Fault {
     Cut,
     /// The answer comes after this many milliseconds.
     Delay(u64),
+    /// The answer comes byte after byte, each after this many milliseconds.
+    Drip(u64),
     /// Half of the answer comes, then the connection is cut.
     Truncate,
+    /// So many bytes of the answer come, its head counted, then the connection is cut.
+    CutAnswer(usize),
+    /// The server gets so many bytes of the request, its head counted, then the connection is cut.
+    CutRequest(usize),
+    /// The server's clock is ahead by so many milliseconds: its answers are dated by it, and what is
+    /// signed for a time a quarter of an hour from it is refused, as S3 does.
+    Clock(i64),
     /// One bit of the answer's body is another.
     CorruptAnswer,
     /// One bit of the request's body is another when it reaches the server.
@@ -45,6 +59,8 @@ pub struct Asked {
     pub uri: String,
     /// By what the client proves who it is; empty where it does not.
     pub authorization: String,
+    /// How long it is, its head counted.
+    pub bytes: usize,
 }
 
 type Choice = Arc<dyn Fn(&Asked) -> Fault + Send + Sync>;
@@ -109,6 +125,7 @@ fn serve(stream: &TcpStream, server_port: u16, choice: &Choice, number: &AtomicU
             method: words.next().unwrap_or_default(),
             uri: words.next().unwrap_or_default(),
             authorization: message.field("authorization").unwrap_or_default(),
+            bytes: encoded(&message).bytes().len(),
         };
         if pass(stream, server_port, &message, &asked, choice(&asked)).is_err() {
             break;
@@ -153,6 +170,20 @@ fn pass(
             server.write_all(sent.body.get(..sent.body.len() / 2).unwrap_or_default())?;
             return cut();
         }
+        Fault::CutRequest(bytes) => {
+            let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port))?;
+            server.write_all(sent.bytes().get(..bytes).unwrap_or_default())?;
+            server.shutdown(Shutdown::Write)?;
+            server.set_read_timeout(Some(Duration::from_secs(10)))?;
+            // It may carry out what it got, and does so before the client asks again.
+            let _answer = io::copy(&mut server, &mut io::sink());
+            return cut();
+        }
+        Fault::Clock(ahead_ms) if is_skewed(message, ahead_ms) => {
+            let refused = refusal(403, "RequestTimeTooSkewed", &asked.method);
+            stream.write_all(&refused.with_field("Date", &date(ahead_ms)).bytes())?;
+            return Ok(());
+        }
         Fault::Answer(status, code) => {
             stream.write_all(&refusal(status, code, &asked.method).bytes())?;
             return Ok(());
@@ -163,7 +194,13 @@ fn pass(
         }
         Fault::Delay(milliseconds) => thread::sleep(Duration::from_millis(milliseconds)),
         Fault::CorruptRequest => flip(&mut sent.body),
-        Fault::None | Fault::DropAfter | Fault::Truncate | Fault::CorruptAnswer => {}
+        Fault::None
+        | Fault::DropAfter
+        | Fault::CutAnswer(_)
+        | Fault::Clock(_)
+        | Fault::Drip(_)
+        | Fault::Truncate
+        | Fault::CorruptAnswer => {}
     }
     let mut answer = exchange(server_port, &sent)?;
     if fault == Fault::DropAfter {
@@ -172,15 +209,54 @@ fn pass(
     if fault == Fault::CorruptAnswer {
         flip(&mut answer.body);
     }
+    if let Fault::Clock(ahead_ms) = fault {
+        answer = answer.with_field("Date", &date(ahead_ms));
+    }
     let bytes = answer.bytes();
+    if let Fault::CutAnswer(length) = fault {
+        stream.write_all(bytes.get(..length).unwrap_or(&bytes))?;
+        return cut();
+    }
     if fault == Fault::Truncate {
         let half = bytes.len().min(answer.head.len() + answer.body.len() / 2);
         stream.write_all(bytes.get(..half).unwrap_or_default())?;
         return cut();
     }
+    if let Fault::Drip(milliseconds) = fault {
+        for byte in bytes {
+            thread::sleep(Duration::from_millis(milliseconds));
+            stream.write_all(&[byte])?;
+        }
+        return cut();
+    }
     stream.write_all(&bytes)?;
     // The server's answer ends with its connection; so does this one, where it states no length.
     cut()
+}
+
+/// What a clock shows that is so much ahead.
+fn shown(ahead_ms: i64) -> SystemTime {
+    let ahead = Duration::from_millis(ahead_ms.unsigned_abs());
+    let now = SystemTime::now();
+    if ahead_ms < 0 { now - ahead } else { now + ahead }
+}
+
+/// The same as a field of an answer.
+fn date(ahead_ms: i64) -> String {
+    Timestamp::try_from(shown(ahead_ms)).expect("a date").format_http_date()
+}
+
+/// Whether a request is signed for a time too far from a clock that is so much ahead.
+fn is_skewed(message: &Message, ahead_ms: i64) -> bool {
+    // As in 20260131T235959Z.
+    let Some(signed) = message.field("x-amz-date") else { return false };
+    let part = |from: usize, to: usize| signed.get(from..to).unwrap_or_default();
+    let day = format!("{}-{}-{}", part(0, 4), part(4, 6), part(6, 8));
+    let text = format!("{day}T{}:{}:{}Z", part(9, 11), part(11, 13), part(13, 15));
+    let signed = SystemTime::from(text.parse::<Timestamp>().expect("a date of a signature"));
+    let shown = shown(ahead_ms);
+    let apart = shown.duration_since(signed).or_else(|_| signed.duration_since(shown));
+    apart.expect("one is before the other") > SKEW_MAX
 }
 
 /// An answer that something went wrong, as S3 and Azure write it.

@@ -21,7 +21,7 @@ use crate::scenario::{cairn, source, text};
 type Chooses = Box<dyn Fn(&Asked) -> bool + Send + Sync>;
 
 /// The target by way of a proxy.
-fn through(target: &Target, proxy: &Proxy) -> Target {
+pub fn through(target: &Target, proxy: &Proxy) -> Target {
     let endpoint = format!("http://127.0.0.1:{}", proxy.port);
     target.with("AWS_ENDPOINT_URL", endpoint)
 }
@@ -240,7 +240,7 @@ fn a_full_target_is_told_and_not_asked_again() {
 }
 
 /// The number of acknowledged snapshots in a place.
-fn acknowledged(cairn: &Cairn, place: &str) -> usize {
+pub fn acknowledged(cairn: &Cairn, place: &str) -> usize {
     let listed = cairn.run(["snapshots", "--json", "--repo", place]).expect(0).json("snapshot");
     listed.iter().filter(|snapshot| snapshot["acknowledged"] == true).count()
 }
@@ -288,6 +288,45 @@ fn replicas_that_are_slow_or_dead_hold_up_neither_home_nor_each_other() {
     for place in [&home, &quick, &slow] {
         here.run(["verify", "--level", "full", "--repo", place]).expect(0);
     }
+}
+
+#[test]
+fn a_replica_that_hangs_is_given_up_by_a_backup_and_brought_up_to_date_by_the_next_run() {
+    let server = Moto::start();
+    let target = server.target();
+    // It answers as it should, or not at all, or a byte now and then.
+    let course = Arc::new(AtomicUsize::new(0));
+    let takes = Arc::clone(&course);
+    let proxy = Proxy::start(target.port, move |_: &Asked| match takes.load(Ordering::SeqCst) {
+        0 => Fault::None,
+        1 => Fault::Delay(3_600_000),
+        _ => Fault::Drip(60_000),
+    });
+    let mut here = Cairn::new();
+    let path = |name: &str| here.path(name).into_os_string().into_string().expect("UTF-8");
+    let (home, good, hangs) = (path("repository"), path("good"), "s3://bucket/hangs");
+    here.set_target(&through(&target, &proxy).at(&home));
+    here.init();
+    let source = source(&here);
+    here.run(["backup", text(&source)]).expect(0);
+    here.run(["replicate", "--create", "--to", hangs, "--to", &good]).expect(0);
+    for (run, how) in [(2, 1), (3, 2)] {
+        std::fs::write(source.join("changed"), format!("in run {run}")).expect("a file");
+        course.store(how, Ordering::SeqCst);
+        let backup = ["backup", text(&source), "--also", hangs, "--also", &good];
+        let ran = here.run(backup.into_iter().chain(["--give-up-after", "6s"])).expect(13);
+        let (error, hint) = ran.stderr.split_once("hint: ").expect("what to do next");
+        assert!(error.contains(&format!("{hangs}: ")) && error.contains("given up"), "{ran:#?}");
+        assert!(hint.contains("the next run"), "{ran:#?}");
+        for place in [&home, &good] {
+            assert_eq!(acknowledged(&here, place), run);
+            here.run(["verify", "--level", "full", "--repo", place]).expect(0);
+        }
+    }
+    course.store(0, Ordering::SeqCst);
+    here.run(["replicate", "--to", hangs]).expect(0);
+    assert_eq!(acknowledged(&here, hangs), 3);
+    here.run(["verify", "--level", "full", "--repo", hangs]).expect(0);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Goal: Google Cloud Storage holds repositories.
 //! Method: a stub with generations and conditions, whose listings come in pages of three.
 
-use cairn_tests::servers::gcs::Gcs;
+use cairn_tests::process::Cairn;
+use cairn_tests::servers::gcs::{Gcs, Refusal};
 
 use crate::scenario::{self, cairn};
 
@@ -27,6 +28,59 @@ fn a_bucket_that_is_not_there_is_told() {
     let server = Gcs::start();
     let ran = cairn(&server.target().at("gcs://absent/x")).run(["init"]).expect(10);
     assert!(ran.stderr.contains("no bucket or container"), "{ran:#?}");
+}
+
+/// What Google says of a token that it does not know or that ran out, of one that may not do this, and
+/// of an account that is closed.
+const REFUSALS: [(Refusal, &str); 3] = [
+    ((401, "authError", "Invalid Credentials"), "401 Unauthorized"),
+    ((403, "forbidden", "backup@p does not have storage.objects.get access"), "does not have"),
+    ((403, "accountDisabled", "The account has been disabled."), "been disabled"),
+];
+
+#[test]
+fn wrong_credentials_are_told_and_not_tried_again() {
+    let server = Gcs::start();
+    let here = cairn(&server.target());
+    here.init();
+    let source = scenario::source(&here);
+    here.run(["backup", scenario::text(&source)]).expect(0);
+    for (refusal, told) in REFUSALS {
+        server.refuse(Some(refusal));
+        for command in [&["backup", scenario::text(&source)][..], &["snapshots"], &["init"]] {
+            let before = server.asked();
+            let ran = here.run(command).expect(13);
+            let (error, hint) = ran.stderr.split_once("hint: ").expect("what to do next");
+            assert!(error.contains("denied") && hint.contains("credentials"), "{ran:#?}");
+            assert!(error.contains(told), "{ran:#?}");
+            assert!(server.asked() - before < 5, "it was asked again and again");
+        }
+        server.refuse(None);
+        here.run(["backup", scenario::text(&source)]).expect(0);
+    }
+}
+
+#[test]
+fn a_file_of_credentials_that_is_none_is_told_without_what_is_in_it() {
+    // A place with variables of its own: no machine is asked who it is.
+    let mut here = Cairn::new();
+    let file = here.path("key.json");
+    let config = here.path("config.toml");
+    let place = format!(
+        "[[place]]\nurl = 'gcs://bucket'\nenv.GOOGLE_APPLICATION_CREDENTIALS = '{}'\n",
+        scenario::text(&file)
+    );
+    std::fs::write(&config, place).expect("a file");
+    here.set_target(&Gcs::target_at(1).without("STORAGE_EMULATOR_HOST"));
+    for content in [None, Some("hunter2 is no JSON"), Some("{\"type\": \"hunter2\"}")] {
+        if let Some(content) = content {
+            std::fs::write(&file, content).expect("a file");
+        }
+        let ran = here.run(["snapshots", "--config", scenario::text(&config)]).expect(13);
+        let (error, hint) = ran.stderr.split_once("hint: ").expect("what to do next");
+        assert!(error.contains("credentials") && hint.contains("credentials"), "{ran:#?}");
+        assert!(!ran.stderr.contains("hunter2"), "{ran:#?}");
+    }
 }
 
 /// What of an erasure is pending, by reason, and what is said about it.

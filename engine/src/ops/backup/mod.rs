@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
@@ -33,7 +34,7 @@ use crate::index::segments;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::inflight::InFlight;
 use crate::pipeline::ingest::{Batch, Beside, Ingest};
-use crate::pipeline::upload::{UPLOAD_THREADS, Uploader};
+use crate::pipeline::upload::{PackTap, UPLOAD_THREADS, Uploader};
 use crate::repo::Repository;
 use crate::seal::random;
 use crate::source::filter::FileSourceOptions;
@@ -98,6 +99,8 @@ pub struct BackupOptions {
     pub deltas: bool,
     /// Only say what would be done: which entries would be read.
     pub dry_run: bool,
+    /// Is shown each pack once it is durable: [`crate::ops::replicate::back_up`].
+    pub tap: Option<Arc<dyn PackTap>>,
     /// Test kit.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -117,6 +120,7 @@ impl BackupOptions {
             compression_level: COMPRESSION_LEVEL_DEFAULT,
             deltas: true,
             dry_run: false,
+            tap: None,
             weakness: None,
         }
     }
@@ -133,6 +137,7 @@ impl BackupOptions {
             sources: paths.collect::<Option<Vec<_>>>()?,
             files: self.files.clone(),
             profile: self.profile,
+            tap: self.tap.clone(),
             ..*self
         })
     }
@@ -343,6 +348,7 @@ fn write(
     let in_flight = InFlight::default();
     let failure = Failure::default();
     let uploader = Uploader::new(vault, catalog, &in_flight, &failure, lease);
+    let uploader = uploader.shown_to(prepared.tap.take());
     let leftovers = catalog.leftover_sections(vault)?;
     let packs_resumed = leftovers.len() as u64;
     uploader.adopt(leftovers);

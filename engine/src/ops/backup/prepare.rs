@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cairn_format::limits::LABEL_BYTES_MAX;
 use cairn_format::node::is_name;
@@ -10,6 +11,7 @@ use cairn_format::record::{SourceKind, SourceRecord};
 use super::{BackupOptions, BackupSource};
 use crate::collect::Weakness;
 use crate::error::Error;
+use crate::pipeline::upload::PackTap;
 use crate::source::error::SourceError;
 use crate::source::filter::FileSourceOptions;
 use crate::source::profile::Profile;
@@ -34,6 +36,8 @@ pub struct Prepared {
     pub dry_run: bool,
     /// Recognise no file by the snapshot it is in.
     pub distrust: bool,
+    /// Is shown each pack once it is durable.
+    pub tap: Option<Arc<dyn PackTap>>,
     /// Test kit.
     pub weakness: Option<Weakness>,
 }
@@ -70,6 +74,7 @@ pub fn prepare(options: BackupOptions) -> Result<Prepared, Error> {
         deltas: options.deltas,
         dry_run: options.dry_run,
         distrust: false,
+        tap: options.tap,
         weakness: options.weakness,
     };
     let mut files = options.files;

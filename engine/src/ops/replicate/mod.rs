@@ -35,6 +35,7 @@ use crate::repo::{Repository, intent};
 use crate::retention::Policy;
 use crate::seal::random;
 use crate::store::memory::MemoryStore;
+use crate::store::patient::{GivingUp, Patience, Patient};
 use crate::store::traffic::Traffic;
 use crate::store::{Store, StoreError};
 
@@ -43,8 +44,11 @@ mod decide;
 mod join;
 mod memory;
 mod need;
+mod pass;
 mod reads;
 mod share;
+
+pub use self::pass::{Brought, Handover, back_up};
 
 /// How long expired data may stay on a replica unless told otherwise, milliseconds.
 pub const ERASE_WITHIN_MS_DEFAULT: u64 = 72 * 60 * 60 * 1000;
@@ -96,6 +100,11 @@ pub struct Target {
     pub forget_missing: bool,
     /// This host's clock is right: see [`forget::ForgetOptions`].
     pub trust_clock: bool,
+    /// How long its place may get nowhere before it is given up. `None`: for as long as it likes.
+    pub patience: Option<Patience>,
+    /// Who brings packs there while a backup runs: [`back_up`] sets it.
+    #[doc(hidden)]
+    pub handover: Option<Handover>,
     /// Weakens the protocol, for tests of the simulator.
     #[doc(hidden)]
     pub weakness: Option<Weakness>,
@@ -122,8 +131,28 @@ impl Target {
             max_delete_percent: MAX_DELETE_PERCENT_DEFAULT,
             forget_missing: false,
             trust_clock: false,
+            patience: None,
+            handover: None,
             weakness: None,
         }
+    }
+
+    /// Opens its place.
+    fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        match self.patience {
+            None => (self.open.0)(),
+            Some(patience) => self.open_patiently(patience, &|_| ()),
+        }
+    }
+
+    /// Opens its place, to be waited for so long; `note` is told by what it can be given up.
+    fn open_patiently(
+        &self,
+        patience: Patience,
+        note: &dyn Fn(GivingUp),
+    ) -> Result<Arc<dyn Store>, Error> {
+        let open = Arc::clone(&self.open.0);
+        Ok(Arc::new(Patient::open(&self.name, patience, note, move || open())?))
     }
 }
 
@@ -303,7 +332,7 @@ struct One<'a> {
 impl One<'_> {
     fn run(&self, undecided: Undecided<'_>) -> Result<Done, Error> {
         let began = Instant::now();
-        let opened = (self.target.open.0)();
+        let opened = self.target.open();
         let outcome = match &opened {
             Ok(store) => self.update(store, undecided),
             Err(_) => Ok(Done::default()),
@@ -375,6 +404,9 @@ impl One<'_> {
         if self.dry_run {
             return self.imagine(&replica, decision, done);
         }
+        let brought = self.target.handover.as_ref().map(Handover::brought).unwrap_or_default();
+        done.packs_moved += brought.packs;
+        done.bytes_written += brought.bytes;
         let receipts = self.account_for(&replica, joined.created)?;
         match self.shard.is_all() {
             true => self.copy(&replica, &decision, undecided, &mut done)?,
@@ -395,6 +427,7 @@ impl One<'_> {
             let own = done.collected.as_ref().map_or(0, |report| report.receipts.len() as u64);
             memory.change(|state| state.receipts = Some(receipts.saturating_add(own)));
         }
+        brought.end();
         done.dead_since_ms = memory.state().dead_since_ms;
         Ok(done)
     }

@@ -28,9 +28,11 @@ use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
 mod expired;
+mod hangs;
 mod histories;
 mod keys;
 mod lost;
+mod pass;
 mod refused;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -72,8 +74,8 @@ impl Home {
         self.lab.open(&self.store, "home")
     }
 
-    /// Changes a little of everything, and backs up.
-    pub(crate) fn back_up(&mut self, change: u64) -> SnapshotInfo {
+    /// Changes a little of everything; what is there then.
+    pub(crate) fn change(&mut self, change: u64) -> Tree {
         self.pass(HOUR_MS);
         let text = (0..3_000).map(|row| format!("{row},{}\n", row * change % 977));
         std::fs::write(self.source.join("text"), text.collect::<String>()).expect("a change");
@@ -85,7 +87,12 @@ impl Home {
         }
         std::fs::write(self.source.join("large"), large).expect("a change");
         tree::settle(&self.source);
-        let tree = look(&self.source);
+        look(&self.source)
+    }
+
+    /// Changes a little of everything, and backs up.
+    pub(crate) fn back_up(&mut self, change: u64) -> SnapshotInfo {
+        let tree = self.change(change);
         let report = back_up(&self.open(), &self.source).expect("a backup");
         let snapshot = report.snapshot.expect("a snapshot");
         self.trees.insert(snapshot.id, tree);
