@@ -9,6 +9,7 @@
 
 mod check;
 mod collector;
+mod same;
 mod writer;
 
 pub use check::{Checked, Model, check};
@@ -19,6 +20,8 @@ use writer::Writer;
 const UPLOADS_ROOM: u8 = 2;
 /// Packs that are there at the beginning.
 const PACKS_FIRST: usize = 2;
+/// Room for snapshots that a writer puts, one after another.
+const ATTEMPTS_ROOM: u8 = 3;
 /// Actors of each kind, at most.
 const ACTORS_MAX: usize = 2;
 
@@ -27,6 +30,8 @@ type Packs = u16;
 
 /// The snapshot that is there at the beginning; those of writers follow.
 const SNAPSHOT_FIRST: u8 = 1;
+/// Stands for any of a writer, where it does not matter which.
+const SNAPSHOT_ANY: u8 = 1 << 7;
 
 /// What a pack holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +82,12 @@ pub struct Protocol {
     pub writers: usize,
     /// Collections, at most two.
     pub collectors: usize,
-    /// Packs that each actor stores, at most 2: beyond that it goes no further.
+    /// Packs that each writer stores, at most 2: beyond that it goes no further.
     pub uploads_max: u8,
+    /// Packs that each collection stores, at most 2: beyond that it goes no further.
+    pub copies_max: u8,
+    /// How often a writer begins, at most 3: after that it goes no further.
+    pub attempts_max: u8,
     /// What is there at the beginning.
     pub first: First,
     /// What is wrong with it.
@@ -86,7 +95,7 @@ pub struct Protocol {
 }
 
 /// Everything at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct State {
     /// Packs in the store.
     present: Packs,
@@ -190,6 +199,8 @@ impl Model for Protocol {
     }
 
     fn steps(&self, state: &State, each: &mut dyn FnMut(&'static str, usize, State)) {
+        let each: &mut dyn FnMut(&'static str, usize, State) =
+            &mut |what, actor, next| each(what, actor, same::representative(self, next));
         if state.snapshots & SNAPSHOT_FIRST != 0 && self.first != First::DamagedBase {
             let mut next = *state;
             next.snapshots &= !SNAPSHOT_FIRST;

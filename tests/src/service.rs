@@ -21,9 +21,12 @@ use crate::seed::Seed;
 pub mod conditions;
 mod line;
 mod profile;
+mod versions;
 
 pub use line::Line;
 pub use profile::Profile;
+pub use versions::{KEPT_FOR_MS, Stolen};
+use versions::{VersionId, Versioned};
 
 /// Calls during which listings may go on to show what was deleted, at most.
 const LINGERING_CALLS_MAX: u64 = 120;
@@ -63,14 +66,44 @@ enum Kind {
     Size,
     List,
     Delete,
+    Kept,
+    Purge,
+}
+
+/// How a call changes what is there of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// These bytes were put, or were to be put by a process that died.
+    Put(Bytes),
+    /// It was deleted.
+    Delete,
+    /// Older versions of it were deleted for good, or were to be.
+    Purge,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Put(_) => "a put",
+            Self::Delete => "a deletion",
+            Self::Purge => "a purge",
+        })
+    }
 }
 
 /// A call that is carried out later.
 struct Later {
     due: u64,
     name: ObjectName,
-    /// `None`: it is deleted.
-    put: Option<Bytes>,
+    call: LateCall,
+}
+
+/// What is carried out later.
+enum LateCall {
+    Put(Bytes),
+    Delete,
+    /// This version is deleted for good.
+    Purge(VersionId),
 }
 
 /// A change that listings may lack.
@@ -95,8 +128,6 @@ pub struct Toll {
     pub lost: BTreeMap<ObjectName, (usize, Bytes)>,
     /// Objects whose deletion was acknowledged and that are there.
     pub kept: BTreeSet<ObjectName>,
-    /// Deleted objects of which a version is left.
-    pub versions: BTreeMap<ObjectName, Bytes>,
     /// Listings that were not as they should be.
     pub listings: u64,
 }
@@ -106,8 +137,7 @@ impl Toll {
     #[must_use]
     pub fn strikes(&self) -> u64 {
         let torn = self.torn.len() as u64;
-        let versions = self.versions.len() as u64;
-        self.of_actor.values().sum::<u64>() + self.late + self.listings + versions + torn
+        self.of_actor.values().sum::<u64>() + self.late + self.listings + torn
     }
 }
 
@@ -118,6 +148,8 @@ struct State {
     later: Vec<Later>,
     past: Vec<Past>,
     toll: Toll,
+    /// What somebody has deleted just now who has no business here.
+    stolen: Option<ObjectName>,
 }
 
 /// The service. Clones are the same one.
@@ -129,6 +161,10 @@ pub struct Service {
     way: Arc<dyn Store>,
     /// What is there.
     truth: Arc<dyn Store>,
+    /// The same, where changes leave no older versions.
+    bare: Arc<dyn Store>,
+    /// Older versions, where there are any.
+    versions: Option<Arc<Versioned>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -138,9 +174,6 @@ impl fmt::Debug for Service {
     }
 }
 
-/// A change that a late call made.
-pub type Change = (ObjectName, Option<Bytes>);
-
 impl Service {
     /// A service in a place of this name that holds these objects.
     ///
@@ -148,19 +181,28 @@ impl Service {
     /// When opendal refuses to keep objects in memory.
     #[must_use]
     pub fn new(place: &'static str, objects: &MemoryStore, profile: Profile, seed: u64) -> Self {
-        let (way, truth): (Arc<dyn Store>, Arc<dyn Store>) = match profile.condition() {
-            None => {
-                let memory = Arc::new(crate::lab::copy_of(objects));
-                (Arc::clone(&memory) as _, memory)
-            }
-            Some(condition) => {
-                let (way, truth) = conditions::services(condition);
-                for name in objects.names() {
-                    truth.put(&name, &object(objects, &name)).expect("it is put");
+        let mut versions = None;
+        let (way, truth, bare): (Arc<dyn Store>, Arc<dyn Store>, Arc<dyn Store>) =
+            match profile.condition() {
+                None if profile.keeps_versions() => {
+                    let memory = crate::lab::copy_of(objects);
+                    let store = Arc::new(Versioned::new(memory, profile.shows_versions()));
+                    versions = Some(Arc::clone(&store));
+                    (Arc::clone(&store) as _, Arc::clone(&store) as _, Arc::new(store.bare()))
                 }
-                (Arc::new(way), Arc::new(truth))
-            }
-        };
+                None => {
+                    let memory = Arc::new(crate::lab::copy_of(objects));
+                    (Arc::clone(&memory) as _, Arc::clone(&memory) as _, memory)
+                }
+                Some(condition) => {
+                    let (way, truth) = conditions::services(condition);
+                    for name in objects.names() {
+                        truth.put(&name, &object(objects, &name)).expect("it is put");
+                    }
+                    let truth = Arc::new(truth);
+                    (Arc::new(way), Arc::clone(&truth) as _, truth)
+                }
+            };
         let state = State {
             seed: Seed::of(seed),
             calls: 0,
@@ -168,8 +210,9 @@ impl Service {
             later: Vec::new(),
             past: Vec::new(),
             toll: Toll::default(),
+            stolen: None,
         };
-        Self { place, profile, way, truth, state: Arc::new(Mutex::new(state)) }
+        Self { place, profile, way, truth, bare, versions, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Its profile.
@@ -182,6 +225,58 @@ impl Service {
     #[must_use]
     pub fn truth(&self) -> Arc<dyn Store> {
         Arc::clone(&self.truth)
+    }
+
+    /// The same, where changes leave no older versions: for whoever only tries what would be.
+    #[must_use]
+    pub fn bare(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.bare)
+    }
+
+    /// Objects that are not there and of which it keeps bytes as older versions.
+    #[must_use]
+    pub fn kept_bytes_of(&self) -> Vec<ObjectName> {
+        self.versions.as_ref().map(|versions| versions.kept_bytes_of()).unwrap_or_default()
+    }
+
+    /// Older versions and marks of deletions made and purged so far.
+    #[must_use]
+    pub fn versions(&self) -> (u64, u64) {
+        self.versions.as_ref().map(|versions| versions.counts()).unwrap_or_default()
+    }
+
+    /// Somebody who has no business here deletes a pack, a record or an acknowledgement out of this
+    /// folder, if there are any and older versions are kept. To be undone with [`Self::give_back`].
+    #[must_use]
+    pub fn steal(&self, folder: Folder) -> Option<Stolen> {
+        const WORTH_IT: [Folder; 4] =
+            [Folder::DataPacks, Folder::TreePacks, Folder::Snapshots, Folder::Acks];
+        let versions = self.versions.as_ref().filter(|_| WORTH_IT.contains(&folder))?;
+        let mut names = Vec::new();
+        let listed = self.bare.list(folder, &mut |name, _| {
+            names.push(name);
+            Ok(())
+        });
+        listed.expect("a list");
+        let mut state = self.state.lock();
+        let at = state.seed.below(names.len().max(1) as u64);
+        let stolen = versions.steal(names.get(usize::try_from(at).unwrap_or_default())?)?;
+        state.stolen = Some(stolen.name);
+        Some(stolen)
+    }
+
+    /// Whether it is stolen at the moment.
+    #[must_use]
+    pub fn is_stolen(&self, name: &ObjectName) -> bool {
+        self.state.lock().stolen == Some(*name)
+    }
+
+    /// It is there again, for good.
+    pub fn give_back(&self, stolen: Stolen) {
+        self.state.lock().stolen = None;
+        if let Some(versions) = &self.versions {
+            versions.give_back(stolen);
+        }
     }
 
     /// What went wrong so far.
@@ -200,7 +295,7 @@ impl Service {
     ///
     /// # Panics
     /// When the objects cannot be changed.
-    pub fn get_well(&self) -> Vec<Change> {
+    pub fn get_well(&self) -> Vec<(ObjectName, Change)> {
         let mut state = self.state.lock();
         state.well = true;
         state.calls = u64::MAX;
@@ -212,7 +307,7 @@ impl Service {
     ///
     /// # Panics
     /// When the objects cannot be changed.
-    pub fn catch_up(&self) -> Vec<Change> {
+    pub fn catch_up(&self) -> Vec<(ObjectName, Change)> {
         let mut state = self.state.lock();
         let calls = state.calls;
         let (due, rest) =
@@ -220,16 +315,23 @@ impl Service {
         state.later = rest;
         let due: Vec<Later> = due;
         state.toll.late += due.len() as u64;
-        for later in &due {
-            match &later.put {
-                Some(data) => {
-                    // Other bytes of that name, or nothing: it is there then.
-                    let _written = self.truth.put(&later.name, data);
-                }
-                None => self.truth.delete(&later.name).expect("it is deleted"),
+        drop(state);
+        let carry_out = |Later { name, call, .. }| match call {
+            LateCall::Put(data) => {
+                // Other bytes of that name, or nothing: it is there then.
+                let _written = self.truth.put(&name, &data);
+                (name, Change::Put(data))
             }
-        }
-        due.into_iter().map(|later| (later.name, later.put)).collect()
+            LateCall::Delete => {
+                self.truth.delete(&name).expect("it is deleted");
+                (name, Change::Delete)
+            }
+            LateCall::Purge(version) => {
+                self.versions.iter().for_each(|versions| versions.remove(&name, version));
+                (name, Change::Purge)
+            }
+        };
+        due.into_iter().map(carry_out).collect()
     }
 
     /// The process that puts this dies in the middle of it.
@@ -318,6 +420,14 @@ impl State {
                 one_in(8, seed).then(|| if one_in(3, seed) { Strike::Late } else { Strike::Twice })
             }
             (Profile::Flipping, Kind::Get) => one_in(30, seed).then(|| Strike::Flip(seed.next())),
+            // Of many requests, any may fail.
+            (Profile::Versioned, Kind::Purge) => one_in(20, seed).then(|| match seed.below(4) {
+                0 => Strike::FailBefore,
+                1 => Strike::FailAfter,
+                2 => Strike::Late,
+                _ => Strike::Tear,
+            }),
+            (Profile::Versioned, Kind::Kept) => one_in(30, seed).then_some(Strike::FailBefore),
             (Profile::Losing, Kind::Put) => one_in(30, seed).then_some(Strike::Pretend),
             (Profile::Keeping, Kind::Delete) => one_in(3, seed).then_some(Strike::Pretend),
             (Profile::Locked, Kind::Delete) => {

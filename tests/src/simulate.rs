@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use crate::lab::{OWNER, alone, memory_folder};
 use crate::seed::Seed;
-use crate::service::{Profile, Service};
-use crate::turns::{Change, TurnStore, Turns, Watch, Whose};
+use crate::service::{Change, Profile, Service};
+use crate::turns::{TurnStore, Turns, Watch, Whose};
 
 mod end;
 mod harm;
@@ -65,7 +65,7 @@ impl Trial {
 pub struct Course {
     /// Store calls.
     pub calls: u64,
-    /// Calls that went wrong by the profile.
+    /// Calls that went wrong by the profile, and older versions that were made.
     pub strikes: u64,
     /// Tasks that failed for that.
     pub failed: u64,
@@ -93,6 +93,8 @@ pub struct Course {
     pub copied: u64,
     /// Packs, chunks and records that were healed from the replica.
     pub healed: u64,
+    /// Older versions and marks of deletions that were purged.
+    pub purged: u64,
     /// Last collections that were stopped by what the service had done, until that was put right.
     pub stopped: u64,
 }
@@ -115,6 +117,7 @@ impl Course {
         self.erased += other.erased;
         self.copied += other.copied;
         self.healed += other.healed;
+        self.purged += other.purged;
         self.stopped += other.stopped;
     }
 }
@@ -240,7 +243,9 @@ pub fn run(world: &Arc<World>, trial: &Trial) -> Result<Course, String> {
     }
     let mut course = scene.course.lock().clone();
     course.calls = (0..scene.plan.actors.len()).map(|actor| turns.calls(actor)).sum();
-    course.strikes = scene.strikes();
+    let versions = [&scene.home, &scene.replica].map(|site| site.service.versions());
+    course.strikes = scene.strikes() + versions.iter().map(|(made, _)| made).sum::<u64>();
+    course.purged = versions.iter().map(|(_, purged)| purged).sum();
     Ok(course)
 }
 
@@ -368,11 +373,18 @@ fn watcher(scene: &Arc<Scene>, place: Place, actor: usize) -> Arc<Watch> {
     let scene = Arc::clone(scene);
     Arc::new(move |name, change, whose| {
         let actor = (whose == Whose::Own).then_some(actor);
+        let matters = match (name, change) {
+            (ObjectName::Pack(..), Change::Delete) | (ObjectName::Ack { .. }, Change::Put(_)) => {
+                true
+            }
+            // What somebody had deleted could be brought back so far.
+            (_, Change::Purge) => {
+                let site = scene.site(place);
+                site.service.is_stolen(name) || site.harmed.lock().contains_key(name)
+            }
+            _ => false,
+        };
         scene.note(place, actor, name, change);
-        let matters = matches!(
-            (name, change),
-            (ObjectName::Pack(..), Change::Delete) | (ObjectName::Ack { .. }, Change::Put(_))
-        );
         if matters {
             // In a thread of its own: a worker that waits takes up other work, which would wait for
             // the turn that this one has.

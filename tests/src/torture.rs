@@ -1,6 +1,6 @@
 //! Real processes at work on one repository, killed at random moments: backups of trees and
-//! streams, collections, forgetting, restores and verifications, some with a cache of their own and
-//! some with one that all share. What a backup reported done and nobody forgot must restore byte by
+//! streams, collections, forgetting, erasures, restores and verifications, some with a cache of their own and
+//! some with one that all share. What a backup reported done and nobody forgot or erased must restore byte by
 //! byte, whatever died meanwhile.
 //!
 //! When processes die follows from a seed; how far they got by then does not. A violation says what
@@ -65,7 +65,7 @@ pub struct Course {
     pub reported: u64,
     /// Backups that were told that their packs were collected, and had to be run again.
     pub turned_away: u64,
-    /// Snapshots that were forgotten.
+    /// Snapshots that were forgotten or erased.
     pub forgotten: u64,
     /// Restores that were compared with what had been backed up.
     pub compared: u64,
@@ -98,7 +98,7 @@ impl fmt::Display for Course {
         }
         write!(
             f,
-            "); {} backups reported done, {} turned away; {} snapshots forgotten; {} restores \
+            "); {} backups reported done, {} turned away; {} snapshots forgotten or erased; {} restores \
              compared; {} quiet points, {} unfinished files swept; {} alarms for lost bases; \
              {} violations",
             self.reported,
@@ -142,7 +142,7 @@ impl Expected {
     }
 }
 
-/// A snapshot whose backup reported success, and that nobody forgot.
+/// A snapshot whose backup reported success, and that nobody forgot or erased.
 #[derive(Clone, Debug)]
 struct Kept {
     job: String,
@@ -364,10 +364,21 @@ impl Scene {
         }
     }
 
-    /// Forgets a snapshot that is none of the newest of its job, and that nobody is reading.
+    /// Forgets or erases a snapshot that is none of the newest of its job, and that nobody is reading.
     fn forget(&self, worker: &mut Worker) {
         let Some(snapshot) = self.expendable(&mut worker.seed) else { return };
         let cache = worker.cache();
+        if worker.seed.below(3) == 0 {
+            let arguments = ["erase", "--snapshot", &snapshot, "--max-delete", "100"];
+            let arguments = [&arguments[..], &["--cache-dir", &cache]].concat();
+            let ended = self.risk(worker, &arguments);
+            // What sessions at work have stored may hold some of it, which the erasure says.
+            let spared = |ended: &Ended| {
+                ended.code == Some(1) && ended.stderr.contains("spared for sessions at work")
+            };
+            let ended = ended.filter(|ended| !spared(ended));
+            return self.unless_collected(&arguments, ended.as_ref());
+        }
         let arguments = ["forget", &snapshot, "--cache-dir", &cache];
         let ended = self.risk(worker, &arguments);
         self.unless_done(&arguments, ended.as_ref());

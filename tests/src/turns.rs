@@ -1,17 +1,19 @@
 //! Lets actors share a service call by call, in an order that follows from a seed: at each call the
 //! turn goes to another actor or stays. What an actor does between calls is its own.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_engine::store::error::Place;
-use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_engine::store::lock::KeptFor;
+use cairn_engine::store::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 use cairn_format::names::{Folder, ObjectName};
 use parking_lot::{Condvar, Mutex};
 
 use crate::seed::Seed;
-use crate::service::Line;
+use crate::service::{Change, Line};
 
 /// One in so many turns puts an actor to sleep for a while.
 const SLEEP_ONE_IN: u64 = 40;
@@ -197,24 +199,6 @@ pub enum Whose {
     Late,
 }
 
-/// How a call changed what is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// These bytes were put, or were to be put by a process that died.
-    Put(Bytes),
-    /// An object was deleted.
-    Delete,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Put(_) => "a put",
-            Self::Delete => "a deletion",
-        })
-    }
-}
-
 /// One actor's way to the store.
 #[derive(Clone)]
 pub struct TurnStore {
@@ -254,8 +238,7 @@ impl TurnStore {
         call: impl FnOnce() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let order = self.turns.enter(self.actor);
-        for (name, put) in self.line.service().catch_up() {
-            let change = put.map_or(Change::Delete, Change::Put);
+        for (name, change) in self.line.service().catch_up() {
             self.turns.note(&format!("late: {change} of {name}"));
             (self.watch)(&name, &change, Whose::Late);
         }
@@ -327,5 +310,43 @@ impl Store for TurnStore {
         self.turn(format_args!("delete {name}"), Some((name, Change::Delete)), || {
             self.line.delete(name)
         })
+    }
+    /// Takes a turn where something is kept that can be shown.
+    fn kept(
+        &self,
+        folder: Folder,
+        each: &mut dyn FnMut(ObjectName),
+    ) -> Result<Keeping, StoreError> {
+        if !self.line.service().profile().shows_versions() {
+            return self.line.kept(folder, each);
+        }
+        self.turn(format_args!("kept {folder:?}"), None, || self.line.kept(folder, each))
+    }
+
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        if !self.line.service().profile().shows_versions() {
+            return self.line.purge(folder, may_go);
+        }
+        self.turn(format_args!("purge {folder:?}"), None, || {
+            // Just before each purge, when all has been decided, somebody deletes something.
+            let stolen = self.line.service().steal(folder);
+            let mut gone = BTreeSet::new();
+            let outcome = self.line.purge_and_show(folder, may_go, &mut |name| {
+                gone.insert(*name);
+            });
+            gone.iter().for_each(|name| (self.watch)(name, &Change::Purge, Whose::Own));
+            if let Some(stolen) = stolen {
+                self.line.service().give_back(stolen);
+            }
+            outcome
+        })
+    }
+
+    fn kept_for(&self) -> Result<KeptFor, StoreError> {
+        self.line.kept_for()
     }
 }

@@ -92,30 +92,34 @@ pub fn look(vault: &Vault, names: BTreeSet<ObjectName>) -> Result<Look, Error> {
 /// Of which absent objects nothing need be kept, when a place keeps older versions. Somebody else may
 /// have deleted what is needed, or put something in its place, and older versions are what that is
 /// undone with: so they stay but of what nothing needs.
-pub struct Disposable<'a> {
-    catalog: &'a Catalog,
+pub struct Disposable {
     /// Packs that were condemned before it was seen to that nothing needs them.
     condemned: HashSet<PackId>,
-    /// Snapshots that are there, or were when it was looked what is needed, or are acknowledged.
-    snapshots: HashSet<SnapshotId>,
-    /// Whether other sessions may be at work: what no segment names may be theirs.
-    at_work: bool,
+    /// Packs that nobody has named or is going to name.
+    orphans: HashSet<PackId>,
+    /// Records and acknowledgements of snapshots that are neither there, nor were when it was looked
+    /// what is needed, nor are acknowledged.
+    gone: HashSet<ObjectName>,
 }
 
-impl<'a> Disposable<'a> {
+impl Disposable {
     /// What may go when nothing needs these condemned packs, every acknowledged snapshot was found
     /// complete, and these snapshots are spared whether they are there or not. `own` is the session
     /// that asks, if it has a lease.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Failures of the store and the cache.
     pub fn find(
         vault: &Vault,
-        catalog: &'a Catalog,
+        catalog: &Catalog,
         condemned: HashSet<PackId>,
         mut snapshots: HashSet<SnapshotId>,
         own: Option<SessionId>,
     ) -> Result<Self, Error> {
+        // Before it is looked what is there, who is at work, and what is named: of what somebody stores,
+        // names and acknowledges after that a version may be kept as well when it comes to deleting
+        // them, and be needed.
+        let kept = kept_of_unnamed(vault, catalog)?;
         for folder in [Folder::Acks, Folder::Snapshots] {
             vault.store.list(folder, &mut |name, _| {
                 if let ObjectName::Ack { snapshot: id, .. } | ObjectName::Snapshot { id, .. } = name
@@ -125,32 +129,80 @@ impl<'a> Disposable<'a> {
                 Ok(())
             })?;
         }
-        let at_work = sessions_at_work(vault)?.into_iter().any(|session| Some(session) != own);
-        Ok(Self { catalog, condemned, snapshots, at_work })
+        let (mut orphans, mut gone) = (HashSet::new(), HashSet::new());
+        for name in kept {
+            match name {
+                ObjectName::Pack(_, id) => {
+                    orphans.insert(id);
+                }
+                ObjectName::Snapshot { id, .. } | ObjectName::Ack { snapshot: id, .. }
+                    if !snapshots.contains(&id) =>
+                {
+                    gone.insert(name);
+                }
+                _ => {}
+            }
+        }
+        if !orphans.is_empty() {
+            // Who is at work no more has named what it stored.
+            if sessions_at_work(vault)?.into_iter().any(|session| Some(session) != own) {
+                orphans.clear();
+            } else {
+                catalog.sync_keeping(vault)?;
+                let mut unnamed = HashSet::new();
+                for id in orphans {
+                    if is_unnamed(catalog, &id)? {
+                        unnamed.insert(id);
+                    }
+                }
+                orphans = unnamed;
+            }
+        }
+        Ok(Self { condemned, orphans, gone })
     }
 
     /// Whether nothing need be kept of an object that is not there.
-    ///
-    /// # Errors
-    /// Failures of the cache.
-    pub fn has(&self, name: &ObjectName) -> Result<bool, Error> {
-        Ok(match name {
+    #[must_use]
+    pub fn has(&self, name: &ObjectName) -> bool {
+        match name {
             // One that no segment names was left by somebody who died, and went: what is
             // acknowledged was found without it.
-            ObjectName::Pack(_, id) => {
-                self.condemned.contains(id)
-                    || !self.at_work
-                        && !self.catalog.is_condemned(id)
-                        && self.catalog.index().pack_number(id)?.is_none()
-            }
-            ObjectName::Snapshot { id, .. } | ObjectName::Ack { snapshot: id, .. } => {
-                !self.snapshots.contains(id)
-            }
+            ObjectName::Pack(_, id) => self.condemned.contains(id) || self.orphans.contains(id),
+            ObjectName::Snapshot { .. } | ObjectName::Ack { .. } => self.gone.contains(name),
             // Packs tell what segments say, and nobody needs leases.
             ObjectName::Index(_) | ObjectName::Lease { .. } => true,
             _ => false,
-        })
+        }
     }
+}
+
+/// Whether a pack is neither condemned nor named by a segment, as far as is known.
+fn is_unnamed(catalog: &Catalog, id: &PackId) -> Result<bool, Error> {
+    Ok(!catalog.is_condemned(id) && catalog.index().pack_number(id)?.is_none())
+}
+
+/// Records, acknowledgements, and packs without a name, of which the place keeps older versions.
+fn kept_of_unnamed(vault: &Vault, catalog: &Catalog) -> Result<HashSet<ObjectName>, Error> {
+    let mut kept = HashSet::new();
+    for folder in [Folder::DataPacks, Folder::TreePacks, Folder::Snapshots, Folder::Acks] {
+        let mut all = HashSet::new();
+        let keeping = vault.store.kept(folder, &mut |name| {
+            all.insert(name);
+        })?;
+        if keeping != Keeping::Shown {
+            return Ok(HashSet::new());
+        }
+        for name in all {
+            let counts = match &name {
+                ObjectName::Pack(_, id) => is_unnamed(catalog, id)?,
+                _ => true,
+            };
+            if counts {
+                kept.insert(name);
+            }
+        }
+    }
+    Ok(kept)
 }
 
 /// Deletes what the place keeps of deleted objects of which `may_go` is true: older versions and the

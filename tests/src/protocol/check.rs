@@ -5,9 +5,8 @@
 //! states by 64 bits of hash, so that a collision hides what lies behind it. This one compares
 //! states.
 
-use std::collections::HashMap;
 use std::fmt::Debug;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 /// What can happen, step by step.
 pub trait Model {
@@ -67,35 +66,88 @@ impl Hasher for Mixer {
     }
 }
 
+/// States, each once, in the order in which they were found.
+struct Found<S> {
+    states: Vec<S>,
+    /// The one that each was reached from.
+    parents: Vec<u32>,
+    /// Where in `states` each is, plus one, at the place that its hash says or the next that was free;
+    /// 0: nothing. A power of two in length.
+    places: Vec<u32>,
+}
+
+impl<S: Copy + Eq + Hash> Found<S> {
+    fn new(first: S) -> Self {
+        let mut found = Self { states: Vec::new(), parents: Vec::new(), places: vec![0; 1 << 10] };
+        found.add(first, 0);
+        found
+    }
+
+    /// Adds a state unless it is known.
+    fn add(&mut self, state: S, parent: u32) {
+        let mut place = self.place_of(&state);
+        while let Some(number) = self.places.get(place).copied().filter(|number| *number > 0) {
+            if self.states.get(number as usize - 1) == Some(&state) {
+                return;
+            }
+            place = (place + 1) & (self.places.len() - 1);
+        }
+        self.states.push(state);
+        self.parents.push(parent);
+        self.note(place, self.states.len());
+        if self.states.len() > self.places.len() / 4 * 3 {
+            self.grow();
+        }
+    }
+
+    fn place_of(&self, state: &S) -> usize {
+        let mut mixer = Mixer::default();
+        state.hash(&mut mixer);
+        (mixer.finish() as usize) & (self.places.len() - 1)
+    }
+
+    fn note(&mut self, place: usize, number: usize) {
+        if let Some(place) = self.places.get_mut(place) {
+            *place = u32::try_from(number).expect("fewer than 2^32 states");
+        }
+    }
+
+    fn grow(&mut self) {
+        let places = self.places.len() * 2;
+        self.places.clear();
+        self.places.resize(places, 0);
+        for number in 1..=self.states.len() {
+            let Some(state) = self.states.get(number - 1) else { return };
+            let mut place = self.place_of(state);
+            while self.places.get(place).is_some_and(|taken| *taken > 0) {
+                place = (place + 1) & (places - 1);
+            }
+            self.note(place, number);
+        }
+    }
+}
+
 /// Visits states until there are no more, one is a violation, or there were `states_max`.
 ///
 /// # Panics
 /// With more than 2^32 states.
 pub fn check<M: Model>(model: &M, states_max: usize) -> Checked {
-    let mut known = HashMap::<M::State, u32, BuildHasherDefault<Mixer>>::default();
-    let mut states = vec![model.initial()];
-    let mut parents = vec![0_u32];
-    known.insert(model.initial(), 0);
+    let mut found = Found::new(model.initial());
     let mut at = 0;
-    while let Some(state) = states.get(at).copied() {
+    while let Some(state) = found.states.get(at).copied() {
+        let states = found.states.len();
         if model.is_violation(&state) {
-            let way = way_to(model, &states, &parents, at);
-            return Checked { states: states.len(), complete: false, violation: Some(way) };
+            let way = way_to(model, &found.states, &found.parents, at);
+            return Checked { states, complete: false, violation: Some(way) };
         }
-        if states.len() > states_max {
-            return Checked { states: states.len(), complete: false, violation: None };
+        if states > states_max {
+            return Checked { states, complete: false, violation: None };
         }
         let parent = u32::try_from(at).expect("fewer than 2^32 states");
-        model.steps(&state, &mut |_, _, next| {
-            known.entry(next).or_insert_with(|| {
-                states.push(next);
-                parents.push(parent);
-                parent
-            });
-        });
+        model.steps(&state, &mut |_, _, next| found.add(next, parent));
         at += 1;
     }
-    Checked { states: states.len(), complete: true, violation: None }
+    Checked { states: found.states.len(), complete: true, violation: None }
 }
 
 fn way_to<M: Model>(model: &M, states: &[M::State], parents: &[u32], mut at: usize) -> Vec<String> {

@@ -1,9 +1,9 @@
 //! A collection: `engine/src/ops/gc.rs` in a few steps.
 
-use super::{Content, Flaw, Packs, Protocol, State};
+use super::{Content, Flaw, Packs, Protocol, SNAPSHOT_ANY, SNAPSHOT_FIRST, State};
 
 /// What it does next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum At {
     #[default]
     ListSnapshots,
@@ -22,7 +22,7 @@ enum At {
 }
 
 /// A collection at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Collector {
     at: At,
     snapshots: u8,
@@ -39,6 +39,65 @@ pub(super) struct Collector {
     lacks_base: bool,
     lacks_data: bool,
     uploads: u8,
+}
+
+impl Collector {
+    /// Packs that it refers to, whether or not they are there.
+    pub(super) const fn refers_to(&self) -> Packs {
+        self.packs | self.going
+    }
+
+    /// All that it refers to.
+    pub(super) const fn packs_mut(&mut self) -> [&mut Packs; 4] {
+        [&mut self.packs, &mut self.known, &mut self.going, &mut self.delete]
+    }
+
+    /// The snapshots that it has seen.
+    pub(super) const fn snapshots_mut(&mut self) -> &mut u8 {
+        &mut self.snapshots
+    }
+
+    /// Without what it does not look at any more.
+    pub(super) fn simplify(&mut self, protocol: &Protocol, present: Packs) {
+        // What is gone is not deleted again.
+        self.delete &= present;
+        match self.at {
+            At::Delete if self.delete == 0 => *self = Self { at: At::Done, ..Self::default() },
+            // It goes on to delete, or looks again at everything.
+            At::Rescue => (self.snapshots, self.others) = (0, true),
+            // Only what they need.
+            At::ListPacksAgain | At::ListTombsAgain => {
+                let others = self.snapshots & !SNAPSHOT_FIRST != 0;
+                self.snapshots &= SNAPSHOT_FIRST;
+                self.snapshots |= if others { SNAPSHOT_ANY } else { 0 };
+            }
+            // It looks again whether or not these are the same.
+            At::PutTombs | At::ListTombsToDelete | At::ListSnapshotsAgain if self.others => {
+                self.snapshots = 0;
+            }
+            _ => {}
+        }
+        if !self.compares_tombs(protocol) {
+            self.known = 0;
+        }
+    }
+
+    /// Whether it is going to compare the tombs it knows with those that there are.
+    fn compares_tombs(&self, protocol: &Protocol) -> bool {
+        let looks = !self.others || protocol.flaw == Some(Flaw::StaleTombs);
+        let before = matches!(self.at, At::ListSnapshots | At::ListPacks | At::ListTombs);
+        looks && !before && !matches!(self.at, At::Delete | At::Done)
+    }
+
+    /// Tombs that one knows and the other does not, if it is going to find out.
+    pub(super) fn differing_tombs(&self, protocol: &Protocol, tombs: Packs) -> Packs {
+        if self.compares_tombs(protocol) { self.known ^ tombs } else { 0 }
+    }
+
+    /// Without tombs of these packs.
+    pub(super) const fn forget_tombs(&mut self, gone: Packs) {
+        self.known &= !gone;
+    }
 }
 
 type Go<'a> = &'a mut dyn FnMut(&'static str, State, Collector);
@@ -203,7 +262,7 @@ fn repack(
     };
     let going = own.packs & !kept;
     let confirmed = is_confirmed(protocol, state, going, kept);
-    if own.uploads == protocol.uploads_max || !readable || !confirmed {
+    if own.uploads == protocol.copies_max || !readable || !confirmed {
         return;
     }
     let (mut next, mut collector) = (*state, own);
@@ -260,7 +319,7 @@ fn rescue(protocol: &Protocol, state: &State, actor: usize, mut own: Collector, 
         let again = Collector { at: At::ListSnapshotsAgain, others: true, ..again };
         return go("finds nothing to copy", *state, again);
     }
-    if own.uploads == protocol.uploads_max {
+    if own.uploads == protocol.copies_max {
         return;
     }
     let mut next = *state;

@@ -1,9 +1,9 @@
 //! A backup: `engine/src/ops/backup` in a few steps.
 
-use super::{Content, Flaw, Packs, Protocol, State};
+use super::{ATTEMPTS_ROOM, Content, Flaw, Packs, Protocol, State};
 
 /// What it does next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum At {
     #[default]
     ListPacks,
@@ -17,11 +17,8 @@ enum At {
     Done,
 }
 
-/// How often it begins, at most.
-const ATTEMPTS_MAX: u8 = 3;
-
 /// A backup at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Writer {
     at: At,
     /// Packs it knows of; without those it knows to be condemned once it has listed tombs.
@@ -35,9 +32,45 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Packs that it refers to.
+    pub(super) const fn seen(&self) -> Packs {
+        self.seen
+    }
+
+    /// All that it refers to.
+    pub(super) const fn packs_mut(&mut self) -> [&mut Packs; 1] {
+        [&mut self.seen]
+    }
+
+    /// Without what it does not look at any more; true when it takes no more steps, whatever the others
+    /// do.
+    pub(super) fn simplify(&mut self, protocol: &Protocol, state: &State) -> bool {
+        match self.at {
+            // It looks away from what is condemned anyway.
+            At::ListTombs | At::ListTombsAgain => self.seen &= !state.tombs,
+            At::Store => {
+                let follow = protocol.flaw != Some(Flaw::WriterForgetsBases);
+                if state.has_data(self.seen, follow) {
+                    // What it does then depends on nobody, and nobody sees it.
+                    (self.at, self.seen) = (At::PutSnapshot, 0);
+                } else if self.uploads == protocol.uploads_max {
+                    self.at = At::Done;
+                } else {
+                    self.seen &= state.present & state.holding(Content::Base);
+                }
+            }
+            _ => {}
+        }
+        let ended = self.at == At::Done;
+        if ended {
+            *self = Self { at: At::Done, ..Self::default() };
+        }
+        ended
+    }
+
     /// The snapshot of this attempt.
     const fn snapshot(self, number: usize) -> u8 {
-        super::SNAPSHOT_FIRST << (1 + ATTEMPTS_MAX * number as u8 + self.attempt)
+        super::SNAPSHOT_FIRST << (1 + ATTEMPTS_ROOM * number as u8 + self.attempt)
     }
 }
 
@@ -150,7 +183,7 @@ fn copy(
         let mut next = *state;
         next.snapshots &= !writer.snapshot(number);
         let (uploads, attempt) = (writer.uploads, writer.attempt + 1);
-        if attempt < ATTEMPTS_MAX {
+        if attempt < protocol.attempts_max {
             go("begins anew", next, Writer { uploads, attempt, ..Writer::default() });
         }
         return;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cairn_engine::store::error::Place;
-use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_engine::store::lock::KeptFor;
+use cairn_engine::store::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 use cairn_format::names::{Folder, ObjectName};
 
-use super::{Kind, LATE_CALLS_MAX, Later, Past, Profile, Service, Strike};
+use super::{Kind, LATE_CALLS_MAX, LateCall, Later, Past, Profile, Service, Strike};
 
 /// One actor's way to a service.
 #[derive(Clone, Debug)]
@@ -43,11 +44,14 @@ impl Line {
     }
 
     /// Has it carried out later.
-    fn later(&self, name: &ObjectName, put: Option<&[u8]>) {
+    fn later(&self, name: &ObjectName, call: LateCall) {
         let mut state = self.service.state.lock();
         let due = state.calls + 1 + state.seed.below(LATE_CALLS_MAX);
-        let put = put.map(Bytes::copy_from_slice);
-        state.later.push(Later { due, name: *name, put });
+        state.later.push(Later { due, name: *name, call });
+    }
+
+    fn put_later(&self, name: &ObjectName, data: &[u8]) {
+        self.later(name, LateCall::Put(Bytes::copy_from_slice(data)));
     }
 
     /// Notes a change for listings that lack it.
@@ -68,12 +72,53 @@ impl Line {
 
     fn delete_now(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.note(name);
-        if matches!(self.service.profile, Profile::Versioned | Profile::SoftDelete)
-            && let Ok(data) = self.service.truth.get(name, u64::MAX)
-        {
-            self.service.state.lock().toll.versions.insert(*name, data);
-        }
         self.service.way.delete(name)
+    }
+
+    fn unreachable_folder(&self, folder: Folder) -> StoreError {
+        StoreError::Unreachable {
+            place: Place::folder(self.location(), folder),
+            source: "simulated".into(),
+        }
+    }
+
+    /// As [`Store::purge`]; shows each object of which something went.
+    ///
+    /// # Errors
+    /// What is simulated.
+    pub fn purge_and_show(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+        gone: &mut dyn FnMut(&ObjectName),
+    ) -> Result<Purged, StoreError> {
+        let shown = self.service.profile.shows_versions();
+        let Some(versions) = self.service.versions.as_ref().filter(|_| shown) else {
+            return Ok(Purged::default());
+        };
+        let strike = self.strike(Kind::Purge, None);
+        let going = versions.to_purge(folder, may_go);
+        // One request each; what comes after one that fails is not asked for.
+        let done = match strike {
+            None | Some(Strike::FailAfter) => going.len(),
+            Some(Strike::Late | Strike::Tear) => {
+                let done = self.service.state.lock().seed.below(going.len() as u64 + 1);
+                usize::try_from(done).unwrap_or_default()
+            }
+            Some(_) => 0,
+        };
+        let (now, rest) = going.split_at(done);
+        for (name, version) in now {
+            versions.remove(name, *version);
+            gone(name);
+        }
+        if let (Some(Strike::Late), Some((name, version))) = (strike, rest.first()) {
+            self.later(name, LateCall::Purge(*version));
+        }
+        match strike {
+            None => Ok(Purged { removed: now.len() as u64, ..Purged::default() }),
+            Some(_) => Err(self.unreachable_folder(folder)),
+        }
     }
 
     /// What a listing would show, as far as the service tells; an error at its end if it breaks off.
@@ -137,11 +182,11 @@ impl Store for Line {
                 self.unreachable(name)
             }
             Some(Strike::Late) => {
-                self.later(name, Some(data));
+                self.put_later(name, data);
                 self.unreachable(name)
             }
             Some(Strike::Twice) => {
-                self.later(name, Some(data));
+                self.put_later(name, data);
                 self.put_now(name, data)
             }
             Some(Strike::Tear) => {
@@ -165,10 +210,7 @@ impl Store for Line {
     }
 
     fn list(&self, folder: Folder, each: Each<'_>) -> Result<Listing, StoreError> {
-        let failed = || StoreError::Unreachable {
-            place: Place::folder(self.location(), folder),
-            source: "simulated".into(),
-        };
+        let failed = || self.unreachable_folder(folder);
         if let Some(Strike::FailBefore | Strike::FailAfter) = self.strike(Kind::List, None) {
             return Err(failed());
         }
@@ -188,11 +230,11 @@ impl Store for Line {
                 self.unreachable(name)
             }
             Some(Strike::Late) => {
-                self.later(name, None);
+                self.later(name, LateCall::Delete);
                 self.unreachable(name)
             }
             Some(Strike::Twice) => {
-                self.later(name, None);
+                self.later(name, LateCall::Delete);
                 self.delete_now(name)
             }
             Some(Strike::Pretend) => {
@@ -205,6 +247,29 @@ impl Store for Line {
             }),
             Some(Strike::Tear | Strike::Flip(_)) | None => self.delete_now(name),
         }
+    }
+
+    fn kept(
+        &self,
+        folder: Folder,
+        each: &mut dyn FnMut(ObjectName),
+    ) -> Result<Keeping, StoreError> {
+        if self.service.profile.shows_versions() && self.strike(Kind::Kept, None).is_some() {
+            return Err(self.unreachable_folder(folder));
+        }
+        self.service.truth.kept(folder, each)
+    }
+
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        self.purge_and_show(folder, may_go, &mut |_| {})
+    }
+
+    fn kept_for(&self) -> Result<KeptFor, StoreError> {
+        self.service.truth.kept_for()
     }
 }
 

@@ -25,7 +25,8 @@ pub enum Profile {
     Keeping,
     /// Objects are locked for a while: deletions are refused.
     Locked,
-    /// Deleted and replaced objects stay as older versions.
+    /// Deleted and replaced objects stay as older versions until these are purged, and purges fail,
+    /// before, after or in the middle of what they do, or carry part of it out late.
     Versioned,
     /// Deleted objects can be brought back for a while; older versions are not to be listed.
     SoftDelete,
@@ -107,7 +108,18 @@ impl Profile {
     /// Whether calls of an actor may fail for what the service does to that actor alone.
     #[must_use]
     pub const fn strikes_one(self) -> bool {
-        matches!(self, Self::Failing | Self::ListsBreak | Self::Flipping)
+        matches!(self, Self::Failing | Self::ListsBreak | Self::Flipping | Self::Versioned)
+    }
+
+    /// Whether something is kept of what is deleted.
+    pub(super) const fn keeps_versions(self) -> bool {
+        matches!(self, Self::Versioned | Self::SoftDelete)
+    }
+
+    /// Whether that can be listed, and deleted for good.
+    #[must_use]
+    pub const fn shows_versions(self) -> bool {
+        matches!(self, Self::Versioned)
     }
 
     /// What puts on a condition do; `None` where objects are kept in plain memory.

@@ -8,11 +8,13 @@ use cairn_engine::collect::reach::{Reach, reach};
 use cairn_engine::error::Error;
 use cairn_engine::index::catalog::list_packs;
 use cairn_engine::ops::erase::{self, EraseError, EraseOptions};
+use cairn_engine::ops::erasure::{self, ErasureOptions, Reason};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::ops::verify::{self, Level, VerifyOptions};
 use cairn_engine::pack::reader::PackReader;
 use cairn_engine::repo::Repository;
+use cairn_engine::store::lock::KeptFor;
 use cairn_format::ids::{ChunkId, SnapshotId};
 use cairn_format::names::{Folder, ObjectName};
 use cairn_format::receipt::Receipt;
@@ -23,8 +25,7 @@ use super::needed::{Needed, content_of};
 use super::site::{Place, Site};
 use crate::contents::contents;
 use crate::lab::OWNER;
-use crate::service::Profile;
-use crate::turns::Change;
+use crate::service::{KEPT_FOR_MS, Profile};
 
 impl Scene {
     /// After everything: erasures are completed, damage is healed, and one more collection leaves
@@ -32,8 +33,8 @@ impl Scene {
     /// replica, after one more replication.
     pub(super) fn judge(&self) -> Result<(), String> {
         for site in [&self.home, &self.replica] {
-            for (name, put) in site.service.get_well() {
-                self.note(site.place, None, &name, &put.map_or(Change::Delete, Change::Put));
+            for (name, change) in site.service.get_well() {
+                self.note(site.place, None, &name, &change);
             }
         }
         self.look(Place::Home, "at the end");
@@ -147,6 +148,7 @@ impl Scene {
             index_is_whole(&fresh).map_err(text)?,
             self.nothing_dead(site, &fresh, &listed).map_err(text)?,
             deletions_are_receipted(&fresh).map_err(text)?,
+            versions_are_purged(site, &fresh).map_err(text)?,
             if sound { Ok(()) } else { Err(format!("verify finds {:?}", report.findings)) },
         ];
         let wrong = wrong.into_iter().filter_map(Result::err).collect::<Vec<_>>();
@@ -242,7 +244,7 @@ impl Scene {
     }
 
     fn last_collection(&self, site: &Site, salt: u64) -> Result<(), Error> {
-        let owner = self.world.open(site.truth(), OWNER, site.salt(salt));
+        let owner = self.world.open(self.heedless(site.truth()), OWNER, site.salt(salt));
         let options =
             GcOptions { max_delete_percent: 100.0, honour_leases: false, ..GcOptions::default() };
         gc::run(&owner, &options)?;
@@ -386,6 +388,41 @@ fn deletions_are_receipted(repository: &Repository) -> Result<Result<(), String>
         }
     }
     Ok(Ok(()))
+}
+
+/// Nothing is kept as an older version of what nothing needs, and the report on erasure says so; or says
+/// for how long it may be, where that is not shown.
+fn versions_are_purged(site: &Site, repository: &Repository) -> Result<Result<(), String>, Error> {
+    let profile = site.service.profile();
+    if !matches!(profile, Profile::Versioned | Profile::SoftDelete) {
+        return Ok(Ok(()));
+    }
+    let report =
+        erasure::run(repository, &ErasureOptions { dead: false, ..ErasureOptions::default() })?;
+    if !profile.shows_versions() {
+        let right = report.kept_for == KeptFor::Milliseconds(KEPT_FOR_MS);
+        let said = format!("the report says that {:?} is kept", report.kept_for);
+        return Ok(if right { Ok(()) } else { Err(said) });
+    }
+    let catalog = repository.catalog()?;
+    let (there, acks) = (site.snapshots(), site.acks());
+    // What nobody has named may belong to somebody who is at work.
+    let at_work = !site.names(&[Folder::Leases]).is_empty();
+    let needless = |name: &ObjectName| match name {
+        ObjectName::Pack(_, id) => !at_work || catalog.is_condemned(id),
+        ObjectName::Snapshot { id, .. } | ObjectName::Ack { snapshot: id, .. } => {
+            !there.contains(id) && !acks.contains(id)
+        }
+        ObjectName::Index(_) => true,
+        _ => false,
+    };
+    Ok(match site.service.kept_bytes_of().iter().find(|name| needless(name)) {
+        Some(name) => Err(format!("{name} is kept as an older version, and nothing needs it")),
+        None => match report.pending.iter().find(|one| one.reason == Reason::Versions) {
+            Some(pending) => Err(format!("the report says that versions are kept: {pending:?}")),
+            None => Ok(()),
+        },
+    })
 }
 
 #[derive(Default)]

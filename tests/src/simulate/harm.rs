@@ -98,13 +98,13 @@ impl Scene {
         for (name, before) in &*site.harmed.lock() {
             let current = site.truth().get(name, u64::MAX).ok();
             if current.as_ref() != Some(before) {
-                site.set(name, Some(before));
+                site.pretend(name, Some(before));
                 now.push((*name, current));
             }
         }
         let seen = look();
         for (name, current) in now {
-            site.set(&name, current.as_ref());
+            site.pretend(&name, current.as_ref());
         }
         seen
     }

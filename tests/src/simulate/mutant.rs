@@ -12,8 +12,9 @@ use cairn_engine::collect::sweep::condemn;
 use cairn_engine::error::Error;
 use cairn_engine::ops::erase::EraseReport;
 use cairn_engine::repo::Repository;
+use cairn_engine::store::lock::KeptFor;
 use cairn_engine::store::retry::{Guarded, Pacer, Policy};
-use cairn_engine::store::{Each, Listing, Put, Store, StoreError};
+use cairn_engine::store::{Each, Keeping, Listing, Purged, Put, Store, StoreError};
 use cairn_format::envelope::HEADER_BYTES;
 use cairn_format::ids::SessionId;
 use cairn_format::names::{Folder, ObjectName};
@@ -78,6 +79,10 @@ pub enum Careless {
     Repeats,
     /// That a deletion failed, and that an object is there still.
     Deletions,
+    /// That older versions are kept: purges none.
+    Versions,
+    /// That older versions are kept of what is needed: purges all.
+    NeededVersions,
 }
 
 /// What happens to the objects besides.
@@ -116,17 +121,22 @@ impl Pacer for AtOnce {
 impl Scene {
     /// An actor's way to the store.
     pub(super) fn way(&self, actor: &ActorPlan, store: &TurnStore) -> Arc<dyn Store> {
-        let store: Arc<dyn Store> = match self.trial.mutant {
-            Some(Mutant::Careless(careless)) => {
-                Arc::new(Heedless { inner: store.clone(), careless, deleted: Arc::default() })
-            }
-            _ => Arc::new(store.clone()),
-        };
+        let store = self.heedless(Arc::new(store.clone()));
         if !actor.patient {
             return store;
         }
         let policy = Policy { attempts_max: 2, ..Policy::default() };
         Arc::new(Guarded::with_pacer(store, policy, Arc::new(AtOnce)))
+    }
+
+    /// A store as an engine takes it that does not listen to it, if it does not.
+    pub(super) fn heedless(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        match self.trial.mutant {
+            Some(Mutant::Careless(careless)) => {
+                Arc::new(Heedless { inner: store, careless, deleted: Arc::default() })
+            }
+            _ => store,
+        }
     }
 
     /// Deletes or damages a pack that nobody has condemned, before something is forgotten.
@@ -245,7 +255,7 @@ impl Scene {
 /// What an engine would be that does not listen to its store.
 #[derive(Debug)]
 struct Heedless {
-    inner: TurnStore,
+    inner: Arc<dyn Store>,
     careless: Careless,
     deleted: Arc<Mutex<BTreeSet<ObjectName>>>,
 }
@@ -317,5 +327,28 @@ impl Store for Heedless {
             }
             answer => answer,
         }
+    }
+    fn kept(
+        &self,
+        folder: Folder,
+        each: &mut dyn FnMut(ObjectName),
+    ) -> Result<Keeping, StoreError> {
+        self.inner.kept(folder, each)
+    }
+
+    fn purge(
+        &self,
+        folder: Folder,
+        may_go: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<Purged, StoreError> {
+        match self.careless {
+            Careless::Versions => Ok(Purged::default()),
+            Careless::NeededVersions => self.inner.purge(folder, &|_| true),
+            _ => self.inner.purge(folder, may_go),
+        }
+    }
+
+    fn kept_for(&self) -> Result<KeptFor, StoreError> {
+        self.inner.kept_for()
     }
 }

@@ -10,7 +10,7 @@ use cairn_engine::store::StoreError;
 use cairn_format::envelope::HEADER_BYTES;
 use cairn_format::ids::SnapshotId;
 use cairn_format::names::ObjectName;
-use cairn_format::receipt::Receipt;
+use cairn_format::receipt::{AuditMethod, AuditResult, Receipt, ReceiptRecord};
 
 use super::Scene;
 use super::mutant::Mutant;
@@ -18,8 +18,7 @@ use super::plan::{ActorPlan, Task};
 use super::site::{Place, Site};
 use crate::contents::contents;
 use crate::lab::OWNER;
-use crate::service::Profile;
-use crate::turns::Change;
+use crate::service::{Change, Profile};
 
 impl Scene {
     /// Takes note of a change while nobody else has the turn. `actor` is who made it just now.
@@ -64,6 +63,11 @@ impl Scene {
                     site.harmed.lock().remove(name);
                 }
             }
+            (_, Change::Purge) => {
+                if !site.service.is_stolen(name) {
+                    site.harmed.lock().remove(name);
+                }
+            }
             (ObjectName::Receipt { .. }, Change::Put(data)) => {
                 self.believe_receipt(site, name, data);
                 self.note_data_key(name, data);
@@ -84,6 +88,7 @@ impl Scene {
                 }
                 if site.deleted.lock().contains(name) {
                     site.put_again.lock().insert(*name);
+                    site.came_back.lock().insert(*name);
                 }
                 // What was there before, and was damaged, may have been part of it only.
                 if site.truth().get(name, u64::MAX).is_ok_and(|there| there == *data) {
@@ -167,8 +172,39 @@ impl Scene {
                 if let Some(there) = there {
                     self.violation(format!("{name} says that {there} is gone, and it is there"));
                 }
+                self.believe_versions(site, name, &receipt.record);
             }
             Err(error) => self.violation(format!("{name} does not hold when it is put: {error}")),
+        }
+    }
+
+    /// Of what it says is gone nothing is kept as an older version, or may be without being shown,
+    /// which it says.
+    fn believe_versions(&self, site: &Site, name: &ObjectName, receipt: &ReceiptRecord) {
+        if receipt.audits.iter().any(|audit| audit.result == AuditResult::StillThere) {
+            return;
+        }
+        let profile = site.service.profile();
+        let expected = match profile {
+            Profile::Versioned => AuditResult::Gone,
+            Profile::SoftDelete => AuditResult::Unknown,
+            _ => return,
+        };
+        let by_versions =
+            receipt.audits.iter().filter(|audit| audit.method == AuditMethod::ByVersionListing);
+        let results = by_versions.map(|audit| audit.result).collect::<Vec<_>>();
+        if results.is_empty() || results.iter().any(|result| *result != expected) {
+            self.violation(format!("{name} says {results:?} of older versions"));
+        }
+        if !profile.shows_versions() {
+            return;
+        }
+        // What came back may have been deleted again since.
+        let again = site.came_back.lock().clone();
+        let kept = site.service.kept_bytes_of().into_iter();
+        let mut kept = kept.filter(|one| receipt.deleted.contains(one) && !again.contains(one));
+        if let Some(kept) = kept.next() {
+            self.violation(format!("{name} says that {kept} is gone, and a version is there"));
         }
     }
 

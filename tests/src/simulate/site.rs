@@ -42,7 +42,9 @@ pub(super) struct Site {
     /// Packs that were put once more after they had been deleted: replicating and healing do, when
     /// what they hold is needed again.
     pub(super) put_again: Mutex<BTreeSet<ObjectName>>,
-    /// Packs that were deleted.
+    /// Objects that were ever put once more.
+    pub(super) came_back: Mutex<BTreeSet<ObjectName>>,
+    /// Objects that were deleted.
     pub(super) deleted: Mutex<BTreeSet<ObjectName>>,
     /// Snapshots that were reported done, with their tags.
     pub(super) reported: Mutex<BTreeMap<SnapshotId, String>>,
@@ -62,6 +64,7 @@ impl Site {
             forgotten: Mutex::default(),
             unsaid: Mutex::default(),
             put_again: Mutex::default(),
+            came_back: Mutex::default(),
             deleted: Mutex::default(),
             reported: Mutex::default(),
             harmed: Mutex::default(),
@@ -151,6 +154,15 @@ impl Site {
         }
     }
 
+    /// As [`Self::set`], without leaving older versions.
+    pub(super) fn pretend(&self, name: &ObjectName, data: Option<&Bytes>) {
+        let bare = self.service.bare();
+        bare.delete(name).expect("it is deleted");
+        if let Some(data) = data {
+            bare.put(name, data).expect("it is put");
+        }
+    }
+
     /// Removes a snapshot as whoever forgets does, for good.
     pub(super) fn forget(&self, snapshot: SnapshotId) {
         self.remove(snapshot);
@@ -173,11 +185,9 @@ impl Site {
     pub(super) fn troubles(&self, actor: usize) -> bool {
         let (toll, profile) = (self.service.toll(), self.service.profile());
         match profile {
-            Profile::Strong
-            | Profile::Unordered
-            | Profile::Lingering
-            | Profile::Versioned
-            | Profile::SoftDelete => false,
+            Profile::Strong | Profile::Unordered | Profile::Lingering | Profile::SoftDelete => {
+                false
+            }
             _ if profile.strikes_one() => toll.of_actor.contains_key(&actor),
             _ => toll.strikes() > 0,
         }

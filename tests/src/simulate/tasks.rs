@@ -15,11 +15,10 @@ use cairn_engine::ops::heal;
 use cairn_engine::ops::replicate::{self, Done, Target};
 use cairn_engine::ops::snapshots;
 use cairn_engine::ops::verify::{self, Level, VerifyOptions};
-use cairn_engine::repo::{Repository, intent};
+use cairn_engine::repo::Repository;
 use cairn_engine::retention::{Policy, RetentionError, Rule, zone};
-use cairn_engine::store::{Store, StoreError};
+use cairn_engine::store::Store;
 use cairn_format::ids::SnapshotId;
-use cairn_format::names::{Folder, ObjectName};
 
 use crate::service::Profile;
 
@@ -55,7 +54,9 @@ impl Scene {
             (Task::Backup { .. }, Error::Retention(RetentionError::Forgotten { .. }))
             // Nothing is left of it, or there never was.
             | (Task::Erase { .. }, Error::Erase(EraseError::NothingMatches { .. }))
-            | (Task::Erase { .. }, Error::NoSnapshot { .. })
+            | (Task::Erase { .. } | Task::Forget, Error::NoSnapshot { .. })
+            // It was erased from meanwhile, twice at once: whoever forgets is asked which is meant.
+            | (Task::Forget, Error::AmbiguousSnapshot { .. })
             // Home has no snapshot at the moment.
             | (Task::Replicate, Error::ReplicateRefused { .. }) => Verdict::Right,
             // Of a backup that died anything may be missing, and nobody can tell what was in it.
@@ -75,13 +76,6 @@ impl Scene {
 
     fn is_given_up(&self, object: &str) -> bool {
         self.given_up.lock().iter().any(|id| object.contains(&id.to_hex()))
-    }
-
-    /// Whether it was given up, or what it was made of.
-    fn was_given_up(&self, id: SnapshotId) -> bool {
-        let first = self.known.lock().get(&id).map_or(id, |known| known.first);
-        let given_up = self.given_up.lock();
-        given_up.contains(&id) || given_up.contains(&first)
     }
 
     fn is_acknowledged(&self, object: &str) -> bool {
@@ -133,17 +127,7 @@ impl Scene {
             weakness: self.weakness(),
             ..GcOptions::default()
         };
-        let report = loop {
-            match gc::run(repository, &options) {
-                // Somebody else removed it, and whoever collects is asked whether that was meant.
-                Err(Error::RolledBack { snapshot, .. }) if self.was_given_up(snapshot) => {
-                    let named = Choice::Named(vec![snapshot.to_hex()]);
-                    let plan = forget::plan(repository, &ForgetOptions::new(named))?;
-                    forget::run(repository, &plan)?;
-                }
-                outcome => break outcome?,
-            }
-        };
+        let report = gc::run(repository, &options)?;
         let mut course = self.course.lock();
         course.rescued += report.chunks_rescued;
         course.rebased += report.chunks_rebased;
@@ -244,11 +228,7 @@ impl Scene {
         {
             self.erased.lock().push((blob_name(number), before));
         }
-        match report.uncollected {
-            None => Ok(()),
-            Some(Error::RolledBack { .. }) => self.collect(repository, 0.0, true),
-            Some(error) => Err(error),
-        }
+        report.uncollected.map_or(Ok(()), Err)
     }
 
     /// The replica, with its rules.
@@ -302,49 +282,18 @@ impl Scene {
         Ok(())
     }
 
-    /// Forgets the oldest acknowledged snapshot: its acknowledgement first, which must be gone before
-    /// the record goes.
+    /// Forgets the oldest acknowledged snapshot, also the last of its job.
     fn forget_oldest(&self, repository: &Repository) -> Result<(), Error> {
-        let store = repository.store();
-        let mut acks = BTreeMap::new();
-        store.list(Folder::Acks, &mut |name, _| {
-            if let ObjectName::Ack { snapshot, .. } = name {
-                acks.insert(snapshot, name);
-            }
-            Ok(())
-        })?;
-        let mut oldest: Option<(u64, ObjectName, SnapshotId)> = None;
-        store.list(Folder::Snapshots, &mut |name, _| {
-            if let ObjectName::Snapshot { time_ms, id } = name
-                && acks.contains_key(&id)
-                && oldest.as_ref().is_none_or(|(known, _, _)| time_ms < *known)
-            {
-                oldest = Some((time_ms, name, id));
-            }
-            Ok(())
-        })?;
-        if let Some((_, snapshot, id)) = oldest
-            && let Some(ack) = acks.get(&id)
-        {
-            self.give_up(id);
-            intent::declare(repository, &BTreeSet::from([snapshot]))?;
-            store.delete(ack)?;
-            if matches!(store.size(ack), Err(StoreError::NotFound { .. })) {
-                store.delete(&snapshot)?;
-                // As `cairn forget` does: a backup that was not told that its acknowledgement was
-                // stored puts it again.
-                let mut late = Vec::new();
-                store.list(Folder::Acks, &mut |name, _| {
-                    if matches!(name, ObjectName::Ack { snapshot, .. } if snapshot == id) {
-                        late.push(name);
-                    }
-                    Ok(())
-                })?;
-                for name in &late {
-                    store.delete(name)?;
-                }
-            }
-        }
+        let (listed, _) = snapshots::list_all(repository)?;
+        let acknowledged = listed.into_iter().filter(|snapshot| snapshot.acknowledged);
+        let oldest = acknowledged.min_by_key(|snapshot| (snapshot.name_time_ms, snapshot.id));
+        let Some(oldest) = oldest else { return Ok(()) };
+        self.know(&oldest);
+        self.give_up(oldest.id);
+        let named = Choice::Named(vec![oldest.id.to_hex()]);
+        let options = ForgetOptions { remove_last: true, ..ForgetOptions::new(named) };
+        let plan = forget::plan(repository, &options)?;
+        forget::run(repository, &plan)?;
         Ok(())
     }
 

@@ -56,7 +56,7 @@ impl Ended {
 
 /// The command among the arguments.
 pub(super) fn command_name(arguments: &[&str]) -> &'static str {
-    const NAMES: [&str; 6] = ["backup", "gc", "forget", "restore", "verify", "init"];
+    const NAMES: [&str; 7] = ["backup", "gc", "forget", "erase", "restore", "verify", "init"];
     let command = arguments.first().copied().unwrap_or_default();
     NAMES.into_iter().find(|name| *name == command).unwrap_or("other")
 }

@@ -1,5 +1,5 @@
 //! Goal: what `cairn` reports done is there after the power was cut: repositories, snapshots,
-//! restored files. What was interrupted is no damage, and the next run completes it.
+//! restored files, erasures. What was interrupted is no damage, and the next run completes it.
 //! Method: repository, cache and targets lie on a file system whose power can be cut
 //! (`cairn_tests::powercut`): what was not made durable is lost in part or wholly. Where it cannot be
 //! mounted, these tests fail and say what is missing.
@@ -193,6 +193,49 @@ fn restored_files_are_there_after_a_power_cut_and_interrupted_restores_complete(
         }
         assert_same_tree(&expected, &inside(&target, &source));
     }
+}
+
+#[test]
+fn erasures_reported_done_are_done_after_a_power_cut_and_interrupted_ones_complete() {
+    let mut scene = Scene::new();
+    scene.done(&["init", "--pack-size", "1MiB"]);
+    let source = scene.source();
+    let person = source.join("person");
+    let [shown, erased] = [&source, &person].map(|path| path.to_str().expect("UTF-8").to_owned());
+    let erase = ["erase", "--path", &erased, "--max-delete", "100"];
+    let collect = ["gc", "--max-dead", "0", "--max-delete", "100", "--ignore-leases"];
+    let mut interrupted = 0;
+    for number in 0..CUTS {
+        scene.change_source();
+        std::fs::write(&person, noise(2_000_000, number)).expect("a file");
+        tree::settle(&source);
+        let mut expected = look(&source);
+        expected.remove(Path::new("person"));
+        scene.done(&["backup", &shown]);
+        let begun = Instant::now();
+        let done = if number == 0 || scene.seed.below(4) == 0 {
+            scene.done(&erase);
+            scene.usual = begun.elapsed();
+            true
+        } else {
+            scene.risk(&erase)
+        };
+        scene.cut();
+        scene.done(&["verify", "--level", "full"]);
+        if !done {
+            interrupted += 1;
+            let ran = Ran::from(scene.command(&erase).output().expect("unshare starts"));
+            // It had come as far as its collection when it was killed: then there is nothing to erase.
+            assert!(matches!(ran.code, Some(0 | 4)), "{ran:#?} {:?}", scene.seed);
+            scene.done(&collect);
+            scene.cut();
+        }
+        let again = Ran::from(scene.command(&erase).output().expect("unshare starts"));
+        assert_eq!(again.code, Some(4), "{again:#?} {:?}", scene.seed);
+        scene.restores("latest", &expected);
+    }
+    scene.done(&["verify", "--level", "full", "--cache-dir", "fresh"]);
+    say(&format!("{CUTS} cuts, {interrupted} erasures interrupted: {:?}", scene.seed));
 }
 
 /// Whether a snapshot reported done is lost or damaged after a cut.

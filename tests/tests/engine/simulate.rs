@@ -113,8 +113,9 @@ fn objects_that_are_locked_for_a_while_go_afterwards() {
 }
 
 #[test]
-fn versions_that_stay_disturb_nobody() {
-    simulate(Profile::Versioned, SEEDS_OF_PROFILES);
+fn versions_of_what_nothing_needs_are_purged_and_no_others() {
+    let all = simulate(Profile::Versioned, SEEDS_OF_PROFILES);
+    assert!(all.purged > 0);
 }
 
 #[test]
@@ -266,6 +267,18 @@ fn an_engine_that_takes_deletions_for_done_is_noticed() {
     for profile in [Profile::Keeping, Profile::Locked] {
         is_noticed(Mutant::Careless(Careless::Deletions), profile, "and it is there");
     }
+}
+
+#[test]
+fn an_engine_that_does_not_purge_versions_is_noticed() {
+    is_noticed(Mutant::Careless(Careless::Versions), Profile::Versioned, "as an older version");
+}
+
+/// What somebody deleted though it is needed can be brought back from the version below the mark.
+#[test]
+fn an_engine_that_purges_versions_that_are_needed_is_noticed() {
+    let purges = Mutant::Careless(Careless::NeededVersions);
+    is_noticed(purges, Profile::Versioned, "after a purge of");
 }
 
 #[test]

@@ -195,11 +195,7 @@ impl Collection<'_, '_> {
     }
 
     /// Of what older versions need not be kept, now that nothing needs what was condemned.
-    fn disposable(
-        &self,
-        found: &Found<'_>,
-        condemned: &Condemned,
-    ) -> Result<Disposable<'_>, Error> {
+    fn disposable(&self, found: &Found<'_>, condemned: &Condemned) -> Result<Disposable, Error> {
         let snapshots = found.survey.snapshots.iter().map(|snapshot| snapshot.id).collect();
         let condemned = condemned.keys().copied().collect();
         let vault = self.repository.vault();
@@ -232,7 +228,7 @@ impl Collection<'_, '_> {
         let now_ms = vault.context.clock.now_ms();
         // A lock that has ended is not why they are kept.
         let disposable = self.disposable(found, condemned)?;
-        report.versions_locked_until_ms = audit::purge(vault, &|name| disposable.has(name))?
+        report.versions_locked_until_ms = audit::purge(vault, &|name| Ok(disposable.has(name)))?
             .all_locked_until_ms()
             .filter(|until_ms| *until_ms > now_ms);
         let look = audit::look(vault, all)?;
