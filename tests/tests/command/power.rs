@@ -226,7 +226,9 @@ fn erasures_reported_done_are_done_after_a_power_cut_and_interrupted_ones_comple
             interrupted += 1;
             let ran = Ran::from(scene.command(&erase).output().expect("unshare starts"));
             // It had come as far as its collection when it was killed: then there is nothing to erase.
-            assert!(matches!(ran.code, Some(0 | 4)), "{ran:#?} {:?}", scene.seed);
+            // Or the packs are spared that it had put, as its lease is there for whoever asks.
+            let spares = ran.code == Some(1) && ran.stderr.contains("spared for sessions at work");
+            assert!(spares || matches!(ran.code, Some(0 | 4)), "{ran:#?} {:?}", scene.seed);
             scene.done(&collect);
             scene.cut();
         }
