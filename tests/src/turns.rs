@@ -338,10 +338,13 @@ impl Store for TurnStore {
             let outcome = self.line.purge_and_show(folder, may_go, &mut |name| {
                 gone.insert(*name);
             });
-            gone.iter().for_each(|name| (self.watch)(name, &Change::Purge, Whose::Own));
+            let mut told = |name: &ObjectName| (self.watch)(name, &Change::Purge, Whose::Own);
             if let Some(stolen) = stolen {
+                // Whatever else went is looked at with what was stolen in its place.
+                gone.take(stolen.name()).iter().for_each(&mut told);
                 self.line.service().give_back(stolen);
             }
+            gone.iter().for_each(told);
             outcome
         })
     }

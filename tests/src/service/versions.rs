@@ -33,6 +33,14 @@ pub struct Stolen {
     mark: VersionId,
 }
 
+impl Stolen {
+    /// What was stolen.
+    #[must_use]
+    pub const fn name(&self) -> &ObjectName {
+        &self.name
+    }
+}
+
 #[derive(Debug, Default)]
 struct Older {
     /// Of each object, the oldest first; the object itself is not among them.
