@@ -105,8 +105,8 @@ fn take_out<'p>(
 
 /// Of what goes with a snapshot, that of which no snapshot says so that stays.
 fn unsaid(planned: &Planned) -> Vec<SnapshotId> {
-    let Planned { snapshot, fate, before, .. } = planned;
-    let before = before.iter().copied();
+    let Planned { snapshot, fate, before, of_twins, .. } = planned;
+    let before = before.iter().chain(of_twins).copied();
     match fate {
         // A host may have seen no more than what it was before another erasure.
         Fate::Goes => {

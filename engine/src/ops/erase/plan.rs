@@ -57,6 +57,8 @@ pub struct Planned {
     pub tally: Tally,
     /// Snapshots that are there beside it and that it stands for: they go.
     pub(super) before: Vec<SnapshotId>,
+    /// What those among them were before that came out like it, there or not.
+    pub(super) of_twins: Vec<SnapshotId>,
     /// Whether what stands for it is to be acknowledged.
     pub(super) acknowledged: bool,
     /// It was left incomplete by an erasure that died; what it was to stand for is there.
@@ -150,6 +152,7 @@ pub fn plan(
 struct Family {
     head: SnapshotInfo,
     before: Vec<SnapshotId>,
+    of_twins: Vec<SnapshotId>,
     /// Whether one of those is still there, and not only its acknowledgement.
     is_there_before: bool,
     /// Whether any of them is.
@@ -182,6 +185,7 @@ fn families(known: &Known) -> Vec<Family> {
                 Some(twin) if !twin.before.contains(&head.id) => {
                     twin.before.push(head.id);
                     twin.before.extend(before);
+                    twin.of_twins.extend(head.former());
                     continue;
                 }
                 _ => {
@@ -191,8 +195,14 @@ fn families(known: &Known) -> Vec<Family> {
         }
         let acknowledged_itself = acknowledged;
         let acknowledged = acknowledged || before.iter().any(counts);
-        let head = head.clone();
-        let family = Family { head, before, is_there_before, acknowledged, acknowledged_itself };
+        let family = Family {
+            head: head.clone(),
+            before,
+            of_twins: Vec::new(),
+            is_there_before,
+            acknowledged,
+            acknowledged_itself,
+        };
         families.insert(number, family);
     }
     families.into_values().collect()
@@ -309,10 +319,11 @@ fn judge(
     family: Family,
     each: Option<&mut EachErased<'_>>,
 ) -> Result<Option<Planned>, Error> {
-    let Family { head, before, is_there_before, acknowledged, acknowledged_itself } = family;
+    let Family { head, before, of_twins, is_there_before, acknowledged, acknowledged_itself } =
+        family;
     let planned = |fate, tally| {
-        let (snapshot, before) = (head.clone(), before.clone());
-        Planned { snapshot, fate, tally, before, acknowledged, leftover: false }
+        let (snapshot, before, of_twins) = (head.clone(), before.clone(), of_twins.clone());
+        Planned { snapshot, fate, tally, before, of_twins, acknowledged, leftover: false }
     };
     if options.paths.is_empty() {
         return Ok(Some(planned(Fate::Goes, Tally::default())));
