@@ -1,5 +1,6 @@
 //! A store that shows an older state of itself.
 
+use cairn_engine::context::Clock as _;
 use cairn_engine::error::{Class, Error, Explain as _};
 use cairn_engine::ops::erase::{self, EraseOptions};
 use cairn_engine::ops::forget;
@@ -12,7 +13,7 @@ use cairn_format::ids::{ObjectHash, SnapshotId, WriterId};
 use cairn_format::names::ObjectName;
 use cairn_format::record::Config;
 use cairn_tests::garbage::packs;
-use cairn_tests::lab::{Lab, back_up, copy_of, verify_full};
+use cairn_tests::lab::{Lab, back_up, copy_of, object, verify_full};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
@@ -134,4 +135,64 @@ fn what_a_withheld_snapshot_needs_is_collected_by_nobody_who_saw_it() {
     erased(&store, "other");
     assert!(!listed(&store).contains(&newest.id));
     collect(&store, "third").expect("it collects");
+}
+
+/// Of two erasures that came out alike one outcome goes; a host that saw only what that was before
+/// does not miss it, though the other outcome has been forgotten since.
+#[test]
+fn what_a_twin_of_an_erasure_was_before_is_not_missed() {
+    let lab = Lab::new(83);
+    let store = lab.memory();
+    let source = lab.path("source");
+    tree::small(&source, 8, 83);
+    for name in ["one", "two"] {
+        std::fs::write(source.join(name), noise(50_000, 83)).expect("a file");
+    }
+    tree::settle(&source);
+    back_up(&lab.open(&store, "host"), &source).expect("a backup");
+    let erase = |store: &MemoryStore, cache: &str, name: &str| {
+        let path = source.join(name).into_os_string().into_encoded_bytes();
+        let options = EraseOptions {
+            paths: vec![path],
+            max_delete_percent: 100.0,
+            collect: false,
+            ..EraseOptions::default()
+        };
+        let repository = lab.open(store, cache);
+        let plan = erase::plan(&repository, &options, None).expect("a plan");
+        erase::run(&repository, &options, plan).map(|_| ()).expect("erased");
+        lab.clock.set_ms(lab.clock.now_ms() + 1_000);
+    };
+    let other = copy_of(&store);
+    erase(&store, "first", "one");
+    erase(&other, "second", "two");
+    // Hosts that see one of them, and nothing after it.
+    assert_eq!(verify_full(&lab.open(&store, "saw one")).findings, []);
+    assert_eq!(verify_full(&lab.open(&other, "saw other")).findings, []);
+    erase(&store, "first", "two");
+    erase(&other, "second", "one");
+    // Neither has come to its receipt.
+    let is_receipt = |name: &ObjectName| matches!(name, ObjectName::Receipt { .. });
+    for name in store.names().into_iter().filter(is_receipt) {
+        store.delete(&name).expect("deleted");
+    }
+    let lacks = |name: &ObjectName| !is_receipt(name) && store.size(name).is_err();
+    for name in other.names().into_iter().filter(lacks) {
+        store.put(&name, &object(&other, &name)).expect("put");
+    }
+    let both = listed(&store);
+    assert_eq!(both.len(), 2);
+    // One finds them alike, and the other forgets what stays.
+    erase(&store, "first", "one");
+    let left = listed(&store);
+    assert_eq!(left.len(), 1);
+    let named = forget::ForgetOptions {
+        remove_last: true,
+        ..named(&left.iter().copied().collect::<Vec<_>>())
+    };
+    forget_in(&lab.open(&store, "first"), &named).expect("forgotten");
+    let options = GcOptions { max_delete_percent: 100.0, ..GcOptions::default() };
+    for host in ["saw one", "saw other"] {
+        gc::run(&lab.open(&store, host), &options).expect("nothing is missed");
+    }
 }
