@@ -29,8 +29,8 @@ pub fn through(target: &Target, proxy: &Proxy) -> Target {
 #[test]
 fn a_bad_connection_is_lived_with() {
     let server = Moto::start();
-    // Three of each: a call that makes two requests then succeeds at its seventh attempt at last,
-    // however the dice fall.
+    // Two of each: a call that makes two requests then succeeds at its fifth attempt at last, however
+    // the dice fall. Two of seven are left for connections that were closed as they were used again.
     let state = Mutex::new((Seed::new(), HashMap::<_, u32>::new()));
     let faults = Arc::new(AtomicUsize::new(0));
     let struck = Arc::clone(&faults);
@@ -48,7 +48,7 @@ fn a_bad_connection_is_lived_with() {
         };
         let strikes = state.1.entry((asked.method.clone(), asked.uri.clone())).or_default();
         *strikes += 1;
-        if *strikes > 3 {
+        if *strikes > 2 {
             return Fault::None;
         }
         struck.fetch_add(1, Ordering::Relaxed);
