@@ -103,21 +103,9 @@ fn take_out<'p>(
     Ok(outcomes)
 }
 
-/// Of what goes with a snapshot, that of which no snapshot says so that stays.
-fn unsaid(planned: &Planned) -> Vec<SnapshotId> {
-    let Planned { snapshot, fate, before, of_twins, .. } = planned;
-    let before = before.iter().chain(of_twins).copied();
-    match fate {
-        // A host may have seen no more than what it was before another erasure.
-        Fate::Goes => {
-            before.chain(snapshot.former().iter().copied()).chain([snapshot.id]).collect()
-        }
-        // What is made anew says itself what it was made of, but not what came out like it.
-        Fate::Remade | Fate::Settled => {
-            before.filter(|id| !snapshot.former().contains(id)).collect()
-        }
-        Fate::Waits => Vec::new(),
-    }
+/// Whether something stands for it, and nobody was told that it is there.
+fn is_unclaimed(planned: &Planned) -> bool {
+    matches!(planned.fate, Fate::Remade | Fate::Settled) && !planned.acknowledged
 }
 
 /// Removes what has been made anew, or goes, and notes it; what nothing stands for yet stays.
@@ -130,29 +118,31 @@ fn remove_former(
 ) -> Result<(), Error> {
     repository.monitor().stage("erase: removing", None);
     let late = late_acks(repository, plan)?;
-    let unsaid = plan.snapshots.iter().flat_map(unsaid).chain(plan.bare.iter().copied());
-    intent::declare(repository, &unsaid.flat_map(|id| plan.objects.records_of(id)).collect())?;
-    for planned in plan.snapshots.iter().filter(|planned| planned.fate != Fate::Waits) {
-        repository.check_cancelled()?;
+    let stays = |planned: &Planned| {
         let id = planned.snapshot.id;
         let must_become = match planned.fate {
             Fate::Remade => true,
             Fate::Settled => planned.acknowledged && !plan.acknowledged.contains(&id),
-            Fate::Goes | Fate::Waits => false,
+            Fate::Goes => false,
+            Fate::Waits => return true,
         };
         // Nothing stands for it after all: it stays until that is so.
         if must_become && !became.contains_key(&id) {
-            continue;
+            return true;
         }
         // Its backup acknowledged it meanwhile: what stands for it has to be acknowledged first.
-        let stands = matches!(planned.fate, Fate::Remade | Fate::Settled);
-        let unclaimed = stands && !planned.acknowledged;
         let is_late = |id: &SnapshotId| late.contains(id);
-        if unclaimed && (is_late(&id) || planned.before.iter().any(is_late)) {
-            continue;
-        }
-        let old = Some(planned.snapshot.id).filter(|_| planned.fate != Fate::Settled);
-        let gone = planned.before.iter().copied().chain(old).collect();
+        is_unclaimed(planned) && (is_late(&id) || planned.before.iter().any(is_late))
+    };
+    let going = plan.snapshots.iter().filter(|planned| !stays(planned)).collect::<Vec<_>>();
+    // All of it, also what a snapshot that stays was made of: that may go by another hand before this
+    // comes to its receipt, and with it whatever else would say so.
+    let goes = going.iter().flat_map(|planned| planned.goes()).chain(plan.bare.iter().copied());
+    intent::declare(repository, &goes.flat_map(|id| plan.objects.records_of(id)).collect())?;
+    for planned in going {
+        repository.check_cancelled()?;
+        let (id, unclaimed) = (planned.snapshot.id, is_unclaimed(planned));
+        let gone = planned.goes().collect();
         rollback::removed(repository, &gone)?;
         if planned.leftover {
             // Or it is none, if it is acknowledged by now: then it is looked at once more.

@@ -57,12 +57,18 @@ pub struct Planned {
     pub tally: Tally,
     /// Snapshots that are there beside it and that it stands for: they go.
     pub(super) before: Vec<SnapshotId>,
-    /// What those among them were before that came out like it, there or not.
-    pub(super) of_twins: Vec<SnapshotId>,
     /// Whether what stands for it is to be acknowledged.
     pub(super) acknowledged: bool,
     /// It was left incomplete by an erasure that died; what it was to stand for is there.
     pub(super) leftover: bool,
+}
+
+impl Planned {
+    /// What goes with it, if it does not wait.
+    pub(super) fn goes(&self) -> impl Iterator<Item = SnapshotId> {
+        let itself = Some(self.snapshot.id).filter(|_| self.fate != Fate::Settled);
+        self.before.iter().copied().chain(itself)
+    }
 }
 
 /// What would happen.
@@ -152,7 +158,6 @@ pub fn plan(
 struct Family {
     head: SnapshotInfo,
     before: Vec<SnapshotId>,
-    of_twins: Vec<SnapshotId>,
     /// Whether one of those is still there, and not only its acknowledgement.
     is_there_before: bool,
     /// Whether any of them is.
@@ -185,7 +190,6 @@ fn families(known: &Known) -> Vec<Family> {
                 Some(twin) if !twin.before.contains(&head.id) => {
                     twin.before.push(head.id);
                     twin.before.extend(before);
-                    twin.of_twins.extend(head.former());
                     continue;
                 }
                 _ => {
@@ -198,7 +202,6 @@ fn families(known: &Known) -> Vec<Family> {
         let family = Family {
             head: head.clone(),
             before,
-            of_twins: Vec::new(),
             is_there_before,
             acknowledged,
             acknowledged_itself,
@@ -319,11 +322,10 @@ fn judge(
     family: Family,
     each: Option<&mut EachErased<'_>>,
 ) -> Result<Option<Planned>, Error> {
-    let Family { head, before, of_twins, is_there_before, acknowledged, acknowledged_itself } =
-        family;
+    let Family { head, before, is_there_before, acknowledged, acknowledged_itself } = family;
     let planned = |fate, tally| {
-        let (snapshot, before, of_twins) = (head.clone(), before.clone(), of_twins.clone());
-        Planned { snapshot, fate, tally, before, of_twins, acknowledged, leftover: false }
+        let (snapshot, before) = (head.clone(), before.clone());
+        Planned { snapshot, fate, tally, before, acknowledged, leftover: false }
     };
     if options.paths.is_empty() {
         return Ok(Some(planned(Fate::Goes, Tally::default())));
