@@ -50,18 +50,22 @@ pub enum Within {
     Milliseconds(u64),
 }
 
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
+/// Reads a number with one of these units, in milliseconds; `None` if it is none, or 0.
+fn parse_ms(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    units.iter().find_map(|(unit, unit_ms)| {
+        let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
+        number.checked_mul(*unit_ms).filter(|_| number > 0)
+    })
+}
+
 /// Reads a time such as `72h`, `7d` or `2w`, or `never`.
 pub(crate) fn parse_within(text: &str) -> Result<Within, String> {
-    const HOUR_MS: u64 = 60 * 60 * 1000;
     if text == "never" {
         return Ok(Within::Never);
     }
-    let units = [("h", HOUR_MS), ("d", 24 * HOUR_MS), ("w", 7 * 24 * HOUR_MS)];
-    let parsed = units.into_iter().find_map(|(unit, unit_ms)| {
-        let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
-        number.checked_mul(unit_ms).filter(|_| number > 0)
-    });
-    parsed
+    parse_ms(text, &[("h", HOUR_MS), ("d", 24 * HOUR_MS), ("w", 7 * 24 * HOUR_MS)])
         .map(Within::Milliseconds)
         .ok_or_else(|| "expected a time such as 72h, 7d, or never".to_owned())
 }
@@ -77,16 +81,10 @@ pub enum GiveUp {
 
 /// Reads a time such as `90s`, `15m` or `2h`, or `never`.
 pub(super) fn parse_give_up(text: &str) -> Result<GiveUp, String> {
-    const SECOND_MS: u64 = 1000;
     if text == "never" {
         return Ok(GiveUp::Never);
     }
-    let units = [("s", SECOND_MS), ("m", 60 * SECOND_MS), ("h", 60 * 60 * SECOND_MS)];
-    let parsed = units.into_iter().find_map(|(unit, unit_ms)| {
-        let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
-        number.checked_mul(unit_ms).filter(|_| number > 0)
-    });
-    parsed
+    parse_ms(text, &[("s", 1000), ("m", 60 * 1000), ("h", HOUR_MS)])
         .map(GiveUp::AfterMs)
         .ok_or_else(|| "expected a time such as 90s, 15m, 2h, or never".to_owned())
 }
