@@ -1,13 +1,12 @@
-//! What this host saw of a copy of the repository, to notice that its store was rolled back: the
-//! store's operator can withhold objects and leave no trace in what remains (SPEC section 13), so
-//! only those can tell who remember. Rules never let the newest snapshot of a series go; that a
-//! series ends earlier than before means that somebody named its end to forget or erase it, which a
-//! receipt says, or that the store lost or withholds it. Kept in the cache: without it nothing is
-//! remembered.
+//! What this host saw of a copy of the repository, to notice that its store was rolled back, or lost or
+//! withholds something: of a snapshot that is gone together with its acknowledgement nothing that
+//! remains says so (SPEC section 13), so only those can tell who remember. Whoever removes a snapshot
+//! that was acknowledged says so first, in a receipt; what is gone without that is missed. Kept in the
+//! cache: without it nothing is remembered.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use cairn_format::ids::{SnapshotId, WriterId};
+use cairn_format::ids::SnapshotId;
 use cairn_format::names::ObjectName;
 
 use super::snapshots::{self, SnapshotInfo};
@@ -16,25 +15,19 @@ use crate::error::Error;
 use crate::index::catalog::Catalog;
 use crate::repo::Repository;
 use crate::repo::intent::{self, Subject};
-use crate::retention::CLOCK_SKEW_MS;
 
 /// Name under which it is kept in the local index.
 const NAME: &str = "rollback/seen";
-
-/// The newest acknowledged snapshot of a series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Newest {
-    id: SnapshotId,
-    finished_ms: i64,
-}
+/// Version of how it is kept.
+const VERSION: u8 = 2;
 
 /// What was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     /// Generation of the config.
     generation: u64,
-    /// By namespace and job.
-    newest: BTreeMap<(WriterId, String), Newest>,
+    /// Acknowledged snapshots, by job.
+    snapshots: BTreeMap<String, BTreeSet<SnapshotId>>,
 }
 
 /// Compares what is there with what this host saw before, warns about what went backwards, and
@@ -42,13 +35,23 @@ pub(super) struct Seen {
 /// that cannot be read.
 ///
 /// # Errors
-/// Failures of the cache.
+/// Failures of the store and the cache.
 pub(super) fn compare(
     repository: &Repository,
     listed: &[SnapshotInfo],
     records: &HashSet<SnapshotId>,
 ) -> Result<Vec<Remark>, Error> {
-    let Compared { missed, mut remarks } = look(repository, listed, records)?;
+    let before = seen(repository)?;
+    let mut records = records.clone();
+    if !before.missing(&records).is_empty() {
+        // Another process of this host may have seen since what was made since.
+        let names = snapshots::list_names(repository)?.into_iter();
+        records.extend(names.filter_map(|name| match name {
+            ObjectName::Snapshot { id, .. } => Some(id),
+            _ => None,
+        }));
+    }
+    let Compared { missed, mut remarks } = look(repository, before, listed, &records)?;
     remarks.extend(missed.into_iter().map(|(_, remark)| remark));
     for remark in &remarks {
         repository.monitor().count(Counter::Findings, 1);
@@ -57,24 +60,26 @@ pub(super) fn compare(
     Ok(remarks)
 }
 
+/// What this host has seen until now.
+///
+/// # Errors
+/// Failures of the cache.
+pub(super) fn seen(repository: &Repository) -> Result<Seen, Error> {
+    Seen::load(repository.catalog()?)
+}
+
 /// Refuses to collect what is missed here: the store may have lost the snapshots, or withhold them, and
-/// what they need is stored still.
+/// what they need is stored still. `seen` was asked for before `listed`: all of it has to be in it.
 ///
 /// # Errors
 /// [`Error::RolledBack`]; failures of the store and the cache.
-pub(super) fn refuse_missed(repository: &Repository, listed: &[SnapshotInfo]) -> Result<(), Error> {
+pub(super) fn refuse_missed(
+    repository: &Repository,
+    seen: Seen,
+    listed: &[SnapshotInfo],
+) -> Result<(), Error> {
     let records = listed.iter().map(|one| one.id).collect();
-    let mut missed = look(repository, listed, &records)?.missed;
-    if missed.is_empty() {
-        return Ok(());
-    }
-    // Another process may have seen since what was made since.
-    let there = snapshots::list_names(repository)?.into_iter().filter_map(|name| match name {
-        ObjectName::Snapshot { id, .. } => Some(id),
-        _ => None,
-    });
-    let there = there.collect::<HashSet<_>>();
-    missed.retain(|(id, _)| !there.contains(id));
+    let missed = look(repository, seen, listed, &records)?.missed;
     match missed.first() {
         None => Ok(()),
         Some((id, remark)) => Err(Error::RolledBack {
@@ -94,30 +99,35 @@ struct Compared {
 }
 
 /// Compares what is there with what this host saw before, and remembers what is there. What is meant to
-/// be gone, as receipts say, is not missed.
+/// be gone, as receipts or what stands for it say, is not missed.
 fn look(
     repository: &Repository,
+    before: Seen,
     listed: &[SnapshotInfo],
     records: &HashSet<SnapshotId>,
 ) -> Result<Compared, Error> {
     let catalog = repository.catalog()?;
-    let before = Seen::load(catalog)?;
     let mut now = before.clone();
-    let latest_ms = repository.context.clock.now_ms().saturating_add(CLOCK_SKEW_MS);
-    let generation = repository.vault().config.generation;
-    let mut compared = now.advance(generation, latest_ms, listed, records);
-    let missed = compared.missed.iter().map(|(id, _)| Subject::Snapshot(*id)).collect();
-    let meant = intent::declared(repository, &missed)?;
-    compared.missed.retain(|(id, _)| !meant.contains(&Subject::Snapshot(*id)));
-    if !meant.is_empty() {
-        now.newest.retain(|_, newest| !meant.contains(&Subject::Snapshot(newest.id)));
-        // What is the newest without them.
-        now.advance(generation, latest_ms, listed, records);
+    let remarks = now.advance_generation(repository.vault().config.generation);
+    let acknowledged = || listed.iter().filter(|one| one.acknowledged);
+    let became = acknowledged().flat_map(SnapshotInfo::former).copied().collect();
+    now.remove(&became);
+    let mut missed = now.missing(records);
+    if !missed.is_empty() {
+        let subjects = missed.iter().copied().map(Subject::Snapshot).collect();
+        let meant = intent::declared(repository, &subjects)?;
+        let is_meant = |id: &SnapshotId| meant.contains(&Subject::Snapshot(*id));
+        let gone = missed.iter().copied().filter(is_meant).collect::<HashSet<_>>();
+        missed.retain(|id| !gone.contains(id));
+        now.remove(&gone);
+    }
+    for one in acknowledged() {
+        now.snapshots.entry(one.record.job.clone()).or_default().insert(one.id);
     }
     if now != before {
         now.save(catalog)?;
     }
-    Ok(compared)
+    Ok(Compared { missed: now.missed(&missed), remarks })
 }
 
 /// Snapshots that were seen and are not listed now, whose ids begin so.
@@ -125,23 +135,25 @@ fn look(
 /// # Errors
 /// Failures of the cache.
 pub(super) fn missing(repository: &Repository, digits: &str) -> Result<Vec<SnapshotId>, Error> {
-    let seen = Seen::load(repository.catalog()?)?;
-    let ids = seen.newest.values().map(|one| one.id);
-    Ok(ids.filter(|id| id.to_hex().starts_with(digits)).collect())
+    Ok(seen(repository)?.ids().filter(|id| id.to_hex().starts_with(digits)).collect())
 }
 
-/// Snapshots that were seen acknowledged, are listed, and are acknowledged no more.
+/// Snapshots that were seen acknowledged, are listed, and are acknowledged no more, though nobody said
+/// that they are meant to go.
 ///
 /// # Errors
-/// Failures of the cache.
+/// Failures of the store and the cache.
 pub(super) fn unacknowledged(
     repository: &Repository,
     listed: &[SnapshotInfo],
 ) -> Result<Vec<SnapshotId>, Error> {
-    let seen = Seen::load(repository.catalog()?)?;
-    let seen = seen.newest.values().map(|one| one.id).collect::<HashSet<_>>();
+    let seen = seen(repository)?.ids().collect::<HashSet<_>>();
     let gone = listed.iter().filter(|one| !one.acknowledged && seen.contains(&one.id));
-    Ok(gone.map(|one| one.id).collect())
+    let mut gone = gone.map(|one| one.id).collect::<Vec<_>>();
+    let subjects = gone.iter().copied().map(Subject::Snapshot).collect();
+    let meant = intent::declared(repository, &subjects)?;
+    gone.retain(|id| !meant.contains(&Subject::Snapshot(*id)));
+    Ok(gone)
 }
 
 /// Forgets having seen these: this host removed them.
@@ -151,9 +163,7 @@ pub(super) fn unacknowledged(
 pub(super) fn removed(repository: &Repository, gone: &HashSet<SnapshotId>) -> Result<(), Error> {
     let catalog = repository.catalog()?;
     let mut seen = Seen::load(catalog)?;
-    let before = seen.newest.len();
-    seen.newest.retain(|_, newest| !gone.contains(&newest.id));
-    if seen.newest.len() == before { Ok(()) } else { seen.save(catalog) }
+    if seen.remove(gone) { seen.save(catalog) } else { Ok(()) }
 }
 
 impl Seen {
@@ -167,16 +177,28 @@ impl Seen {
         Ok(catalog.index().meta_put(NAME, &self.encode())?)
     }
 
-    /// Takes over what is newer than what was seen, and tells what is older. What is dated after
-    /// `latest_ms` is not believed.
-    fn advance(
-        &mut self,
-        generation: u64,
-        latest_ms: i64,
-        listed: &[SnapshotInfo],
-        records: &HashSet<SnapshotId>,
-    ) -> Compared {
-        let (mut missed, mut remarks) = (Vec::new(), Vec::new());
+    fn ids(&self) -> impl Iterator<Item = SnapshotId> {
+        self.snapshots.values().flatten().copied()
+    }
+
+    /// What was seen and is not among these.
+    fn missing(&self, records: &HashSet<SnapshotId>) -> BTreeSet<SnapshotId> {
+        self.ids().filter(|id| !records.contains(id)).collect()
+    }
+
+    /// Forgets having seen these; true if any of them was.
+    fn remove(&mut self, gone: &HashSet<SnapshotId>) -> bool {
+        let before = self.ids().count();
+        for seen in self.snapshots.values_mut() {
+            seen.retain(|id| !gone.contains(id));
+        }
+        self.snapshots.retain(|_, seen| !seen.is_empty());
+        self.ids().count() != before
+    }
+
+    /// Takes over a newer generation, and tells of an older one.
+    fn advance_generation(&mut self, generation: u64) -> Vec<Remark> {
+        let mut remarks = Vec::new();
         if generation < self.generation {
             remarks.push(Remark {
                 code: "config.rolled_back",
@@ -189,59 +211,41 @@ impl Seen {
             });
         }
         self.generation = self.generation.max(generation);
-        let mut newest = BTreeMap::<_, Newest>::new();
-        let counts = |one: &&SnapshotInfo| one.acknowledged && one.record.finished_ms <= latest_ms;
-        for one in listed.iter().filter(counts) {
-            let found = Newest { id: one.id, finished_ms: one.record.finished_ms };
-            let known = newest.entry((one.namespace, one.record.job.clone())).or_insert(found);
-            if (known.finished_ms, known.id) < (found.finished_ms, found.id) {
-                *known = found;
-            }
-        }
-        for (series, seen) in &self.newest {
-            let end = newest.get(series);
-            if records.contains(&seen.id)
-                || end.is_some_and(|end| end.finished_ms >= seen.finished_ms)
-            {
-                continue;
-            }
-            let left = match end {
-                Some(end) => format!("the newest there is now is {}", end.id),
-                None => "there is none now".to_owned(),
-            };
-            let remark = Remark {
-                code: "snapshot.rolled_back",
-                subject: format!("snapshot {}", seen.id),
-                message: format!(
-                    "this host has seen it as the newest of job {}, and it is gone; {left}: nobody \
-                     said that it is meant to go, so the store lost or withholds it. If it is \
-                     meant to be gone, forget it by its id",
-                    series.1
-                ),
-            };
-            missed.push((seen.id, remark));
-        }
-        for (series, found) in newest {
-            let known = self.newest.entry(series).or_insert(found);
-            if known.finished_ms <= found.finished_ms {
-                *known = found;
-            }
-        }
-        Compared { missed, remarks }
+        remarks
     }
 
-    /// `u8 1`, u64 generation; then of each series its namespace, the newest snapshot's id and i64
-    /// time, u8 length of the job's name, the name.
+    /// What is to be said of those that are missed.
+    fn missed(&self, missed: &BTreeSet<SnapshotId>) -> Vec<(SnapshotId, Remark)> {
+        let mut found = Vec::new();
+        for (job, seen) in &self.snapshots {
+            for id in seen.intersection(missed) {
+                let remark = Remark {
+                    code: "snapshot.rolled_back",
+                    subject: format!("snapshot {id}"),
+                    message: format!(
+                        "this host has seen it acknowledged, of job {job}, and it is gone: nobody \
+                         said that it is meant to go, so the store lost or withholds it. If it is \
+                         meant to be gone, forget it by its id"
+                    ),
+                };
+                found.push((*id, remark));
+            }
+        }
+        found
+    }
+
+    /// `u8` version, u64 generation; then of each job u8 length of its name, the name, u32 number of
+    /// snapshots, their ids.
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![1];
+        let mut bytes = vec![VERSION];
         bytes.extend(self.generation.to_le_bytes());
-        for ((namespace, job), newest) in &self.newest {
+        for (job, seen) in &self.snapshots {
             let Ok(job_bytes) = u8::try_from(job.len()) else { continue };
-            bytes.extend(namespace.as_bytes());
-            bytes.extend(newest.id.as_bytes());
-            bytes.extend(newest.finished_ms.to_le_bytes());
+            let Ok(number) = u32::try_from(seen.len()) else { continue };
             bytes.push(job_bytes);
             bytes.extend(job.as_bytes());
+            bytes.extend(number.to_le_bytes());
+            bytes.extend(seen.iter().flat_map(|id| id.as_bytes()));
         }
         bytes
     }
@@ -249,19 +253,19 @@ impl Seen {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (version, rest) = bytes.split_first()?;
         let (generation, mut rest) = rest.split_first_chunk()?;
-        if *version != 1 {
+        if *version != VERSION {
             return None;
         }
         let mut seen = Self { generation: u64::from_le_bytes(*generation), ..Self::default() };
         while !rest.is_empty() {
-            let (namespace, after) = rest.split_first_chunk::<{ WriterId::LEN }>()?;
-            let (id, after) = after.split_first_chunk::<{ SnapshotId::LEN }>()?;
-            let (finished_ms, after) = after.split_first_chunk()?;
-            let (job_bytes, after) = after.split_first()?;
+            let (job_bytes, after) = rest.split_first()?;
             let (job, after) = after.split_at_checked(usize::from(*job_bytes))?;
-            let series = (WriterId::from_bytes(*namespace), String::from_utf8(job.to_vec()).ok()?);
-            let finished_ms = i64::from_le_bytes(*finished_ms);
-            seen.newest.insert(series, Newest { id: SnapshotId::from_bytes(*id), finished_ms });
+            let (number, after) = after.split_first_chunk()?;
+            let ids_bytes = usize::try_from(u32::from_le_bytes(*number)).ok()?;
+            let (ids, after) = after.split_at_checked(ids_bytes.checked_mul(SnapshotId::LEN)?)?;
+            let (ids, _) = ids.as_chunks::<{ SnapshotId::LEN }>();
+            let ids = ids.iter().copied().map(SnapshotId::from_bytes).collect();
+            seen.snapshots.insert(String::from_utf8(job.to_vec()).ok()?, ids);
             rest = after;
         }
         Some(seen)
@@ -274,12 +278,11 @@ mod tests {
 
     #[test]
     fn what_was_seen_is_remembered_and_nonsense_is_nothing() {
-        let series = |byte, job: &str| (WriterId::from_bytes([byte; 16]), job.to_owned());
-        let newest =
-            |byte, finished_ms| Newest { id: SnapshotId::from_bytes([byte; 32]), finished_ms };
+        let ids =
+            |bytes: &[u8]| bytes.iter().map(|one| SnapshotId::from_bytes([*one; 32])).collect();
         let seen = Seen {
             generation: 7,
-            newest: [(series(0, "db"), newest(1, -5)), (series(3, "two"), newest(2, 9))].into(),
+            snapshots: [("db".to_owned(), ids(&[1])), ("two".to_owned(), ids(&[2, 9]))].into(),
         };
         let bytes = seen.encode();
         assert_eq!(Seen::decode(&bytes), Some(seen));
@@ -287,7 +290,7 @@ mod tests {
             assert_eq!(Seen::decode(&bytes[..end]), None, "{end}");
         }
         let mut other = bytes;
-        other[0] = 2;
+        other[0] = 1;
         assert_eq!(Seen::decode(&other), None);
     }
 }

@@ -215,8 +215,9 @@ struct Collection<'a, 'l> {
 /// As [`run`].
 pub fn plan(repository: &Repository, options: &GcOptions) -> Result<GcPlan, Error> {
     repository.require_collect("collect garbage")?;
+    let seen = rollback::seen(repository)?;
     let found = look_at(repository, options)?;
-    rollback::refuse_missed(repository, &found.survey.snapshots)?;
+    rollback::refuse_missed(repository, seen, &found.survey.snapshots)?;
     Ok(found.plan)
 }
 
@@ -238,7 +239,8 @@ fn look_at<'a>(repository: &'a Repository, options: &GcOptions) -> Result<Found<
 ///
 /// # Errors
 /// [`Error::Role`]; [`Error::LivenessUnknown`] and [`Error::TombDamaged`] when it cannot be told what
-/// is needed; [`Error::RolledBack`] when this host has seen a newest snapshot that is gone;
+/// is needed; [`Error::RolledBack`] when this host has seen a snapshot that is gone and
+/// that nobody removed;
 /// [`Error::CollectRefused`] when more would be deleted than the options allow; failures
 /// of the store and the cache. What was not deleted then is deleted by the next collection.
 pub fn run(repository: &Repository, options: &GcOptions) -> Result<GcReport, Error> {
@@ -256,10 +258,11 @@ fn run_once(repository: &Repository, options: &GcOptions) -> Result<GcReport, Er
     let session = SessionId::from_bytes(random::array(repository.context.random.as_ref())?);
     unfinished::sweep(repository.vault(), catalog)?;
     let past = Past::read(catalog)?;
+    let seen = rollback::seen(repository)?;
     let (mut found, options) =
         find(repository, catalog, session, options, past.as_ref(), started_ms)?;
     let options = &options;
-    rollback::refuse_missed(repository, &found.survey.snapshots)?;
+    rollback::refuse_missed(repository, seen, &found.survey.snapshots)?;
     refuse_unlikely(&found, &junk(&found, catalog)?, options)?;
     let held = HeldLease::take(repository.vault(), session, "gc");
     let collection = Collection { repository, catalog, session, options, lease: &held };

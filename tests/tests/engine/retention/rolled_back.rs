@@ -138,6 +138,49 @@ fn what_a_withheld_snapshot_needs_is_collected_by_nobody_who_saw_it() {
     collect(&store, "third").expect("it collects");
 }
 
+/// The same goes for a snapshot that is not the newest: whoever saw it misses it, though the ones
+/// after it are there.
+#[test]
+fn a_withheld_snapshot_in_the_midst_is_missed() {
+    let lab = Lab::new(84);
+    let store = lab.memory();
+    let source = lab.path("source");
+    tree::small(&source, 8, 84);
+    let mut days = (0..3).map(|day| {
+        std::fs::write(source.join("diary"), noise(50_000, day)).expect("a file");
+        let report = back_up(&lab.open(&store, "host"), &source).expect("a backup");
+        report.snapshot.expect("a snapshot").id
+    });
+    let (_, withheld, _) = (days.next(), days.next().expect("a day"), days.next());
+    let options = GcOptions { max_delete_percent: 99.0, ..GcOptions::default() };
+    let collect = |store: &MemoryStore, cache| gc::run(&lab.open(store, cache), &options);
+    collect(&store, "host").expect("it collects, and has seen it");
+    let withholding = copy_of(&store);
+    for name in store.names() {
+        let (ObjectName::Snapshot { id, .. } | ObjectName::Ack { snapshot: id, .. }) = name else {
+            continue;
+        };
+        if id == withheld {
+            withholding.delete(&name).expect("deleted");
+        }
+    }
+    let before = packs(&withholding);
+    for attempt in 0..2 {
+        let refused = collect(&withholding, "host").expect_err("it is refused");
+        assert_eq!((refused.code(), refused.class()), ("gc.rolled_back", Class::Refused));
+        let hint = refused.hint().expect("a next step");
+        assert!(hint.contains(&format!("cairn forget {}", withheld.short())), "{attempt}: {hint}");
+    }
+    assert_eq!(packs(&withholding), before);
+    let findings = verify_full(&lab.open(&withholding, "host")).findings;
+    let told = findings.into_iter().map(|one| (one.code, one.object)).collect::<Vec<_>>();
+    assert_eq!(told, [("snapshot.rolled_back", format!("snapshot {withheld}"))]);
+    assert_eq!(verify_full(&lab.open(&store, "host")).findings, [], "it is there again");
+    forget_in(&lab.open(&withholding, "host"), &named(&[withheld])).expect("forgotten");
+    assert!(collect(&withholding, "host").expect("it collects").packs_deleted > 0);
+    assert_eq!(verify_full(&lab.open(&withholding, "host")).findings, []);
+}
+
 /// Of two erasures that came out alike one outcome goes; a host that saw only what that was before
 /// does not miss it, though the other outcome has been forgotten since.
 #[test]

@@ -437,7 +437,12 @@ fn sweep(root: &Path, primary: bool) -> Result<(), IndexError> {
         let Some(name) = name.to_str() else { continue };
         if name.starts_with(OVERLAY) {
             if let Lock::Taken(lock) = take_lock(&entry.path())? {
-                remove_tree(&entry.path())?;
+                match remove_tree(&entry.path()) {
+                    // Another process made the lock anew when it was deleted here: it sweeps too.
+                    Err(IndexError::Io { source, .. })
+                        if source.kind() == ErrorKind::DirectoryNotEmpty => {}
+                    outcome => outcome?,
+                }
                 drop(lock);
             }
         } else if primary && name.starts_with(OLD) {
@@ -466,6 +471,28 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), IndexError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_dead_processes_left_is_swept_by_many_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        for _ in 0..200 {
+            for _ in 0..8 {
+                let folder =
+                    root.path().join(format!("{OVERLAY}1-{}", random_name(root.path()).unwrap()));
+                fs::create_dir_all(folder.join("database")).unwrap();
+                for name in [LOCK, "one", "two", "database/three"] {
+                    fs::write(folder.join(name), name).unwrap();
+                }
+            }
+            std::thread::scope(|scope| {
+                let sweepers = [(); 4].map(|()| scope.spawn(|| sweep(root.path(), false)));
+                for sweeper in sweepers {
+                    sweeper.join().unwrap().unwrap();
+                }
+            });
+            assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        }
+    }
 
     #[test]
     fn a_copy_of_the_open_file_does_not_keep_the_lock() {
