@@ -18,6 +18,8 @@ use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::record::TombReason;
 use parking_lot::Mutex;
 
+use super::forget::Objects;
+use super::forget::orphans::remove_orphans;
 use super::snapshots::{self, SnapshotInfo};
 use crate::collect::copy::Copier;
 use crate::collect::lease::HeldLease;
@@ -29,6 +31,7 @@ use crate::index::catalog::{Catalog, list_packs};
 use crate::index::local::LedgerEntry;
 use crate::parity::read_pack;
 use crate::repo::chunks::{Wanted, single};
+use crate::repo::intent::{self, Subject};
 use crate::repo::vault::read_object;
 use crate::repo::{Fallback, Repository};
 use crate::seal::random;
@@ -122,7 +125,12 @@ impl Heal<'_> {
             }
         }
         let missing = acknowledged.iter().filter(|id| !listed.contains(*id));
-        let missing = missing.copied().collect::<HashSet<_>>();
+        let mut missing = missing.copied().collect::<HashSet<_>>();
+        if !missing.is_empty() {
+            // Whoever forgets one in between removes its acknowledgement first.
+            let still = snapshots::list_acknowledged(self.home)?;
+            missing.retain(|id| still.contains(id));
+        }
         let Some(other) = self.other.map(Fallback::repository) else {
             for name in bad {
                 let error = Error::Hash { object: name.to_string() };
@@ -141,6 +149,7 @@ impl Heal<'_> {
                 |name| matches!(name, ObjectName::Snapshot { id, .. } if missing.contains(id)),
             ));
         }
+        let mut fetched = HashMap::new();
         for name in bad {
             let ObjectName::Snapshot { id, .. } = name else { continue };
             match read_object(other.store(), &name, RECORD_BYTES_MAX) {
@@ -148,10 +157,33 @@ impl Heal<'_> {
                     if !dry_run {
                         self.home.store().put(&name, &object)?;
                     }
-                    report.snapshots.push(id);
+                    fetched.insert(id, name);
                 }
                 Err(error) if is_absent(&error) => report.lost.push(Remark::of(name, &error)),
                 Err(error) => return Err(error),
+            }
+        }
+        if !dry_run {
+            self.take_back(&mut fetched)?;
+        }
+        report.snapshots.extend(fetched.into_keys());
+        Ok(())
+    }
+
+    /// Takes back records that somebody removed on purpose before they were put.
+    fn take_back(&self, fetched: &mut HashMap<SnapshotId, ObjectName>) -> Result<(), Error> {
+        let subjects = fetched.keys().copied().map(Subject::Snapshot).collect();
+        for subject in intent::declared(self.home, &subjects)? {
+            let Subject::Snapshot(id) = subject else { continue };
+            let Some(name) = fetched.get(&id) else { continue };
+            if remove_orphans(
+                self.home,
+                &Objects { records: [(id, vec![*name])].into(), ..Objects::default() },
+                &[id],
+            )?
+            .is_empty()
+            {
+                fetched.remove(&id);
             }
         }
         Ok(())

@@ -5,15 +5,19 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use cairn_engine::context::Clock as _;
+use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::{dump, heal};
 use cairn_engine::repo::Repository;
 use cairn_engine::store::Store as _;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::names::ObjectName;
 use cairn_tests::compare::assert_same_tree;
-use cairn_tests::lab::{inside, object, verify_full};
+use cairn_tests::lab::{Lab, alone, copy_of, inside, object, verify_full};
+use cairn_tests::odd::Odd;
 use cairn_tests::seed::noise;
 
 use crate::replicate::{Home, packs};
@@ -80,6 +84,50 @@ fn what_is_damaged_or_missing_at_home_is_healed_from_a_replica() {
         home.assert_holds(&store, &all);
         let again = heal::run(&with_fallback(&home, &replica), false).expect("nothing to do");
         assert_eq!((again.packs, again.chunks, again.snapshots.len()), (0, 0, 0), "{again:?}");
+    }
+}
+
+/// Whenever somebody forgets a snapshot while it is healed: its record does not come back, be it one
+/// that was damaged or one that was sound.
+#[test]
+fn what_is_forgotten_while_it_is_healed_does_not_come_back() {
+    let mut home = Home::new(29);
+    let goes = home.back_up(1).id;
+    home.back_up(2);
+    let replica = MemoryStore::new();
+    home.replicate_to(&replica);
+    let is_its = |name: &ObjectName| matches!(name, ObjectName::Snapshot { id, .. } if *id == goes);
+    for damaged in [false, true] {
+        for call in 0.. {
+            let store = copy_of(&home.store);
+            if damaged {
+                let name = store.names().into_iter().find(is_its).expect("its record");
+                store.overwrite(name, Bytes::from_static(b"nonsense"));
+            }
+            let (calls, twin, beside) = (AtomicUsize::new(0), Lab::new(2_900), store.clone());
+            twin.clock.set_ms(home.lab.clock.now_ms());
+            let way = Odd::new(store.clone()).before(
+                move |_, _| calls.fetch_add(1, Ordering::SeqCst) == call,
+                move || {
+                    let repository = twin.open(&beside, "beside");
+                    let named = Choice::Named(vec![goes.to_hex()]);
+                    let plan = forget::plan(&repository, &ForgetOptions::new(named));
+                    forget::run(&repository, &plan.expect("a plan")).expect("forgotten");
+                },
+            );
+            let cache = format!("healer-{damaged}-{call}");
+            let mut healer = home.lab.open(&way, &cache);
+            let copy = healer.open_copy(Arc::new(replica.clone()), &healer.context.clone());
+            healer.add_fallback(copy.expect("it is a copy"));
+            let report = alone(|| heal::run(&healer, false)).expect("it heals");
+            assert!(report.lost.is_empty(), "{damaged}, call {call}: {:?}", report.lost);
+            drop(healer);
+            if !way.has_acted() {
+                assert!(call > 10, "{call}");
+                break;
+            }
+            assert!(!store.names().iter().any(is_its), "{damaged}, call {call}: it is back");
+        }
     }
 }
 
