@@ -18,12 +18,10 @@ use cairn_benches::on_disk::{self, Failure, HOUR_MS, SetClock, memory_mib, say};
 use cairn_engine::collect::mark::{Thoroughness, mark};
 use cairn_engine::context::{Context, Counter, Monitor, Remark, Silent};
 use cairn_engine::ops::backup::{self, BackupOptions, BackupSource};
+use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::snapshots;
 use cairn_engine::repo::Repository;
-use cairn_engine::store::Store;
-use cairn_engine::store::local::LocalStore;
-use cairn_format::names::{Folder, ObjectName};
 use parking_lot::Mutex;
 
 const FILE_BYTES: u64 = 1 << 20;
@@ -170,28 +168,14 @@ fn make(options: &Options, clock: &Arc<SetClock>) -> Result<(), Failure> {
 }
 
 /// Forgets the snapshot in the middle.
-fn forget(store: &dyn Store) -> Result<usize, Failure> {
-    let mut acks = HashMap::new();
-    store.list(Folder::Acks, &mut |name, _| {
-        if let ObjectName::Ack { snapshot, .. } = name {
-            acks.insert(snapshot, name);
-        }
-        Ok(())
-    })?;
-    let mut names = Vec::new();
-    store.list(Folder::Snapshots, &mut |name, _| {
-        names.push(name);
-        Ok(())
-    })?;
-    names.sort();
-    let name = names.get(names.len() / 2).ok_or("there is no snapshot")?;
-    if let ObjectName::Snapshot { id, .. } = name
-        && let Some(ack) = acks.get(id)
-    {
-        store.delete(ack)?;
-    }
-    store.delete(name)?;
-    Ok(names.len() - 1)
+fn forget(options: &Options, clock: &Arc<SetClock>) -> Result<(), Failure> {
+    let repository = open(options, &context(options, clock, Arc::new(Silent))?)?;
+    let listed = snapshots::list(&repository)?;
+    let middle = listed.get(listed.len() / 2).ok_or("there is no snapshot")?;
+    let named = ForgetOptions::new(Choice::Named(vec![middle.id.to_hex()]));
+    let plan = forget::plan(&repository, &named)?;
+    forget::run(&repository, &plan)?;
+    Ok(())
 }
 
 /// Collects as the command does, in a repository that is opened for it; wall and CPU seconds.
@@ -292,7 +276,7 @@ fn main() -> Result<(), Failure> {
         let (mut full, mut incremental) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
         for round in 0..options.rounds {
             for full_mark in if round % 2 == 0 { [true, false] } else { [false, true] } {
-                forget(&LocalStore::open(&options.work.join("repository"))?)?;
+                forget(&options, &clock)?;
                 let (wall, cpu) = collect(&options, &clock, full_mark, max_dead)?;
                 let kind = if full_mark { &mut full } else { &mut incremental };
                 kind.0.push(wall);

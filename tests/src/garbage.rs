@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use cairn_engine::error::Error;
 use cairn_engine::ops::gc::{self, GcOptions, GcReport};
 use cairn_engine::ops::snapshots::SnapshotInfo;
+use cairn_engine::repo::{Repository, intent};
 use cairn_engine::store::Store;
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::names::ObjectName;
@@ -51,8 +52,8 @@ impl Scene {
         tree::settle(&source);
         let tree = look(&source);
         let kept = back_up(&repository, &source).expect("a backup").snapshot.expect("a snapshot");
+        forget(&repository, &store, &gone);
         drop(repository);
-        forget(&store, &gone);
         Self { lab, store, source, kept, tree }
     }
 
@@ -92,11 +93,21 @@ pub fn everything() -> GcOptions {
     GcOptions { max_delete_percent: 100.0, honour_leases: false, ..GcOptions::default() }
 }
 
-/// Removes a snapshot as whoever forgets does: its acknowledgement first.
+/// Removes a snapshot as whoever forgets does: says so, and then its acknowledgement first.
 ///
 /// # Panics
 /// When it is not there, or not acknowledged.
-pub fn forget(store: &MemoryStore, snapshot: &SnapshotInfo) {
+pub fn forget(repository: &Repository, store: &MemoryStore, snapshot: &SnapshotInfo) {
+    let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+    intent::declare(repository, &[name].into()).expect("it is said");
+    take_away(store, snapshot);
+}
+
+/// Removes a snapshot as a store that loses it with its acknowledgement, or withholds both.
+///
+/// # Panics
+/// When it is not there, or not acknowledged.
+pub fn take_away(store: &MemoryStore, snapshot: &SnapshotInfo) {
     let of = |name: &ObjectName| match name {
         ObjectName::Ack { snapshot: id, .. } | ObjectName::Snapshot { id, .. } => {
             *id == snapshot.id

@@ -9,7 +9,7 @@ use cairn_engine::error::Error;
 use cairn_engine::ops::backup::{self, BackupOptions, BackupReport, BackupSource};
 use cairn_engine::ops::snapshots;
 use cairn_engine::ops::verify::{self, Level, VerifyOptions};
-use cairn_engine::repo::{InitOptions, Repository, init, intent, keys};
+use cairn_engine::repo::{InitOptions, Repository, init, keys};
 use cairn_engine::store::memory::MemoryStore;
 use cairn_format::certificate::Role;
 use cairn_format::limits::PACK_BYTES_MIN;
@@ -138,9 +138,7 @@ impl Ground {
         let found =
             listed.iter().find(|snapshot| snapshot.record.tags.iter().any(|tag| tag == name));
         let found = found.expect("the snapshot");
-        let name = ObjectName::Snapshot { time_ms: found.name_time_ms, id: found.id };
-        intent::declare(&self.owner(), &[name].into()).expect("it is said");
-        crate::garbage::forget(&self.store, found);
+        crate::garbage::forget(&self.owner(), &self.store, found);
     }
 
     /// Names of some objects.

@@ -18,7 +18,7 @@ use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::pack::{ChunkRef, Codec};
 use cairn_tests::compare::{assert_same_tree, look};
 use cairn_tests::craft::{Craft, compress_against, entry, file};
-use cairn_tests::garbage::{Scene, everything, forget, pack_bytes, packs};
+use cairn_tests::garbage::{Scene, everything, forget, pack_bytes, packs, take_away};
 use cairn_tests::lab::{
     Lab, TestClock, alone, back_up, copy_of, inside, new_key, object, select, verify_full,
 };
@@ -103,7 +103,7 @@ fn a_listing_that_lacks_snapshots_is_not_believed() {
     assert_eq!(packs(&store), before);
     // Both listings are empty: nothing is deleted without being told twice.
     let store = copy_of(&scene.store);
-    forget(&store, &scene.kept);
+    take_away(&store, &scene.kept);
     let options = GcOptions { max_delete_percent: 99.0, ..everything() };
     let repository = scene.lab.open(&store, "two");
     let error = gc::run(&repository, &options).expect_err("it must refuse");
@@ -272,7 +272,7 @@ fn bases_that_must_go_take_nothing_with_them() {
         let repository = lab.open(&store, "collector");
         let listed = snapshots::list(&repository).expect("a list");
         let first = listed.iter().find(|snapshot| snapshot.id == first).expect("the first");
-        forget(&store, first);
+        forget(&repository, &store, first);
         let options = GcOptions { max_dead_percent: max_dead, ..everything() };
         gc::run(&repository, &options).expect("it collects");
         drop(repository);
@@ -431,7 +431,7 @@ fn what_expired_is_gone_when_it_is_due() {
         std::fs::remove_file(file).expect("removed");
         tree::settle(&scene.source);
         let newest = back_up(&host, &scene.source).expect("a backup").snapshot;
-        forget(&scene.store, &gone);
+        forget(&host, &scene.store, &gone);
         newest.expect("a snapshot")
     };
     for hours in [1, 30, 36] {

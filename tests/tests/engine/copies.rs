@@ -33,8 +33,8 @@ fn is_whole_after_healing(scene: &Scene, damaged: ObjectName, weakness: Option<W
     let cache = |host: &str| format!("{host}-{damaged}-{weakness:?}").replace('/', "-");
     let healer = scene.lab.open(&store, &cache("healer"));
     let healing = heal(scene, &healer, &damaged);
+    let stays = one_that_is_healed(scene, &healer, &store, &damaged, healing);
     drop(healer);
-    let stays = one_that_is_healed(scene, &store, &damaged, healing);
     let collector = scene.lab.open(&store, &cache("collector"));
     // Packs that are dead in part stay: nothing of them is read for being copied.
     let options = GcOptions { weakness, max_dead_percent: 90.0, ..everything() };
@@ -62,6 +62,7 @@ fn heal(scene: &Scene, healer: &Repository, damaged: &ObjectName) -> SnapshotInf
 /// anew, so that the older one is whole; of folders those that have not changed since.
 fn one_that_is_healed(
     scene: &Scene,
+    host: &Repository,
     store: &MemoryStore,
     damaged: &ObjectName,
     healing: SnapshotInfo,
@@ -70,7 +71,7 @@ fn one_that_is_healed(
         ObjectName::Pack(PackKind::Tree, _) => (scene.kept.clone(), healing),
         _ => (healing, scene.kept.clone()),
     };
-    forget(store, &goes);
+    forget(host, store, &goes);
     stays
 }
 
@@ -98,8 +99,8 @@ fn a_damaged_pack_goes_with_the_collection_that_finds_it() {
         let cache = |host: &str| format!("{host}-{damaged}").replace('/', "-");
         let healer = scene.lab.open(&store, &cache("healer"));
         let healing = heal(&scene, &healer, &damaged);
+        one_that_is_healed(&scene, &healer, &store, &damaged, healing);
         drop(healer);
-        one_that_is_healed(&scene, &store, &damaged, healing);
         let warnings = Arc::new(Warnings::default());
         let collector = scene.lab.open_watched(&store, &cache("collector"), warnings.clone());
         gc::run(&collector, &everything()).expect("it collects");
@@ -125,7 +126,7 @@ fn a_pack_that_verify_found_missing_and_that_was_healed_stops_no_collection() {
         let cache = |host: &str| format!("{host}-{damaged}").replace('/', "-");
         let host = scene.lab.open(&store, &cache("host"));
         let healing = heal(&scene, &host, &damaged);
-        let stays = one_that_is_healed(&scene, &store, &damaged, healing);
+        let stays = one_that_is_healed(&scene, &host, &store, &damaged, healing);
         gc::run(&host, &everything()).expect("it collects");
         drop(host);
         // Whoever knows nothing finds no word of the pack that is lost.

@@ -189,8 +189,8 @@ fn listings_that_lack_an_object_lose_nothing() {
     tree::settle(&scene.source);
     let host = scene.lab.open(&scene.store, "host");
     let gone = back_up(&host, &scene.source).expect("a backup").snapshot.expect("a snapshot");
+    forget(&host, &scene.store, &gone);
     drop(host);
-    forget(&scene.store, &gone);
     let (mut stopped, mut went_on) = (0, 0);
     for (number, hidden) in scene.store.names().into_iter().enumerate() {
         if hidden.folder().is_none() {

@@ -130,7 +130,7 @@ impl Course<'_> {
             let (kept, gone) = there.into_iter().partition(|(of, ..)| (self.is_kept)(*of, day));
             there = kept;
             let gone: Vec<(u64, SnapshotInfo, Vec<u8>)> = gone;
-            gone.iter().for_each(|(_, made, _)| forget(&store, made));
+            gone.iter().for_each(|(_, made, _)| forget(&repository, &store, made));
             if let Some(max_dead_percent) = (self.collect)(day) {
                 collect(&repository, max_dead_percent);
             }

@@ -369,9 +369,9 @@ fn what_a_rescue_brings_along_goes_with_the_same_collection() {
     std::fs::remove_file(&pages).expect("removed");
     tree::settle(&source);
     lab::back_up(&maker, &source).expect("a backup");
-    drop(maker);
     let before = copy_of(&store);
-    made.iter().for_each(|snapshot| forget(&store, snapshot));
+    made.iter().for_each(|snapshot| forget(&maker, &store, snapshot));
+    drop(maker);
     // As if its writer had put it while its chunks were condemned.
     let (late, back) = (made.pop().expect("the second"), store.clone());
     let bring = move || {

@@ -44,7 +44,7 @@ fn make_another_tomb(scene: &Scene, number: u64) {
     std::fs::write(scene.source.join("going"), noise(900_000, number)).expect("a file");
     tree::settle(&scene.source);
     let gone = back_up(&other, &scene.source).expect("a backup").snapshot.expect("a snapshot");
-    forget(&scene.store, &gone);
+    forget(&other, &scene.store, &gone);
     let report = gc::run(&other, &everything()).expect("it collects");
     assert!(report.packs_deleted > 0, "{report:?}");
 }
