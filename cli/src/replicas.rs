@@ -17,10 +17,10 @@ use cairn_engine::ops::gc::MAX_DELETE_PERCENT_DEFAULT;
 use cairn_engine::retention::Age;
 use serde::Deserialize;
 
-use crate::arguments::{Keep, Within, parse_within};
+use crate::arguments::{GiveUp, Keep, Within, parse_give_up, parse_within};
 
 /// Keys of [`Entry`] that mean nothing for the home copy.
-const OF_REPLICAS: [&str; 4] = ["name", "url", "max-delete", "trust-clock"];
+const OF_REPLICAS: [&str; 5] = ["name", "url", "max-delete", "trust-clock", "give-up-after"];
 
 /// A replica as it is written down. Rules are named as the options of `forget`.
 #[derive(Debug, Default, Deserialize)]
@@ -49,6 +49,7 @@ pub(crate) struct Entry {
     max_delete: Option<f64>,
     #[serde(default)]
     trust_clock: bool,
+    give_up_after: Option<String>,
 }
 
 /// A replica that is to be updated.
@@ -70,6 +71,8 @@ pub struct Replica {
     pub max_delete: f64,
     /// This host's clock is right: see `forget`.
     pub trust_clock: bool,
+    /// How long its place may get nowhere.
+    pub give_up_after: Option<GiveUp>,
 }
 
 /// What the configuration file says of the home copy.
@@ -154,6 +157,7 @@ impl Entry {
             erase_within: self.erase_within.as_deref().map(parse_within).transpose()?,
             max_delete,
             trust_clock: self.trust_clock,
+            give_up_after: self.give_up_after.as_deref().map(parse_give_up).transpose()?,
         })
     }
 }
@@ -173,13 +177,16 @@ mod tests {
         let replicas = parse(
             "[[replica]]\nname = 'a'\nurl = '/a'\n\
              [[replica]]\nname = 'b'\nurl = 's3://b/x'\nkeep-monthly = 12\nkeep-within = '30d'\n\
-             keep-tag = ['pin']\nerase-within = 'never'\njob = 'db'\nmax-delete = 80.0\n",
+             keep-tag = ['pin']\nerase-within = 'never'\njob = 'db'\nmax-delete = 80.0\n\
+             give-up-after = '2h'\n",
         )
         .unwrap();
         assert_eq!(replicas.len(), 2);
         assert_eq!(replicas[0].erase_within, None);
         assert_eq!((replicas[1].keep.keep_monthly, replicas[1].max_delete), (Some(12), 80.0));
         assert_eq!(replicas[1].erase_within, Some(Within::Never));
+        let give_up = replicas.iter().map(|one| one.give_up_after).collect::<Vec<_>>();
+        assert_eq!(give_up, [None, Some(GiveUp::AfterMs(2 * 60 * 60 * 1000))]);
         assert!(replicas[1].keep.keep_within.is_some());
     }
 

@@ -46,9 +46,9 @@ pub struct Replicate {
     #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = parse_share)]
     pub max_delete: f64,
     /// Give a replica up whose place gets nowhere for so long: `90s`, `15m`, `2h`, or `never`. The next
-    /// run brings it what is missing
-    #[arg(long, value_name = "TIME", value_parser = parse_give_up, default_value = "15m")]
-    pub give_up_after: GiveUp,
+    /// run brings it what is missing [default: 15m, or what the configuration file says of it]
+    #[arg(long, value_name = "TIME", value_parser = parse_give_up)]
+    pub give_up_after: Option<GiveUp>,
     /// Show what is known of the replicas on this host, without asking them
     #[arg(long, conflicts_with = "dry_run")]
     pub status: bool,

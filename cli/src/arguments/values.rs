@@ -79,8 +79,14 @@ pub enum GiveUp {
     AfterMs(u64),
 }
 
+impl Default for GiveUp {
+    fn default() -> Self {
+        Self::AfterMs(HOUR_MS / 4)
+    }
+}
+
 /// Reads a time such as `90s`, `15m` or `2h`, or `never`.
-pub(super) fn parse_give_up(text: &str) -> Result<GiveUp, String> {
+pub(crate) fn parse_give_up(text: &str) -> Result<GiveUp, String> {
     if text == "never" {
         return Ok(GiveUp::Never);
     }

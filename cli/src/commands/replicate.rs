@@ -67,6 +67,7 @@ fn choose(app: &App, arguments: &Replicate) -> Result<Vec<Replica>, Failure> {
                 erase_within: arguments.erase_within,
                 max_delete: arguments.max_delete,
                 trust_clock: false,
+                give_up_after: None,
             })
         });
         return replicas.collect::<Result<Vec<_>, Failure>>();
@@ -127,7 +128,10 @@ fn target(
         max_delete_percent: replica.max_delete,
         forget_missing: arguments.forget_missing,
         trust_clock: arguments.trust_clock || replica.trust_clock,
-        patience: patience(app, arguments.give_up_after),
+        patience: patience(
+            app,
+            arguments.give_up_after.or(replica.give_up_after).unwrap_or_default(),
+        ),
         ..Target::at(&replica.name, open)
     })
 }

@@ -8,7 +8,7 @@
 //! What is damaged inside of packs is known from `verify`; what is missing or has another length is
 //! found here.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use cairn_format::record::TombReason;
 use parking_lot::Mutex;
 
 use super::forget::Objects;
+use super::forget::evidence::list_acks;
 use super::forget::orphans::remove_orphans;
 use super::snapshots::{self, SnapshotInfo};
 use crate::collect::copy::Copier;
@@ -112,7 +113,8 @@ impl Heal<'_> {
     /// Fetches records of snapshots that are damaged, or missing though they were acknowledged.
     fn records(&self, dry_run: bool, report: &mut HealReport) -> Result<(), Error> {
         self.home.monitor().stage("repair: snapshots", None);
-        let acknowledged = snapshots::list_acknowledged(self.home)?;
+        let mut acks = BTreeMap::<SnapshotId, Vec<ObjectName>>::new();
+        list_acks(self.home, &mut |id, name| acks.entry(id).or_default().push(name))?;
         let mut bad = Vec::new();
         let mut listed = HashSet::new();
         for name in snapshots::list_names(self.home)? {
@@ -124,12 +126,12 @@ impl Heal<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let missing = acknowledged.iter().filter(|id| !listed.contains(*id));
-        let mut missing = missing.copied().collect::<HashSet<_>>();
-        if !missing.is_empty() {
+        let mut missing = HashSet::new();
+        for (id, names) in acks.iter().filter(|(id, _)| !listed.contains(*id)) {
             // Whoever forgets one in between removes its acknowledgement first.
-            let still = snapshots::list_acknowledged(self.home)?;
-            missing.retain(|id| still.contains(id));
+            if !self.are_gone(names)? {
+                missing.insert(*id);
+            }
         }
         let Some(other) = self.other.map(Fallback::repository) else {
             for name in bad {
@@ -164,18 +166,27 @@ impl Heal<'_> {
             }
         }
         if !dry_run {
-            self.take_back(&mut fetched)?;
+            self.take_back(&mut fetched, &acks)?;
         }
         report.snapshots.extend(fetched.into_keys());
         Ok(())
     }
 
-    /// Takes back records that somebody removed on purpose before they were put.
-    fn take_back(&self, fetched: &mut HashMap<SnapshotId, ObjectName>) -> Result<(), Error> {
+    /// Takes back records of snapshots that were acknowledged, as `acks` says, and that somebody removed
+    /// on purpose before their records were put.
+    fn take_back(
+        &self,
+        fetched: &mut HashMap<SnapshotId, ObjectName>,
+        acks: &BTreeMap<SnapshotId, Vec<ObjectName>>,
+    ) -> Result<(), Error> {
         let subjects = fetched.keys().copied().map(Subject::Snapshot).collect();
         for subject in intent::declared(self.home, &subjects)? {
             let Subject::Snapshot(id) = subject else { continue };
-            let Some(name) = fetched.get(&id) else { continue };
+            let (Some(name), Some(acks)) = (fetched.get(&id), acks.get(&id)) else { continue };
+            // Said long ago of one that came back since: it is acknowledged still.
+            if !self.are_gone(acks)? {
+                continue;
+            }
             if remove_orphans(
                 self.home,
                 &Objects { records: [(id, vec![*name])].into(), ..Objects::default() },
@@ -187,6 +198,18 @@ impl Heal<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether none of these objects is there, as the store says of each.
+    fn are_gone(&self, names: &[ObjectName]) -> Result<bool, Error> {
+        for name in names {
+            match self.home.store().size(name) {
+                Ok(_) => return Ok(false),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// Fetches key slots and settings that are damaged, each the very object that its name stands for.
