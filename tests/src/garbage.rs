@@ -98,7 +98,7 @@ pub fn everything() -> GcOptions {
 /// # Panics
 /// When it is not there, or not acknowledged.
 pub fn forget(repository: &Repository, store: &MemoryStore, snapshot: &SnapshotInfo) {
-    let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+    let name = snapshot.name();
     intent::declare(repository, &[name].into()).expect("it is said");
     take_away(store, snapshot);
 }

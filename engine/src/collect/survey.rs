@@ -20,6 +20,8 @@ use crate::store::StoreError;
 
 /// How often packs are compared with the index while other collections delete some.
 const ROUNDS_MAX: usize = 8;
+/// How often snapshots are listed while others forget some.
+const LISTINGS_MAX: usize = 32;
 
 /// What is there.
 #[derive(Default)]
@@ -102,10 +104,7 @@ pub fn list_snapshots(
         }
         Ok(())
     })?;
-    let (found, remarks) = snapshots::list_all_but(repository, known)?;
-    if let Some(remark) = remarks.into_iter().next() {
-        return Err(Error::LivenessUnknown { object: remark.subject, message: remark.message });
-    }
+    let found = list_records(repository, known)?;
     let listed = found.iter().map(|snapshot| snapshot.id).collect::<HashSet<SnapshotId>>();
     for (snapshot, name) in acknowledged.into_iter().filter(|(id, _)| !listed.contains(id)) {
         match repository.store().size(&name) {
@@ -124,6 +123,35 @@ pub fn list_snapshots(
         return Err(Error::LivenessUnknown { object: remark.subject, message: remark.message });
     }
     Ok(found)
+}
+
+/// The snapshots that are listed. One that is gone before it was read may have been relied on until then
+/// by another that became visible after the list: so what is there is listed again. What was gone before
+/// a list was asked for is passed over, should the list have it: a store may go on to list what was
+/// deleted.
+fn list_records(
+    repository: &Repository,
+    known: &[SnapshotInfo],
+) -> Result<Vec<SnapshotInfo>, Error> {
+    let mut known = known.to_vec();
+    let mut gone = HashSet::new();
+    for _ in 0..LISTINGS_MAX {
+        let listed = snapshots::list_known(repository, &known)?;
+        if let Some(remark) = listed.damaged.first() {
+            let Remark { subject, message, .. } = remark.clone();
+            return Err(Error::LivenessUnknown { object: subject, message });
+        }
+        let before = gone.len();
+        gone.extend(listed.vanished());
+        if gone.len() == before {
+            return Ok(listed.found);
+        }
+        known = listed.found;
+    }
+    Err(Error::LivenessUnknown {
+        object: "the list of snapshots".to_owned(),
+        message: "snapshots go on to vanish while they are read".to_owned(),
+    })
 }
 
 /// Reads the directories of packs that the index does not know: left by an interrupted writer,

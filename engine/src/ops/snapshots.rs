@@ -43,6 +43,12 @@ pub struct SnapshotInfo {
 }
 
 impl SnapshotInfo {
+    /// The object that holds its record.
+    #[must_use]
+    pub const fn name(&self) -> ObjectName {
+        ObjectName::Snapshot { time_ms: self.name_time_ms, id: self.id }
+    }
+
     /// The snapshots that it was before erasures made it anew, oldest first.
     #[must_use]
     pub fn former(&self) -> &[SnapshotId] {
@@ -56,21 +62,14 @@ impl SnapshotInfo {
 /// # Errors
 /// When the store cannot be listed or read, or the key may not read.
 pub fn list_all(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
-    list_all_but(repository, &[])
+    list_known(repository, &[]).map(|listed| (listed.found, listed.damaged))
 }
 
 /// As [`list_all`]; records among `known`, which were read before, are not read again.
 ///
 /// # Errors
 /// As [`list_all`].
-pub(crate) fn list_all_but(
-    repository: &Repository,
-    known: &[SnapshotInfo],
-) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
-    list_here(repository, known).map(|listed| (listed.found, listed.damaged))
-}
-
-fn list_here(repository: &Repository, known: &[SnapshotInfo]) -> Result<Listed, Error> {
+pub(crate) fn list_known(repository: &Repository, known: &[SnapshotInfo]) -> Result<Listed, Error> {
     let known = known.iter().map(|one| ((one.name_time_ms, one.id), one));
     let known = known.collect::<HashMap<_, _>>();
     repository.require_read("list snapshots")?;
@@ -268,17 +267,31 @@ pub fn split_selector(text: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
 /// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::Selector`].
 pub fn select(repository: &Repository, text: &str) -> Result<SnapshotInfo, Error> {
     let near = repository.store().is_near();
-    let listed = if near { list_here(repository, &[]) } else { list_from_afar(repository) };
+    let listed = if near { list_known(repository, &[]) } else { list_from_afar(repository) };
     select_with_others(repository, listed?, text)
 }
 
 /// What a copy of the repository has of snapshots.
-struct Listed {
+pub(crate) struct Listed {
     /// Of records, also of those that are damaged.
     names: Vec<ObjectName>,
     acknowledged: HashSet<SnapshotId>,
-    found: Vec<SnapshotInfo>,
-    damaged: Vec<Remark>,
+    /// Snapshots that could be read, oldest first.
+    pub(crate) found: Vec<SnapshotInfo>,
+    /// What is to be said of records that cannot be.
+    pub(crate) damaged: Vec<Remark>,
+}
+
+impl Listed {
+    /// The names of records that were listed and gone when they were to be read.
+    pub(crate) fn vanished(&self) -> Vec<ObjectName> {
+        let found = self.found.iter().map(SnapshotInfo::name).collect::<HashSet<_>>();
+        let damaged = self.damaged.iter().map(|one| one.subject.as_str()).collect::<HashSet<_>>();
+        let is_gone = |name: &&ObjectName| {
+            !found.contains(*name) && !damaged.contains(name.to_string().as_str())
+        };
+        self.names.iter().filter(is_gone).copied().collect()
+    }
 }
 
 /// As [`select_from`], with the help of other copies.
@@ -463,7 +476,7 @@ fn parse_time(text: &str) -> Option<i64> {
 /// # Errors
 /// Failures of the store.
 pub fn is_forgotten(repository: &Repository, snapshot: &SnapshotInfo) -> Result<bool, Error> {
-    let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+    let name = snapshot.name();
     match repository.store().size(&name) {
         Ok(_) => Ok(false),
         Err(StoreError::NotFound { .. }) => Ok(true),

@@ -309,7 +309,7 @@ impl Scene {
         let before = listed.iter().map(|one| covered(one.id)).collect::<Vec<_>>();
         for (snapshot, before) in listed.iter().zip(before).filter(|(one, _)| one.acknowledged) {
             let Err(what) = self.compare(repository, snapshot, false) else { continue };
-            let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+            let name = snapshot.name();
             let excused = self.is_harmed() && !(before && covered(snapshot.id));
             match repository.store().size(&name) {
                 Ok(_) if excused || self.strikes() > 0 => {

@@ -21,7 +21,7 @@ use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
 use cairn_format::names::ObjectName;
 use cairn_tests::contents::contents;
-use cairn_tests::garbage::{everything, forget, pack_bytes};
+use cairn_tests::garbage::{everything, forget, pack_bytes, packs, take_away};
 use cairn_tests::ground::{Ground, back_up, files};
 use cairn_tests::lab::{self, Lab, OWNER, TestClock, alone, copy_of, object};
 use cairn_tests::odd::Odd;
@@ -168,7 +168,7 @@ fn a_snapshot_that_is_acknowledged_while_an_erasure_replaces_it_is_not_lost() {
     let bytes = object(&ground.store, &ack);
     ground.store.delete(&ack).expect("deleted");
     ground.lab.clock.set_ms(TestClock::START_MS + 3 * DAY_MS);
-    let record = ObjectName::Snapshot { time_ms: one.name_time_ms, id: one.id };
+    let record = one.name();
     let run = |store: Arc<dyn Store>| -> Result<(), Error> {
         let options = EraseOptions {
             job: Some("one".to_owned()),
@@ -339,6 +339,100 @@ fn a_backup_does_not_rely_on_copies_that_the_store_has_lost() {
     let listed = snapshots::list(&fresh).expect("a list");
     let three = listed.iter().find(|one| one.record.job == "three" && one.acknowledged);
     assert_eq!(contents(&fresh, three.expect("it is there")), Ok(files("three")));
+}
+
+/// A collection that did not see a snapshot has condemned what it needs, and the snapshot is forgotten
+/// before the collection looks again: a backup that recognised files through it does not rely on that,
+/// whenever the snapshot goes.
+#[test]
+fn a_backup_does_not_rely_on_a_snapshot_that_goes_while_its_packs_are_condemned() {
+    for call in 0.. {
+        let lab = Lab::new(723);
+        let store = lab.memory();
+        let source = lab.path("source");
+        tree::small(&source, 10, 723);
+        std::fs::write(source.join("large"), noise(300_000, 723)).expect("a file");
+        tree::settle(&source);
+        let made = lab::back_up(&lab.open(&store, "host"), &source).expect("a backup");
+        let made = made.snapshot.expect("a snapshot");
+        let unseen = copy_of(&store);
+        take_away(&unseen, &made);
+        gc::run(&lab.open(&unseen, "collector"), &everything()).expect("it collects");
+        let condemned = packs(&store).difference(&packs(&unseen)).copied().collect::<Vec<_>>();
+        assert!(!condemned.is_empty());
+        let is_tomb = |name: &ObjectName| matches!(name, ObjectName::Tomb { .. });
+        for name in unseen.names().into_iter().filter(is_tomb) {
+            store.put(&name, &object(&unseen, &name)).expect("it is put");
+        }
+        std::fs::write(source.join("new"), noise(20_000, 1)).expect("a file");
+        tree::age(&source.join("new"));
+        let (calls, visible) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+        let (is_visible, rest) = (Arc::clone(&visible), store.clone());
+        let goes = move |kind: CallKind, name: Option<&ObjectName>| {
+            let puts = matches!((kind, name), (CallKind::Put, Some(ObjectName::Snapshot { .. })));
+            let number = calls.fetch_add(1, Ordering::SeqCst);
+            visible.fetch_or(puts && number <= call, Ordering::SeqCst);
+            puts || number == call
+        };
+        let way = Odd::new(store.clone()).before(goes, move || take_away(&rest, &made));
+        let report = alone(|| lab::back_up(&lab.open(&way, "host"), &source)).expect("a backup");
+        assert!(way.has_acted());
+        // The collection found nothing when it looked again.
+        condemned.iter().for_each(|name| store.delete(name).expect("deleted"));
+        let reader = lab.open(&store, "reader");
+        assert_eq!(lab::verify_full(&reader).findings, [], "call {call}");
+        assert_eq!(snapshots::list(&reader).expect("a list").len(), 1);
+        if is_visible.load(Ordering::SeqCst) {
+            assert!(call > 10 && report.chunks_repaired + report.repeats > 0, "{call}: {report:?}");
+            return;
+        }
+    }
+}
+
+/// A snapshot is gone when a collection that looks again comes to read it, and another that relied on it
+/// has become visible since it was listed.
+#[test]
+fn what_became_visible_while_another_vanished_is_seen() {
+    let lab = Lab::new(724);
+    let store = lab.memory();
+    let source = lab.path("source");
+    tree::small(&source, 10, 724);
+    tree::settle(&source);
+    let maker = lab.open(&store, "maker");
+    let [first, second] =
+        [(); 2].map(|()| lab::back_up(&maker, &source).expect("a backup").snapshot.expect("one"));
+    let before = copy_of(&store);
+    [&first, &second].into_iter().for_each(|one| forget(&maker, &store, one));
+    drop(maker);
+    let bring = |one: &SnapshotInfo| {
+        let (one, store, before) = (one.clone(), store.clone(), before.clone());
+        move || {
+            for name in before.names().into_iter().filter(|name| is_of(name, &one)) {
+                store.put(&name, &object(&before, &name)).expect("it is put");
+            }
+        }
+    };
+    let (condemned, record) = (AtomicBool::new(false), first.name());
+    let looks_again = move |kind: CallKind, name: Option<&ObjectName>| {
+        let tomb = kind == CallKind::Put && matches!(name, Some(ObjectName::Tomb { .. }));
+        condemned.fetch_or(tomb, Ordering::SeqCst) && kind == CallKind::List
+    };
+    let late = Odd::new(store.clone()).before(looks_again, bring(&first));
+    let (bring_second, rest) = (bring(&second), store.clone());
+    let way = Odd::new(late).before(
+        move |kind, name| kind == CallKind::Get && name == Some(&record),
+        move || {
+            take_away(&rest, &first);
+            bring_second();
+        },
+    );
+    let report =
+        alone(|| gc::run(&lab.open(&way, "collector"), &everything())).expect("it collects");
+    assert!(way.has_acted() && report.chunks_rescued > 0, "{report:?}");
+    let reader = lab.open(&store, "reader");
+    assert_eq!(lab::verify_full(&reader).findings, []);
+    let left = snapshots::list(&reader).expect("a list");
+    assert_eq!(left.iter().map(|one| one.id).collect::<Vec<_>>(), [second.id]);
 }
 
 /// Packs that tombs condemn.

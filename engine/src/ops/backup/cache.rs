@@ -1,7 +1,7 @@
 //! Recognises files that did not change since an earlier backup, so that they are not read again.
 //!
 //! An entry counts only while what it names is protected: while the snapshot of the session that
-//! wrote it is listed, or, for a session that was interrupted, when all its chunks are found in the
+//! wrote it is there, at the end too (see [`super::prove`]), or, for a session that was interrupted, when all its chunks are found in the
 //! index one by one.
 
 use std::collections::{HashMap, HashSet};
@@ -36,7 +36,7 @@ fn session_name(session: SessionId) -> String {
 pub struct Recogniser<'a> {
     catalog: &'a Catalog,
     namespace: WriterId,
-    listed: HashSet<SnapshotId>,
+    listed: HashMap<SnapshotId, ObjectName>,
     sessions: HashMap<SessionId, bool>,
     relied: &'a Relied,
 }
@@ -53,7 +53,7 @@ impl<'a> Recogniser<'a> {
         let listed = snapshots
             .iter()
             .filter_map(|name| match name {
-                ObjectName::Snapshot { id, .. } => Some(*id),
+                ObjectName::Snapshot { id, .. } => Some((*id, *name)),
                 _ => None,
             })
             .collect();
@@ -99,9 +99,9 @@ impl<'a> Recogniser<'a> {
         let noted = self.catalog.index().meta_get(&session_name(session))?;
         let protected = noted
             .and_then(|bytes| SnapshotId::from_slice(&bytes).ok())
-            .filter(|snapshot| self.listed.contains(snapshot));
-        if let Some(snapshot) = protected {
-            self.relied.note_snapshot(snapshot);
+            .and_then(|snapshot| self.listed.get(&snapshot));
+        if let Some(name) = protected {
+            self.relied.note_snapshot(*name);
         }
         self.sessions.insert(session, protected.is_some());
         Ok(protected.is_some())

@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use cairn_format::ids::{ChunkId, PackId, SessionId, SnapshotId, WriterId};
-use cairn_format::names::ObjectName;
+use cairn_format::ids::{ChunkId, PackId, SessionId, WriterId};
 use parking_lot::Mutex;
 
 use super::relied::Relied;
@@ -12,9 +11,9 @@ use crate::collect::copy::Copier;
 use crate::collect::reach::{Reach, reach};
 use crate::error::Error;
 use crate::index::catalog::{Before, Catalog};
-use crate::ops::snapshots;
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
+use crate::store::{StoreError, together};
 
 /// How often it is looked again after chunks were stored anew.
 const ROUNDS_MAX: usize = 3;
@@ -62,10 +61,15 @@ impl Claim<'_> {
             // Also segments: what was condemned may have been copied to packs named since.
             self.catalog.sync_keeping(vault)?;
             self.catalog.require_sound_tombs()?;
-            let condemned = self.catalog.condemned_since(&self.before);
-            if condemned == 0 {
+            let here = self.catalog.condemned_here().len();
+            let since = self.catalog.condemned_since(&self.before);
+            // Packs that were condemned before may belong to a snapshot that was relied on: the
+            // collection that condemned them looks again, and spares what it needs if it is there then.
+            // If it is there now, it was; or this one is seen as well, which is visible already.
+            if since == 0 && (here == 0 || self.snapshots_are_there()?) {
                 return Ok(Proof::Complete(copied));
             }
+            let condemned = since.max(here);
             let Some(missing) = self.missing()? else { return Ok(Proof::Open(condemned)) };
             if missing.is_empty() {
                 // What took the place of the packs that go has to be there.
@@ -86,7 +90,7 @@ impl Claim<'_> {
     fn missing(&self) -> Result<Option<Vec<ChunkId>>, Error> {
         let namespace = self.namespace;
         if !self.packs.iter().any(|pack| self.catalog.is_condemned(pack))
-            && self.snapshots_are_listed()?
+            && self.snapshots_are_there()?
             && let Some(chunks) = self.relied.chunks()
         {
             let known = self.catalog.known(&chunks, namespace)?;
@@ -100,19 +104,19 @@ impl Claim<'_> {
         self.walk(namespace)
     }
 
-    fn snapshots_are_listed(&self) -> Result<bool, Error> {
-        let relied = self.relied.snapshots();
-        if relied.is_empty() {
-            return Ok(true);
+    /// Whether the snapshots that are relied on as a whole are there, each asked for by name: a list may
+    /// go on to show what was deleted.
+    fn snapshots_are_there(&self) -> Result<bool, Error> {
+        let names = self.relied.snapshots();
+        let store = self.repository.store();
+        for found in together::map(store, &names, |name| store.size(name)) {
+            match found {
+                Ok(_) => {}
+                Err(StoreError::NotFound { .. }) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
         }
-        let listed = snapshots::list_names(self.repository)?
-            .into_iter()
-            .filter_map(|name| match name {
-                ObjectName::Snapshot { id, .. } => Some(id),
-                _ => None,
-            })
-            .collect::<HashSet<SnapshotId>>();
-        Ok(relied.is_subset(&listed))
+        Ok(true)
     }
 
     /// Looks at every chunk of the snapshot.

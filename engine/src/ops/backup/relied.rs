@@ -4,7 +4,8 @@
 
 use std::collections::HashSet;
 
-use cairn_format::ids::{ChunkId, SnapshotId, WriterId};
+use cairn_format::ids::{ChunkId, WriterId};
+use cairn_format::names::ObjectName;
 use parking_lot::Mutex;
 
 use crate::error::Error;
@@ -24,7 +25,7 @@ pub struct Relied {
 struct Noted {
     chunks: HashSet<ChunkId>,
     more: bool,
-    snapshots: HashSet<SnapshotId>,
+    snapshots: HashSet<ObjectName>,
 }
 
 impl Relied {
@@ -55,9 +56,9 @@ impl Relied {
         }
     }
 
-    /// Notes a snapshot whose content is relied on as a whole, for as long as it is listed.
-    pub fn note_snapshot(&self, id: SnapshotId) {
-        self.noted.lock().snapshots.insert(id);
+    /// Notes the record of a snapshot whose content is relied on as a whole, for as long as it is there.
+    pub fn note_snapshot(&self, name: ObjectName) {
+        self.noted.lock().snapshots.insert(name);
     }
 
     /// The chunks relied on; `None` when they are more than are remembered.
@@ -67,10 +68,12 @@ impl Relied {
         (!noted.more).then(|| noted.chunks.iter().copied().collect())
     }
 
-    /// The snapshots relied on.
+    /// The records of the snapshots relied on, in order.
     #[must_use]
-    pub fn snapshots(&self) -> HashSet<SnapshotId> {
-        self.noted.lock().snapshots.clone()
+    pub fn snapshots(&self) -> Vec<ObjectName> {
+        let mut names = self.noted.lock().snapshots.iter().copied().collect::<Vec<_>>();
+        names.sort_unstable();
+        names
     }
 }
 

@@ -100,10 +100,10 @@ impl<'r> Shelf<'r> {
     }
 
     fn read_again(&self, read: &mut Read) {
-        match snapshots::list_all_but(self.repository, &read.all) {
-            Ok((all, _)) => {
-                read.all.clone_from(&all);
-                self.show(all);
+        match snapshots::list_known(self.repository, &read.all) {
+            Ok(listed) => {
+                read.all.clone_from(&listed.found);
+                self.show(listed.found);
             }
             Err(error) => {
                 let subject = self.repository.store().location();

@@ -110,7 +110,7 @@ impl<'a> Remaker<'a> {
         paths: &Paths,
     ) -> Result<Draft, Error> {
         let vault = self.repository.vault();
-        let name = ObjectName::Snapshot { time_ms: before.name_time_ms, id: before.id };
+        let name = before.name();
         let mut former = before.former().to_vec();
         former.push(before.id);
         former.drain(..former.len().saturating_sub(FORMER_MAX));

@@ -365,7 +365,7 @@ pub(super) fn look_when_taken(
     let concerned = concerned.collect::<Vec<_>>();
     let store = repository.store();
     let looked = together::map(store, &concerned, |one| {
-        let name = ObjectName::Snapshot { time_ms: one.name_time_ms, id: one.id };
+        let name = one.name();
         (one.id, store.taken_ms(&name))
     });
     let mut taken = Taken::new();

@@ -260,7 +260,7 @@ impl Carrier<'_> {
         self.lease.renew();
         let mut visible = Vec::new();
         for snapshot in snapshots {
-            let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+            let name = snapshot.name();
             match read_object(self.home.store(), &name, RECORD_BYTES_MAX) {
                 Ok(object) => {
                     vault.store.put(&name, &object)?;
@@ -277,7 +277,9 @@ impl Carrier<'_> {
             self.catalog.sync_keeping(vault)?;
         }
         self.catalog.require_sound_tombs()?;
-        let quiet = self.catalog.condemned_count() == before.condemned;
+        // What was condemned before may belong to a snapshot that is relied on as a whole.
+        let quiet = self.catalog.condemned_count() == before.condemned
+            && self.catalog.condemned_here().is_empty();
         for (snapshot, name) in visible {
             let proof = match quiet {
                 true => Proof::Complete(0),

@@ -354,7 +354,7 @@ impl<'a> Likes<'a> {
     /// # Errors
     /// Failures of the store that are not damage.
     pub(super) fn of(&mut self, snapshot: &SnapshotInfo) -> Result<Option<SnapshotInfo>, Error> {
-        let new = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+        let new = snapshot.name();
         // Names sort by time.
         let before = self.names.partition_point(|name| *name > new);
         let (after, before) = self.names.split_at(before);
@@ -375,7 +375,7 @@ impl<'a> Likes<'a> {
 
     /// Adds one that is on both sides by now.
     pub(super) fn add(&mut self, snapshot: &SnapshotInfo) {
-        let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id: snapshot.id };
+        let name = snapshot.name();
         let at = self.names.partition_point(|other| *other > name);
         self.names.insert(at, name);
         self.read.insert(name, Some(snapshot.clone()));

@@ -96,7 +96,7 @@ impl<'a> Need<'a> {
         let mut old: Vec<Node> = Vec::new();
         // Another writer's chunks may stand in packs that this one does not see.
         if let Some(like) = like.filter(|like| like.namespace == namespace) {
-            self.relied.note_snapshot(like.id);
+            self.relied.note_snapshot(like.name());
             theirs.insert(like.record.root);
             old.push((like.record.root, NodeKind::Directory));
         }

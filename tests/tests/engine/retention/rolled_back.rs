@@ -13,7 +13,7 @@ use cairn_format::envelope::Kind;
 use cairn_format::ids::{ObjectHash, SnapshotId, WriterId};
 use cairn_format::names::ObjectName;
 use cairn_format::record::Config;
-use cairn_tests::garbage::packs;
+use cairn_tests::garbage::{packs, take_away};
 use cairn_tests::lab::{Lab, back_up, copy_of, object, verify_full};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
@@ -99,14 +99,7 @@ fn what_a_withheld_snapshot_needs_is_collected_by_nobody_who_saw_it() {
     let collect = |store: &MemoryStore, cache| gc::run(&lab.open(store, cache), &options);
     collect(&store, "host").expect("it collects, and has seen it");
     let withholding = copy_of(&store);
-    for name in store.names() {
-        let (ObjectName::Snapshot { id, .. } | ObjectName::Ack { snapshot: id, .. }) = name else {
-            continue;
-        };
-        if id == newest.id {
-            withholding.delete(&name).expect("deleted");
-        }
-    }
+    take_away(&withholding, &newest);
     let elsewhere = copy_of(&withholding);
     let before = packs(&withholding);
     let refused = |error: Error| {
@@ -149,21 +142,15 @@ fn a_withheld_snapshot_in_the_midst_is_missed() {
     let mut days = (0..3).map(|day| {
         std::fs::write(source.join("diary"), noise(50_000, day)).expect("a file");
         let report = back_up(&lab.open(&store, "host"), &source).expect("a backup");
-        report.snapshot.expect("a snapshot").id
+        report.snapshot.expect("a snapshot")
     });
     let (_, withheld, _) = (days.next(), days.next().expect("a day"), days.next());
     let options = GcOptions { max_delete_percent: 99.0, ..GcOptions::default() };
     let collect = |store: &MemoryStore, cache| gc::run(&lab.open(store, cache), &options);
     collect(&store, "host").expect("it collects, and has seen it");
     let withholding = copy_of(&store);
-    for name in store.names() {
-        let (ObjectName::Snapshot { id, .. } | ObjectName::Ack { snapshot: id, .. }) = name else {
-            continue;
-        };
-        if id == withheld {
-            withholding.delete(&name).expect("deleted");
-        }
-    }
+    take_away(&withholding, &withheld);
+    let withheld = withheld.id;
     let before = packs(&withholding);
     for attempt in 0..2 {
         let refused = collect(&withholding, "host").expect_err("it is refused");
