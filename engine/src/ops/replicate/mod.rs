@@ -575,9 +575,22 @@ impl One<'_> {
         done: &mut Done,
     ) -> Result<(), Error> {
         for snapshot in snapshots {
-            let mut decided = Undecided { reads: self.reads, number: self.number, open: false };
             let one = std::slice::from_ref(snapshot);
-            match self.copy_some(replica, one, decision, session, lease, &mut decided, done) {
+            let mut copy_it = || {
+                let mut decided = Undecided { reads: self.reads, number: self.number, open: false };
+                self.copy_some(replica, one, decision, session, lease, &mut decided, done)
+            };
+            let mut copied = copy_it();
+            for _ in 1..ROUNDS_MAX {
+                if !copied.as_ref().is_err_and(Error::has_vanished) {
+                    break;
+                }
+                // A collection at home, or there, has moved it.
+                self.home.refresh_catalog()?;
+                replica.refresh_catalog()?;
+                copied = copy_it();
+            }
+            match copied {
                 Ok(_) => {}
                 Err(error)
                     if error.is_damage() && snapshots::is_forgotten(self.home, snapshot)? => {}
