@@ -266,7 +266,7 @@ pub enum Error {
         hint: String,
     },
     /// A collection would delete what a snapshot needs that this host has seen and that is gone.
-    #[error("snapshot {} is gone, and what it needs would be deleted: {message}", snapshot.short())]
+    #[error("what snapshot {} needs would be deleted: {message}", snapshot.short())]
     RolledBack {
         /// The snapshot.
         snapshot: SnapshotId,
@@ -370,6 +370,14 @@ pub enum Error {
     Condemned {
         /// How many.
         packs: usize,
+    },
+    /// What snapshots rely on was collected on a replica, again and again, while they were copied.
+    #[error(
+        "what {snapshots} snapshots rely on was collected in the replica while they were copied, each time it was looked at; they are not acknowledged there"
+    )]
+    CopyCondemned {
+        /// How many.
+        snapshots: usize,
     },
     /// No key slot fits a prefix.
     #[error("no key slot's id begins with {prefix}")]
@@ -500,6 +508,7 @@ impl Explain for Error {
             Self::PathKind { .. } => "path.kind",
             Self::Usage { .. } => "usage",
             Self::Condemned { .. } => "backup.condemned",
+            Self::CopyCondemned { .. } => "replicate.condemned",
             Self::NoSlot { .. } => "key.no_slot",
             Self::AmbiguousSlot { .. } => "key.ambiguous_slot",
             Self::LastOwner { .. } => "key.last_owner",
@@ -557,6 +566,7 @@ impl Explain for Error {
             Self::NoSnapshot { .. }
             | Self::NoPath { .. }
             | Self::Condemned { .. }
+            | Self::CopyCondemned { .. }
             | Self::Output(_)
             | Self::Cancelled
             | Self::Internal { .. } => Class::Failed,
@@ -589,7 +599,7 @@ impl Explain for Error {
                     _ => " (`cairn verify` names the others)",
                 };
                 return Some(format!(
-                    "nothing was deleted; look for it in another copy, or among older versions at the storage. If it is meant to be gone, `cairn forget {}`{others}, then collect again",
+                    "nothing was deleted; run it again, as the list may have lacked it only now. If it is gone still, look for it in another copy, or among older versions at the storage; if it is meant to be gone, `cairn forget {}`{others}, then collect again",
                     snapshot.short()
                 ));
             }
@@ -658,6 +668,9 @@ impl Explain for Error {
             }
             Self::NoPath { .. } => "`cairn ls SNAPSHOT` shows its paths",
             Self::Condemned { .. } => "run the backup again; what was stored is used",
+            Self::CopyCondemned { .. } => {
+                "run the replication again when nobody collects there; what was copied is used"
+            }
             Self::NoSlot { .. } | Self::AmbiguousSlot { .. } => "`cairn key list` shows the slots",
             Self::LastOwner { .. } => "add another owner's key first: `cairn key add`",
             Self::Internal { .. } => "please report it with the command and its output",

@@ -191,8 +191,12 @@ fn show(app: &App, plan: &ForgetPlan) -> Result<(), Failure> {
         }
     }
     for id in &plan.bare {
-        app.printer.event(&objects::Retention::bare(*id))?;
-        app.printer.line(&format!("{}  forget  its record cannot be read", id.short()))?;
+        let why = match plan.has_no_record(id) {
+            true => "its record is gone",
+            false => "its record cannot be read",
+        };
+        app.printer.event(&objects::Retention::bare(*id, why))?;
+        app.printer.line(&format!("{}  forget  {why}", id.short()))?;
     }
     Ok(())
 }

@@ -430,10 +430,10 @@ impl<'a> Retention<'a> {
         }
     }
 
-    /// A snapshot of which nothing but the id is known; it goes because it was named.
+    /// A snapshot of which nothing but the id is known, and why not; it goes because it was named.
     #[must_use]
-    pub fn bare(id: SnapshotId) -> Self {
-        let (code, message) = ("named".to_owned(), "its record cannot be read".to_owned());
+    pub fn bare(id: SnapshotId, why: &str) -> Self {
+        let (code, message) = ("named".to_owned(), why.to_owned());
         Self {
             kind: "retention",
             id: id.to_hex(),

@@ -150,7 +150,9 @@ fn list_records(
     }
     Err(Error::LivenessUnknown {
         object: "the list of snapshots".to_owned(),
-        message: "snapshots go on to vanish while they are read".to_owned(),
+        message:
+            "snapshots go on to vanish while they are read: run it again when nobody forgets any"
+                .to_owned(),
     })
 }
 

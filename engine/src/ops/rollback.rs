@@ -130,6 +130,18 @@ fn look(
     Ok(Compared { missed: now.missed(&missed), remarks })
 }
 
+/// Remembers a snapshot that this host has acknowledged: a list may lack it when this host next asks for
+/// one.
+///
+/// # Errors
+/// Failures of the cache.
+pub(super) fn acknowledged(repository: &Repository, made: &SnapshotInfo) -> Result<(), Error> {
+    let catalog = repository.catalog()?;
+    let mut seen = Seen::load(catalog)?;
+    seen.snapshots.entry(made.record.job.clone()).or_default().insert(made.id);
+    seen.save(catalog)
+}
+
 /// Snapshots that were seen and are not listed now, whose ids begin so.
 ///
 /// # Errors

@@ -6,19 +6,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use cairn_engine::ops::gc;
 use cairn_engine::ops::replicate::{self, Done, Target};
 use cairn_engine::ops::shard::Shard;
-use cairn_engine::ops::snapshots;
+use cairn_engine::ops::snapshots::{self, SnapshotInfo};
 use cairn_engine::ops::verify::{self, Level, VerifyOptions, VerifyReport};
 use cairn_engine::repo::Repository;
 use cairn_engine::store::Store;
 use cairn_engine::store::fault::{Fault, FaultStore, Plan};
 use cairn_engine::store::memory::MemoryStore;
+use cairn_engine::store::record::CallKind;
 use cairn_format::ids::SnapshotId;
 use cairn_format::names::ObjectName;
-use cairn_tests::compare::assert_same_tree;
+use cairn_tests::compare::{assert_same_tree, look as look_at};
 use cairn_tests::damage::Damage;
-use cairn_tests::lab::{copy_of, inside, object};
+use cairn_tests::garbage;
+use cairn_tests::lab::{self, copy_of, inside, object};
+use cairn_tests::odd::Odd;
 use cairn_tests::seed::{Seed, noise};
 use cairn_tests::tree;
 
@@ -201,6 +205,63 @@ fn what_shares_repack_is_whole_as_well() {
         assert_whole(&home, &replica);
     }
     home.assert_holds(&replica, &all);
+}
+
+/// Adds a file, and backs up.
+fn back_up_with(home: &mut Home, name: &str) -> SnapshotInfo {
+    std::fs::write(home.source.join(name), noise(50_000, 3 + name.len() as u64)).expect("a file");
+    tree::settle(&home.source);
+    let made = lab::back_up(&home.open(), &home.source).expect("a backup");
+    let made = made.snapshot.expect("a snapshot");
+    home.trees.insert(made.id, look_at(&home.source));
+    made
+}
+
+/// What a share goes by was listed before it brought anything: by the time it looks whether a snapshot is
+/// complete, one that this is like may be forgotten on the replica, and collected.
+#[test]
+fn a_share_relies_on_no_snapshot_that_went_while_it_brought_packs() {
+    let (home, like, replica, part) = (46..)
+        .find_map(|seed| {
+            let mut home = Home::new(seed);
+            home.back_up(1);
+            std::fs::create_dir(home.source.join("stays")).expect("a folder");
+            // The rest of the like one is of the first as well.
+            let like = back_up_with(&mut home, "stays/alike");
+            let replica = MemoryStore::new();
+            home.replicate_to(&replica);
+            back_up_with(&mut home, "new");
+            let new = packs(&home.store).difference(&packs(&replica)).copied().collect::<Vec<_>>();
+            let takes_all = |part: &Shard| {
+                let mut hashes = new.iter().filter_map(ObjectName::content_hash);
+                hashes.all(|hash| part.takes(&hash))
+            };
+            let part = [shard(1, 2), shard(2, 2)].into_iter().find(takes_all)?;
+            Some((home, like, replica, part))
+        })
+        .expect("a change that falls to one share");
+    let (rest, collector) = (replica.clone(), home.lab.open(&replica, "collector"));
+    let reads_what_it_copies = |kind, name: Option<&ObjectName>| {
+        kind == CallKind::GetRange && matches!(name, Some(ObjectName::Pack(..)))
+    };
+    let way = Odd::new(home.store.clone()).before(reads_what_it_copies, move || {
+        garbage::forget(&collector, &rest, &like);
+        gc::run(&collector, &garbage::everything()).expect("it collects");
+    });
+    let host = home.lab.open(&way, "host");
+    let run = || replicate::run_shard(&host, &[target(&replica)], false, part).expect("it runs");
+    let done = lab::alone(run).replicas.pop().expect("a replica").done.expect("a share");
+    drop(host);
+    assert!(way.has_acted());
+    assert_eq!(done.waiting.len(), 1, "{done:?}");
+    let there = home.lab.open_alone(Arc::new(replica.clone()), lab::OWNER).expect("it opens");
+    let there = snapshots::list(&there).expect("it lists");
+    assert_eq!(there.iter().filter(|one| one.acknowledged).count(), 1);
+    // What is lacking now is brought by those it falls to.
+    for number in [1, 2] {
+        bring(&home, "host", &replica, shard(number, 2));
+    }
+    assert_eq!(assert_whole(&home, &replica), home.ids());
 }
 
 /// What verify found, without order. What is said of a tree is what was said of a pack, unless another

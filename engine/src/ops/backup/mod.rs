@@ -21,6 +21,7 @@ use self::feed::{Cutters, Fed, FeedOptions, Feeder, Shared};
 use self::former::Formers;
 use self::prepare::{Prepared, prepare};
 use self::publish::{Published, describe, latest_of, publish, remember_latest};
+use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::chunk::{ContentCutter, Cutter};
 use crate::collect::Weakness;
@@ -187,6 +188,7 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
     let Done { session, written, snapshot, chunks_repaired, repeats } = done;
     cache::protect(catalog, session, snapshot.id)?;
     remember_latest(catalog, &snapshot)?;
+    rollback::acknowledged(repository, &snapshot)?;
     // After the acknowledgement: tidying must not delay it, nor undo it when it fails.
     match segments::merge(repository.vault()) {
         Ok(merged) => catalog.note_merge(&merged)?,

@@ -142,6 +142,12 @@ impl ForgetPlan {
         self.verdicts().filter(|verdict| verdict.keeps()).count() as u64
     }
 
+    /// Whether there is no record of a snapshot that was named, rather than one that cannot be read.
+    #[must_use]
+    pub fn has_no_record(&self, id: &SnapshotId) -> bool {
+        !self.objects.records.contains_key(id)
+    }
+
     /// Snapshots that go.
     #[must_use]
     pub fn going(&self) -> u64 {

@@ -46,6 +46,9 @@ pub(super) struct Carrier<'a> {
     pub(super) number: usize,
     pub(super) session: SessionId,
     pub(super) lease: &'a HeldLease<'a>,
+    /// How packs stood there before those snapshots were listed that are relied on: a collection since may
+    /// have taken both away, and the index have forgotten it.
+    pub(super) before: Before,
     pub(super) weakness: Option<Weakness>,
 }
 
@@ -81,7 +84,6 @@ impl Carrier<'_> {
         mut leftovers: Vec<PackSection>,
         carried: &mut Carried,
     ) -> Result<(), Error> {
-        let before = self.catalog.standing()?;
         let mut copier = Copier::new(self.replica, self.catalog, self.session)?;
         let (mut done, mut packs) = (BTreeSet::new(), Vec::new());
         let (mut waiting, mut whole, mut partly) = (Vec::new(), Vec::new(), Vec::new());
@@ -102,8 +104,7 @@ impl Carrier<'_> {
             self.take_parts(need, &partly, &mut copier)?;
             packs.extend(sections.iter().map(|section| section.id));
             packs.extend(copier.finish(sections)?);
-            let claim = (before, packs.as_slice());
-            self.publish(need, &waiting, claim, carried)?;
+            self.publish(need, &waiting, &packs, carried)?;
             waiting.clear();
             whole.clear();
             partly.clear();
@@ -253,7 +254,7 @@ impl Carrier<'_> {
         &self,
         need: &Need<'_>,
         snapshots: &[&SnapshotInfo],
-        (before, packs): (Before, &[PackId]),
+        packs: &[PackId],
         carried: &mut Carried,
     ) -> Result<(), Error> {
         let vault = self.replica.vault();
@@ -278,7 +279,7 @@ impl Carrier<'_> {
         }
         self.catalog.require_sound_tombs()?;
         // What was condemned before may belong to a snapshot that is relied on as a whole.
-        let quiet = self.catalog.condemned_count() == before.condemned
+        let quiet = self.catalog.condemned_count() == self.before.condemned
             && self.catalog.condemned_here().is_empty();
         for (snapshot, name) in visible {
             let proof = match quiet {
@@ -289,7 +290,7 @@ impl Carrier<'_> {
                     session: self.session,
                     root: snapshot.record.root,
                     namespace: snapshot.namespace,
-                    before,
+                    before: self.before,
                     packs,
                     relied: &need.relied,
                 }

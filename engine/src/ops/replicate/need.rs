@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use cairn_format::ids::{ChunkId, SnapshotId, WriterId};
+use cairn_format::ids::{ChunkId, PackId, SnapshotId, WriterId};
 use cairn_format::pack::ChunkRef;
 use rayon::prelude::*;
 
@@ -233,6 +233,20 @@ impl<'a> Need<'a> {
         let chunks = self.catalog.pack(number)?.chunks as usize;
         Ok(!self.broken.contains(&number)
             && (0..chunks).all(|position| self.marks.get(number, position)))
+    }
+
+    /// Packs of home of which everything is wanted, in order.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub(super) fn whole_packs(&self) -> Result<BTreeSet<PackId>, Error> {
+        let mut whole = BTreeSet::new();
+        for number in self.packs.values().flatten() {
+            if self.whole(*number)? {
+                whole.insert(self.catalog.pack(*number)?.id);
+            }
+        }
+        Ok(whole)
     }
 }
 

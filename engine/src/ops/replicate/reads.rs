@@ -1,13 +1,14 @@
 //! Packs of the home copy for several replicas at once: each is read once as long as the replicas keep
 //! up with one another. One that falls behind reads for itself; nobody waits for another.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use cairn_format::ids::PackId;
 use cairn_format::names::PackKind;
 use parking_lot::{Condvar, Mutex};
 
+use super::need::Need;
 use crate::context::Counter;
 use crate::error::Error;
 use crate::parity::read_pack;
@@ -16,6 +17,49 @@ use crate::store::StoreError;
 
 /// Packs that are kept for replicas that have not asked for them yet, bytes.
 const KEPT_BYTES_MAX: u64 = 128 << 20;
+
+/// A replica of which it is not known yet what it wants. It wants nothing if it has not said so by its end.
+pub(super) struct Undecided<'a> {
+    reads: &'a Reads<'a>,
+    number: usize,
+    open: bool,
+}
+
+impl<'a> Undecided<'a> {
+    /// The replica of this number.
+    pub(super) const fn new(reads: &'a Reads<'a>, number: usize) -> Self {
+        Self { reads, number, open: true }
+    }
+
+    /// It wants the packs that it lacks as they are, and that fall to this host.
+    ///
+    /// # Errors
+    /// Failures of the cache.
+    pub(super) fn decide(
+        &mut self,
+        need: &Need<'_>,
+        falls_here: impl Fn(&PackId) -> bool,
+    ) -> Result<(), Error> {
+        if self.open {
+            let mut packs = need.whole_packs()?;
+            packs.retain(falls_here);
+            self.wants(&packs);
+        }
+        Ok(())
+    }
+
+    fn wants(&mut self, packs: &BTreeSet<PackId>) {
+        if std::mem::take(&mut self.open) {
+            self.reads.decided(self.number, packs);
+        }
+    }
+}
+
+impl Drop for Undecided<'_> {
+    fn drop(&mut self) {
+        self.wants(&BTreeSet::new());
+    }
+}
 
 /// Reads packs of the home copy.
 pub(super) struct Reads<'a> {
@@ -50,7 +94,7 @@ impl<'a> Reads<'a> {
     }
 
     /// A replica has decided what it wants, or has failed.
-    pub(super) fn decided(&self, replica: usize, packs: &[PackId]) {
+    fn decided(&self, replica: usize, packs: &BTreeSet<PackId>) {
         let mut state = self.state.lock();
         state.undecided = state.undecided.saturating_sub(1);
         for pack in packs {
