@@ -61,6 +61,18 @@ pub enum Flaw {
     CollectorForgetsBases,
     /// A collection deletes what tombs condemn that it lists only after the snapshots.
     LateTombs,
+    /// A writer does not ask for the snapshot that it relies on once its own is visible.
+    WriterTrustsSnapshots,
+    /// A writer that relies on snapshots does not list packs after tombs.
+    UnknownPacks,
+    /// A writer asks for the snapshot that it relies on only if condemned packs are there by then.
+    PresentTombs,
+    /// A writer relies on a snapshot that it found before it listed tombs.
+    EarlySnapshots,
+    /// A writer relies on a snapshot that nobody has acknowledged.
+    UnprovenSnapshots,
+    /// A collection does not list snapshots again when one is gone by the time it reads it.
+    VanishedSnapshots,
 }
 
 /// What is there at the beginning, and is needed by an acknowledged snapshot.
@@ -88,6 +100,9 @@ pub struct Protocol {
     pub copies_max: u8,
     /// How often a writer begins, at most 3: after that it goes no further.
     pub attempts_max: u8,
+    /// Writers take their data for stored where a snapshot has it, if they find one, and any snapshot
+    /// that is acknowledged may be forgotten.
+    pub relies: bool,
     /// What is there at the beginning.
     pub first: First,
     /// What is wrong with it.
@@ -146,6 +161,11 @@ impl State {
     }
 }
 
+/// Each of a set of packs, or of snapshots.
+fn each_of(set: Packs) -> impl Iterator<Item = Packs> {
+    (0..Packs::BITS).map(|bit| 1 << bit).filter(move |one| set & one != 0)
+}
+
 /// The first pack is the damaged one.
 const DAMAGED: Packs = 1;
 
@@ -201,11 +221,16 @@ impl Model for Protocol {
     fn steps(&self, state: &State, each: &mut dyn FnMut(&'static str, usize, State)) {
         let each: &mut dyn FnMut(&'static str, usize, State) =
             &mut |what, actor, next| each(what, actor, same::representative(self, next));
-        if state.snapshots & SNAPSHOT_FIRST != 0 && self.first != First::DamagedBase {
+        let forgettable = match (self.first, self.relies) {
+            (First::DamagedBase, _) => 0,
+            (_, true) => state.acknowledged,
+            (_, false) => SNAPSHOT_FIRST,
+        };
+        for snapshot in each_of(Packs::from(forgettable & state.snapshots)) {
             let mut next = *state;
-            next.snapshots &= !SNAPSHOT_FIRST;
-            next.acknowledged &= !SNAPSHOT_FIRST;
-            each("the first snapshot is forgotten", usize::MAX, next);
+            next.snapshots &= !(snapshot as u8);
+            next.acknowledged &= !(snapshot as u8);
+            each("a snapshot is forgotten", usize::MAX, next);
         }
         for number in 0..self.writers {
             writer::steps(self, state, number, each);

@@ -1,6 +1,6 @@
 //! A collection: `engine/src/ops/gc.rs` in a few steps.
 
-use super::{Content, Flaw, Packs, Protocol, SNAPSHOT_ANY, SNAPSHOT_FIRST, State};
+use super::{Content, Flaw, Packs, Protocol, SNAPSHOT_ANY, SNAPSHOT_FIRST, State, Writer, each_of};
 
 /// What it does next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +14,8 @@ enum At {
     /// What it lists here is what it deletes.
     ListTombsToDelete,
     ListSnapshotsAgain,
+    /// Each snapshot that it has listed, where that makes a difference.
+    ReadSnapshots,
     ListPacksAgain,
     ListTombsAgain,
     Rescue,
@@ -137,6 +139,7 @@ pub(super) fn steps(
         At::PutTombs => {
             let mut next = *state;
             next.tombs |= own.going;
+            next.writers.iter_mut().for_each(Writer::note_tombs);
             let known = own.known | own.going;
             let condemned = Collector { known, going: 0, ..to(At::ListTombsToDelete) };
             go("puts tombs", next, condemned);
@@ -155,9 +158,20 @@ pub(super) fn steps(
         At::ListSnapshotsAgain => {
             // With the same snapshots, and no tombs but its own, nothing needs what it condemned.
             let same = !own.others && own.snapshots == state.snapshots;
-            let others = !same;
-            let next = Collector { snapshots: state.snapshots, others, ..to(At::ListPacksAgain) };
+            let at = if protocol.relies { At::ReadSnapshots } else { At::ListPacksAgain };
+            let next = Collector { snapshots: state.snapshots, others: !same, ..to(at) };
             go("lists snapshots again", *state, next);
+        }
+        At::ReadSnapshots => {
+            let found = own.snapshots & state.snapshots;
+            if found == own.snapshots || protocol.flaw == Some(Flaw::VanishedSnapshots) {
+                let others = own.others || found != own.snapshots;
+                let next = Collector { snapshots: found, others, ..to(At::ListPacksAgain) };
+                go("reads snapshots", *state, next);
+            } else {
+                let next = Collector { others: true, ..to(At::ListSnapshotsAgain) };
+                go("finds a snapshot gone", *state, next);
+            }
         }
         At::ListPacksAgain => {
             let next = Collector { packs: state.present, ..to(At::ListTombsAgain) };
@@ -176,11 +190,6 @@ fn forget(collector: Collector) -> Collector {
         return collector;
     }
     Collector { at: At::Delete, delete: collector.delete, ..Collector::default() }
-}
-
-/// Each pack of a set.
-fn each_of(packs: Packs) -> impl Iterator<Item = Packs> {
-    (0..Packs::BITS).map(|bit| 1 << bit).filter(move |pack| packs & pack != 0)
 }
 
 /// Each pack of a set, or none where the set is empty.

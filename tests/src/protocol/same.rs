@@ -69,6 +69,7 @@ fn swap_writers(mut state: State) -> State {
     swap(&mut state.snapshots);
     swap(&mut state.acknowledged);
     state.collectors.iter_mut().for_each(|collector| swap(collector.snapshots_mut()));
+    state.writers.iter_mut().for_each(|writer| swap(writer.relies_on_mut()));
     state
 }
 

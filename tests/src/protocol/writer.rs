@@ -1,6 +1,6 @@
 //! A backup: `engine/src/ops/backup` in a few steps.
 
-use super::{ATTEMPTS_ROOM, Content, Flaw, Packs, Protocol, State};
+use super::{ATTEMPTS_ROOM, Content, Flaw, Packs, Protocol, SNAPSHOT_ANY, State, each_of};
 
 /// What it does next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -8,10 +8,16 @@ enum At {
     #[default]
     ListPacks,
     ListTombs,
+    /// Packs once more, if there are tombs: of one that is condemned it may not have known.
+    ListCondemned,
+    /// And relies on one of them, or on none.
+    ListSnapshots,
     Store,
     PutSnapshot,
     ListPacksAgain,
     ListTombsAgain,
+    /// Asks for the snapshot that it relies on.
+    AskSnapshot,
     Copy,
     Acknowledge,
     Done,
@@ -29,6 +35,10 @@ pub(super) struct Writer {
     uploads: u8,
     /// Snapshots it has taken back: each attempt has one of its own.
     attempt: u8,
+    /// The snapshot whose data it takes for its own.
+    relies_on: u8,
+    /// Packs that it knows of were condemned when it listed tombs first, or some were since.
+    knows_condemned: bool,
 }
 
 impl Writer {
@@ -42,12 +52,32 @@ impl Writer {
         [&mut self.seen]
     }
 
+    /// The snapshot that it relies on.
+    pub(super) const fn relies_on_mut(&mut self) -> &mut u8 {
+        &mut self.relies_on
+    }
+
+    /// Tombs were put.
+    pub(super) fn note_tombs(&mut self) {
+        self.knows_condemned = !matches!(self.at, At::ListPacks | At::ListTombs);
+    }
+
     /// Without what it does not look at any more; true when it takes no more steps, whatever the others
     /// do.
     pub(super) fn simplify(&mut self, protocol: &Protocol, state: &State) -> bool {
+        let chooses = matches!(self.at, At::ListCondemned | At::ListSnapshots);
+        self.knows_condemned &= chooses || self.relies_on != 0;
+        if self.relies_on & !state.snapshots != 0 {
+            // It does not come back.
+            self.relies_on = SNAPSHOT_ANY;
+        }
         match self.at {
             // It looks away from what is condemned anyway.
-            At::ListTombs | At::ListTombsAgain => self.seen &= !state.tombs,
+            At::ListTombs if !protocol.relies => self.seen &= !state.tombs,
+            At::ListTombsAgain if self.relies_on == 0 => self.seen &= !state.tombs,
+            At::Store if self.relies_on != 0 => {
+                (self.at, self.seen) = (At::PutSnapshot, 0);
+            }
             At::Store => {
                 let follow = protocol.flaw != Some(Flaw::WriterForgetsBases);
                 if state.has_data(self.seen, follow) {
@@ -90,10 +120,38 @@ pub(super) fn steps(
     };
     let listed = Writer { seen: state.present, ..writer };
     match writer.at {
-        At::ListPacks => go("lists packs", *state, Writer { at: At::ListTombs, ..listed }),
+        At::ListPacks => {
+            go("lists packs", *state, Writer { at: At::ListTombs, ..listed });
+            if protocol.flaw == Some(Flaw::EarlySnapshots) && writer.relies_on == 0 {
+                for relies_on in found(protocol, state, writer) {
+                    go("relies on a snapshot", *state, Writer { relies_on, ..writer });
+                }
+            }
+        }
         At::ListTombs => {
+            let knows_condemned = writer.seen & state.tombs != 0;
             let seen = writer.seen & !state.tombs;
-            go("lists tombs", *state, Writer { at: At::Store, seen, ..writer });
+            let at = match protocol.relies && writer.attempt == 0 && writer.relies_on == 0 {
+                false => At::Store,
+                true if state.tombs == 0 || protocol.flaw == Some(Flaw::UnknownPacks) => {
+                    At::ListSnapshots
+                }
+                true => At::ListCondemned,
+            };
+            go("lists tombs", *state, Writer { at, seen, knows_condemned, ..writer });
+        }
+        At::ListCondemned => {
+            let seen = writer.seen | state.present & !state.tombs;
+            let knows_condemned = writer.knows_condemned || state.present & state.tombs != 0;
+            let next = Writer { at: At::ListSnapshots, seen, knows_condemned, ..writer };
+            go("lists packs once more", *state, next);
+        }
+        At::ListSnapshots => {
+            go("relies on no snapshot", *state, Writer { at: At::Store, ..writer });
+            for relies_on in found(protocol, state, writer) {
+                let relying = Writer { at: At::Store, relies_on, ..writer };
+                go("relies on a snapshot", *state, relying);
+            }
         }
         At::Store => store(protocol, state, number, writer, &mut go),
         At::PutSnapshot => {
@@ -109,14 +167,31 @@ pub(super) fn steps(
             go("lists packs again", *state, Writer { at: At::ListTombsAgain, ..listed });
         }
         At::ListTombsAgain => look_again(protocol, state, number, writer, &mut go),
+        At::AskSnapshot => {
+            let is_there = writer.relies_on & state.snapshots != 0;
+            let lacks_data = writer.lacks_data && !is_there;
+            let at = if writer.lacks_base || lacks_data { At::Copy } else { At::Acknowledge };
+            go("asks for the snapshot", *state, Writer { at, lacks_data, ..writer });
+        }
         At::Copy => copy(protocol, state, number, writer, &mut go),
         At::Acknowledge => {
             let mut next = *state;
             next.acknowledged |= snapshot;
-            go("acknowledges", next, Writer { at: At::Done, uploads: 0, ..writer });
+            go("acknowledges", next, Writer { at: At::Done, ..Writer::default() });
         }
         At::Done => {}
     }
+}
+
+/// Snapshots on which it may rely: the second time it relies on none.
+fn found(protocol: &Protocol, state: &State, writer: Writer) -> impl Iterator<Item = u8> {
+    let snapshots = match protocol.flaw {
+        Some(Flaw::UnprovenSnapshots) => state.snapshots,
+        _ => state.snapshots & state.acknowledged,
+    };
+    let first = writer.attempt == 0;
+    let with_data = move |one: &u8| first && protocol.needs_data(*one);
+    each_of(Packs::from(snapshots)).map(|one| one as u8).filter(with_data)
 }
 
 /// Relies on what it knows, or stores the data: whole, or against a base that it can read.
@@ -162,7 +237,17 @@ fn look_again(
     let base_lasts = lasting & state.holding(Content::Base) != 0;
     let lacks_base = follow && own != 0 && !base_lasts;
     let lacks_data = !state.has_data(lasting, follow);
-    let at = if lacks_base || lacks_data { At::Copy } else { At::Acknowledge };
+    let at = match writer.relies_on {
+        0 if lacks_base || lacks_data => At::Copy,
+        0 => At::Acknowledge,
+        // With nothing condemned that it knows of, the snapshot is as it found it.
+        _ if !writer.knows_condemned && writer.seen & state.tombs == 0 => At::Acknowledge,
+        _ if protocol.flaw == Some(Flaw::PresentTombs) && writer.seen & state.tombs == 0 => {
+            At::Acknowledge
+        }
+        _ if protocol.flaw == Some(Flaw::WriterTrustsSnapshots) => At::Acknowledge,
+        _ => At::AskSnapshot,
+    };
     let next = Writer { at, seen: 0, lacks_base, lacks_data, ..writer };
     go("lists tombs again", *state, next);
 }

@@ -21,7 +21,13 @@ fn visited(protocol: Protocol, states_max: usize) -> Checked {
 
 fn sound(writers: usize, collectors: usize, uploads_max: u8, first: First) -> Protocol {
     let copies_max = uploads_max;
-    Protocol { writers, collectors, uploads_max, copies_max, attempts_max: 3, first, flaw: None }
+    let (relies, flaw) = (false, None);
+    Protocol { writers, collectors, uploads_max, copies_max, attempts_max: 3, relies, first, flaw }
+}
+
+/// The same with writers that take what a snapshot has for stored.
+fn relying(writers: usize, collectors: usize, uploads_max: u8, first: First) -> Protocol {
+    Protocol { relies: true, attempts_max: 2, ..sound(writers, collectors, uploads_max, first) }
 }
 
 fn always_holds(protocol: Protocol) {
@@ -31,7 +37,11 @@ fn always_holds(protocol: Protocol) {
 }
 
 fn is_found(writers: usize, collectors: usize, first: First, flaw: Flaw) {
-    let protocol = Protocol { flaw: Some(flaw), ..sound(writers, collectors, 2, first) };
+    found_out(sound(writers, collectors, 2, first), flaw);
+}
+
+fn found_out(protocol: Protocol, flaw: Flaw) {
+    let protocol = Protocol { flaw: Some(flaw), ..protocol };
     let way = visited(protocol, STATES_MAX).violation;
     let way = way.unwrap_or_else(|| panic!("{flaw:?} is not found out"));
     say(&format!("{flaw:?}: {}", way.join("; ")));
@@ -66,6 +76,45 @@ fn two_writers_and_two_collections_lose_nothing_within_the_nearest_states() {
         let checked = visited(sound(2, 2, 2, first), STATES_OF_FOUR);
         assert_eq!(checked.violation, None);
     }
+}
+
+#[test]
+fn writers_that_rely_on_snapshots_lose_nothing() {
+    for first in [First::Data, First::Base] {
+        always_holds(relying(1, 1, 2, first));
+        always_holds(relying(2, 1, 1, first));
+        always_holds(relying(1, 2, 1, first));
+    }
+}
+
+#[test]
+fn a_writer_that_does_not_ask_for_the_snapshot_it_relies_on_is_found_out() {
+    found_out(relying(1, 1, 1, First::Data), Flaw::WriterTrustsSnapshots);
+}
+
+#[test]
+fn a_writer_that_asks_for_it_only_if_condemned_packs_are_there_still_is_found_out() {
+    found_out(relying(1, 1, 1, First::Data), Flaw::PresentTombs);
+}
+
+#[test]
+fn a_writer_that_does_not_know_what_packs_are_condemned_is_found_out() {
+    found_out(relying(2, 1, 1, First::Base), Flaw::UnknownPacks);
+}
+
+#[test]
+fn a_writer_that_relies_on_a_snapshot_found_before_tombs_is_found_out() {
+    found_out(relying(1, 1, 1, First::Data), Flaw::EarlySnapshots);
+}
+
+#[test]
+fn a_writer_that_relies_on_what_is_not_acknowledged_is_found_out() {
+    found_out(relying(2, 1, 1, First::Data), Flaw::UnprovenSnapshots);
+}
+
+#[test]
+fn a_collection_that_does_not_list_again_where_a_snapshot_vanished_is_found_out() {
+    found_out(relying(2, 1, 1, First::Data), Flaw::VanishedSnapshots);
 }
 
 #[test]

@@ -66,7 +66,8 @@ impl Claim<'_> {
             // Packs that were condemned before may belong to a snapshot that was relied on: the
             // collection that condemned them looks again, and spares what it needs if it is there then.
             // If it is there now, it was; or this one is seen as well, which is visible already.
-            if since == 0 && (here == 0 || self.snapshots_are_there()?) {
+            let quiet = self.catalog.is_quiet_since(&self.before);
+            if quiet || (since == 0 && self.snapshots_are_there()?) {
                 return Ok(Proof::Complete(copied));
             }
             let condemned = since.max(here);

@@ -278,9 +278,7 @@ impl Carrier<'_> {
             self.catalog.sync_keeping(vault)?;
         }
         self.catalog.require_sound_tombs()?;
-        // What was condemned before may belong to a snapshot that is relied on as a whole.
-        let quiet = self.catalog.condemned_count() == self.before.condemned
-            && self.catalog.condemned_here().is_empty();
+        let quiet = self.catalog.is_quiet_since(&self.before);
         for (snapshot, name) in visible {
             let proof = match quiet {
                 true => Proof::Complete(0),
