@@ -371,9 +371,9 @@ pub enum Error {
         /// How many.
         packs: usize,
     },
-    /// What snapshots rely on was collected on a replica, again and again, while they were copied.
+    /// Snapshots could not be completed on a replica, again and again.
     #[error(
-        "what {snapshots} snapshots rely on was collected in the replica while they were copied, each time it was looked at; they are not acknowledged there"
+        "{snapshots} snapshots are not acknowledged in the replica: each time they were copied, what they rely on was collected there, or the store lost the acknowledgement"
     )]
     CopyCondemned {
         /// How many.

@@ -63,12 +63,8 @@ pub enum Flaw {
     LateTombs,
     /// A writer does not ask for the snapshot that it relies on once its own is visible.
     WriterTrustsSnapshots,
-    /// A writer that relies on snapshots does not list packs after tombs.
-    UnknownPacks,
     /// A writer asks for the snapshot that it relies on only if condemned packs are there by then.
     PresentTombs,
-    /// A writer relies on a snapshot that it found before it listed tombs.
-    EarlySnapshots,
     /// A writer relies on a snapshot that nobody has acknowledged.
     UnprovenSnapshots,
     /// A collection does not list snapshots again when one is gone by the time it reads it.

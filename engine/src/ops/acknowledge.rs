@@ -6,7 +6,9 @@ use cairn_format::ids::{ObjectHash, SessionId, SnapshotId};
 use cairn_format::names::ObjectName;
 use cairn_format::record::Ack;
 
-use crate::error::Error;
+use super::rollback;
+use crate::context::Remark;
+use crate::error::{Error, Explain as _};
 use crate::index::catalog::Catalog;
 use crate::repo::vault::Vault;
 use crate::store::StoreError;
@@ -14,8 +16,8 @@ use crate::store::StoreError;
 /// What came of acknowledging a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acknowledged {
-    /// It and its acknowledgement are there.
-    Stands,
+    /// It and this acknowledgement are there.
+    Stands(ObjectName),
     /// Its record is gone, and the acknowledgement is taken back: this process may have been paused for
     /// long, and its snapshot been taken for an orphan or forgotten.
     Forgotten,
@@ -24,8 +26,20 @@ pub(super) enum Acknowledged {
     Lost,
 }
 
-/// Puts an acknowledgement of the snapshot `name`, and looks whether both are there. Everything that
-/// the snapshot needs has to be proven before.
+/// A snapshot whose record is visible.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visible<'a> {
+    /// Its id.
+    pub(super) id: SnapshotId,
+    /// Its record.
+    pub(super) name: &'a ObjectName,
+    /// Its job.
+    pub(super) job: &'a str,
+}
+
+/// Puts an acknowledgement of the snapshot, and looks whether both are there. Everything that it needs has
+/// to be proven before. Hosts whose key may collect remember it, so that their next collection misses it
+/// where a list does not have it yet.
 ///
 /// # Errors
 /// Failures of the store.
@@ -33,8 +47,9 @@ pub(super) fn acknowledge(
     vault: &Vault,
     catalog: &Catalog,
     session: SessionId,
-    (snapshot, name): (SnapshotId, &ObjectName),
+    made: Visible<'_>,
 ) -> Result<Acknowledged, Error> {
+    let snapshot = made.id;
     let ack = Ack {
         snapshot,
         time_ms: vault.context.clock.now_ms(),
@@ -48,11 +63,20 @@ pub(super) fn acknowledge(
     if !is_there(vault, &ack)? {
         return Ok(Acknowledged::Lost);
     }
-    if !is_there(vault, name)? {
+    if !is_there(vault, made.name)? {
         vault.store.delete(&ack)?;
         return Ok(Acknowledged::Forgotten);
     }
-    Ok(Acknowledged::Stands)
+    if vault.keys.can_collect()
+        && let Err(error) = rollback::acknowledged(catalog, made.job, snapshot)
+    {
+        vault.monitor().warn(Remark {
+            code: error.code(),
+            subject: format!("snapshot {snapshot}"),
+            message: format!("it is safe, and this host cannot remember it: {error}"),
+        });
+    }
+    Ok(Acknowledged::Stands(ack))
 }
 
 fn is_there(vault: &Vault, name: &ObjectName) -> Result<bool, Error> {

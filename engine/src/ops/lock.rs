@@ -144,6 +144,8 @@ fn go_through(
 
 /// The snapshots that are there and can be read, and what is to be said of others.
 fn snapshots_there(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Remark>), Error> {
+    // Before the lists: another process of this host may acknowledge one meanwhile.
+    let seen = rollback::seen(repository)?;
     // Before the snapshots: whoever forgets one removes its acknowledgement first.
     let acks = list_acks(repository)?;
     let (found, mut withheld) = snapshots::list_all(repository)?;
@@ -165,7 +167,7 @@ fn snapshots_there(repository: &Repository) -> Result<(Vec<SnapshotInfo>, Vec<Re
             Err(error) => return Err(error.into()),
         }
     }
-    for id in rollback::unacknowledged(repository, &found)? {
+    for id in rollback::unacknowledged(repository, &seen, &found)? {
         missed.push(Remark {
             code: "snapshot.unacknowledged",
             subject: format!("snapshot {id}"),

@@ -135,11 +135,10 @@ fn look(
 ///
 /// # Errors
 /// Failures of the cache.
-pub(super) fn acknowledged(repository: &Repository, made: &SnapshotInfo) -> Result<(), Error> {
-    let catalog = repository.catalog()?;
+pub(super) fn acknowledged(catalog: &Catalog, job: &str, made: SnapshotId) -> Result<(), Error> {
     let mut seen = Seen::load(catalog)?;
-    seen.snapshots.entry(made.record.job.clone()).or_default().insert(made.id);
-    seen.save(catalog)
+    let new = seen.snapshots.entry(job.to_owned()).or_default().insert(made);
+    if new { seen.save(catalog) } else { Ok(()) }
 }
 
 /// Snapshots that were seen and are not listed now, whose ids begin so.
@@ -151,15 +150,16 @@ pub(super) fn missing(repository: &Repository, digits: &str) -> Result<Vec<Snaps
 }
 
 /// Snapshots that were seen acknowledged, are listed, and are acknowledged no more, though nobody said
-/// that they are meant to go.
+/// that they are meant to go. `seen` was asked for before acknowledgements were listed.
 ///
 /// # Errors
 /// Failures of the store and the cache.
 pub(super) fn unacknowledged(
     repository: &Repository,
+    seen: &Seen,
     listed: &[SnapshotInfo],
 ) -> Result<Vec<SnapshotId>, Error> {
-    let seen = seen(repository)?.ids().collect::<HashSet<_>>();
+    let seen = seen.ids().collect::<HashSet<_>>();
     let gone = listed.iter().filter(|one| !one.acknowledged && seen.contains(&one.id));
     let mut gone = gone.map(|one| one.id).collect::<Vec<_>>();
     let subjects = gone.iter().copied().map(Subject::Snapshot).collect();

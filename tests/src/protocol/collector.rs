@@ -1,6 +1,6 @@
 //! A collection: `engine/src/ops/gc.rs` in a few steps.
 
-use super::{Content, Flaw, Packs, Protocol, SNAPSHOT_ANY, SNAPSHOT_FIRST, State, Writer, each_of};
+use super::{Content, Flaw, Packs, Protocol, SNAPSHOT_ANY, SNAPSHOT_FIRST, State, each_of};
 
 /// What it does next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,7 +139,6 @@ pub(super) fn steps(
         At::PutTombs => {
             let mut next = *state;
             next.tombs |= own.going;
-            next.writers.iter_mut().for_each(Writer::note_tombs);
             let known = own.known | own.going;
             let condemned = Collector { known, going: 0, ..to(At::ListTombsToDelete) };
             go("puts tombs", next, condemned);

@@ -8,8 +8,6 @@ enum At {
     #[default]
     ListPacks,
     ListTombs,
-    /// Packs once more, if there are tombs: of one that is condemned it may not have known.
-    ListCondemned,
     /// And relies on one of them, or on none.
     ListSnapshots,
     Store,
@@ -37,8 +35,6 @@ pub(super) struct Writer {
     attempt: u8,
     /// The snapshot whose data it takes for its own.
     relies_on: u8,
-    /// Packs that it knows of were condemned when it listed tombs first, or some were since.
-    knows_condemned: bool,
 }
 
 impl Writer {
@@ -57,23 +53,16 @@ impl Writer {
         &mut self.relies_on
     }
 
-    /// Tombs were put.
-    pub(super) fn note_tombs(&mut self) {
-        self.knows_condemned = !matches!(self.at, At::ListPacks | At::ListTombs);
-    }
-
     /// Without what it does not look at any more; true when it takes no more steps, whatever the others
     /// do.
     pub(super) fn simplify(&mut self, protocol: &Protocol, state: &State) -> bool {
-        let chooses = matches!(self.at, At::ListCondemned | At::ListSnapshots);
-        self.knows_condemned &= chooses || self.relies_on != 0;
         if self.relies_on & !state.snapshots != 0 {
             // It does not come back.
             self.relies_on = SNAPSHOT_ANY;
         }
         match self.at {
             // It looks away from what is condemned anyway.
-            At::ListTombs if !protocol.relies => self.seen &= !state.tombs,
+            At::ListTombs => self.seen &= !state.tombs,
             At::ListTombsAgain if self.relies_on == 0 => self.seen &= !state.tombs,
             At::Store if self.relies_on != 0 => {
                 (self.at, self.seen) = (At::PutSnapshot, 0);
@@ -122,29 +111,14 @@ pub(super) fn steps(
     match writer.at {
         At::ListPacks => {
             go("lists packs", *state, Writer { at: At::ListTombs, ..listed });
-            if protocol.flaw == Some(Flaw::EarlySnapshots) && writer.relies_on == 0 {
-                for relies_on in found(protocol, state, writer) {
-                    go("relies on a snapshot", *state, Writer { relies_on, ..writer });
-                }
+            // It may have found the snapshot long before.
+            for relies_on in found(protocol, state, writer) {
+                go("relies on a snapshot", *state, Writer { at: At::Store, relies_on, ..writer });
             }
         }
         At::ListTombs => {
-            let knows_condemned = writer.seen & state.tombs != 0;
-            let seen = writer.seen & !state.tombs;
-            let at = match protocol.relies && writer.attempt == 0 && writer.relies_on == 0 {
-                false => At::Store,
-                true if state.tombs == 0 || protocol.flaw == Some(Flaw::UnknownPacks) => {
-                    At::ListSnapshots
-                }
-                true => At::ListCondemned,
-            };
-            go("lists tombs", *state, Writer { at, seen, knows_condemned, ..writer });
-        }
-        At::ListCondemned => {
-            let seen = writer.seen | state.present & !state.tombs;
-            let knows_condemned = writer.knows_condemned || state.present & state.tombs != 0;
-            let next = Writer { at: At::ListSnapshots, seen, knows_condemned, ..writer };
-            go("lists packs once more", *state, next);
+            let at = if protocol.relies { At::ListSnapshots } else { At::Store };
+            go("lists tombs", *state, Writer { at, seen: writer.seen & !state.tombs, ..writer });
         }
         At::ListSnapshots => {
             go("relies on no snapshot", *state, Writer { at: At::Store, ..writer });
@@ -189,8 +163,8 @@ fn found(protocol: &Protocol, state: &State, writer: Writer) -> impl Iterator<It
         Some(Flaw::UnprovenSnapshots) => state.snapshots,
         _ => state.snapshots & state.acknowledged,
     };
-    let first = writer.attempt == 0;
-    let with_data = move |one: &u8| first && protocol.needs_data(*one);
+    let may = protocol.relies && writer.attempt == 0;
+    let with_data = move |one: &u8| may && protocol.needs_data(*one);
     each_of(Packs::from(snapshots)).map(|one| one as u8).filter(with_data)
 }
 
@@ -240,12 +214,10 @@ fn look_again(
     let at = match writer.relies_on {
         0 if lacks_base || lacks_data => At::Copy,
         0 => At::Acknowledge,
-        // With nothing condemned that it knows of, the snapshot is as it found it.
-        _ if !writer.knows_condemned && writer.seen & state.tombs == 0 => At::Acknowledge,
+        _ if protocol.flaw == Some(Flaw::WriterTrustsSnapshots) => At::Acknowledge,
         _ if protocol.flaw == Some(Flaw::PresentTombs) && writer.seen & state.tombs == 0 => {
             At::Acknowledge
         }
-        _ if protocol.flaw == Some(Flaw::WriterTrustsSnapshots) => At::Acknowledge,
         _ => At::AskSnapshot,
     };
     let next = Writer { at, seen: 0, lacks_base, lacks_data, ..writer };

@@ -98,16 +98,6 @@ fn a_writer_that_asks_for_it_only_if_condemned_packs_are_there_still_is_found_ou
 }
 
 #[test]
-fn a_writer_that_does_not_know_what_packs_are_condemned_is_found_out() {
-    found_out(relying(2, 1, 1, First::Base), Flaw::UnknownPacks);
-}
-
-#[test]
-fn a_writer_that_relies_on_a_snapshot_found_before_tombs_is_found_out() {
-    found_out(relying(1, 1, 1, First::Data), Flaw::EarlySnapshots);
-}
-
-#[test]
 fn a_writer_that_relies_on_what_is_not_acknowledged_is_found_out() {
     found_out(relying(2, 1, 1, First::Data), Flaw::UnprovenSnapshots);
 }

@@ -14,7 +14,7 @@ use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::ops::replicate::{self, Done, Target};
 use cairn_engine::ops::snapshots::SnapshotInfo;
 use cairn_engine::ops::{heal, snapshots};
-use cairn_engine::repo::Repository;
+use cairn_engine::repo::{Repository, intent};
 use cairn_engine::store::Store;
 use cairn_engine::store::fault::{Fault, FaultStore, Plan};
 use cairn_engine::store::memory::MemoryStore;
@@ -24,7 +24,7 @@ use cairn_tests::contents::contents;
 use cairn_tests::garbage::{everything, forget, pack_bytes, packs, take_away};
 use cairn_tests::ground::{Ground, back_up, files};
 use cairn_tests::lab::{self, Lab, OWNER, TestClock, alone, copy_of, object};
-use cairn_tests::odd::Odd;
+use cairn_tests::odd::{Deletes, Odd};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
@@ -387,6 +387,71 @@ fn a_backup_does_not_rely_on_a_snapshot_that_goes_while_its_packs_are_condemned(
             return;
         }
     }
+}
+
+/// Forgets a snapshot so that lists go on to show it, and collects what only it needs.
+fn forget_and_collect(
+    lab: &Lab,
+    store: &MemoryStore,
+    lists: &Odd<MemoryStore>,
+    one: &SnapshotInfo,
+) {
+    let collector = lab.open(store, "collector");
+    intent::declare(&collector, &[one.name()].into()).expect("it is said");
+    let mut names = store.names().into_iter().filter(|name| is_of(name, one)).collect::<Vec<_>>();
+    names.sort_by_key(|name| matches!(name, ObjectName::Snapshot { .. }));
+    names.iter().for_each(|name| lists.delete(name).expect("deleted"));
+    let report = gc::run(&collector, &everything()).expect("it collects");
+    assert!(report.packs_deleted > 0, "{report:?}");
+}
+
+#[test]
+fn a_backup_does_not_rely_on_a_snapshot_that_is_only_listed() {
+    let lab = Lab::new(725);
+    let store = lab.memory();
+    let lists = Odd::new(store.clone()).deleting(Deletes::Lingers);
+    let source = lab.path("source");
+    std::fs::create_dir(&source).expect("a folder");
+    std::fs::write(source.join("first"), noise(20_000, 1)).expect("a file");
+    tree::settle(&source);
+    lab::back_up(&lab.open(&lists, "host"), &source).expect("a backup");
+    std::fs::write(source.join("large"), noise(300_000, 725)).expect("a file");
+    tree::settle(&source);
+    let made = lab::back_up(&lab.open(&lists, "host"), &source).expect("a backup");
+    forget_and_collect(&lab, &store, &lists, &made.snapshot.expect("a snapshot"));
+    std::fs::write(source.join("new"), noise(20_000, 2)).expect("a file");
+    tree::settle(&source);
+    lab::back_up(&lab.open(&lists, "host"), &source).expect("a backup");
+    let reader = lab.open(&store, "reader");
+    assert_eq!(lab::verify_full(&reader).findings, []);
+    assert_eq!(snapshots::list(&reader).expect("a list").len(), 2);
+}
+
+#[test]
+fn a_replication_does_not_rely_on_a_snapshot_that_is_only_listed() {
+    let lab = Lab::new(726);
+    let (home, store) = (lab.memory(), MemoryStore::new());
+    let lists = Odd::new(store.clone()).deleting(Deletes::Lingers);
+    let source = lab.path("source");
+    std::fs::create_dir_all(source.join("stays")).expect("folders");
+    std::fs::write(source.join("first"), noise(20_000, 1)).expect("a file");
+    let back_up = || {
+        tree::settle(&source);
+        let made = lab::back_up(&lab.open(&home, "host"), &source).expect("a backup");
+        made.snapshot.expect("a snapshot")
+    };
+    back_up();
+    std::fs::write(source.join("stays/large"), noise(300_000, 726)).expect("a file");
+    let made = back_up();
+    replicate(&lab.open(&home, "host"), Arc::new(lists.clone())).expect("a replication");
+    forget_and_collect(&lab, &store, &lists, &made);
+    std::fs::write(source.join("new"), noise(20_000, 2)).expect("a file");
+    let newest = back_up();
+    // Another host, which does not know yet what is condemned there.
+    let done = replicate(&lab.open(&home, "other"), Arc::new(lists)).expect("a replication");
+    assert_eq!(done.copied, [newest.id]);
+    let reader = lab.open(&store, "reader");
+    assert_eq!(lab::verify_full(&reader).findings, []);
 }
 
 /// A snapshot is gone when a collection that looks again comes to read it, and another that relied on it

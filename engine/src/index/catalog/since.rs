@@ -23,8 +23,6 @@ pub struct Before {
     condemned: usize,
     /// Packs that became known later have this number or a higher one.
     packs_end: PackNumber,
-    /// Whether packs were condemned that were known here: they may be forgotten by the end.
-    knew_condemned: bool,
 }
 
 impl Catalog {
@@ -34,22 +32,13 @@ impl Catalog {
     /// Failures of the cache.
     pub fn standing(&self) -> Result<Before, Error> {
         let packs_end = self.index.next_number()?;
-        let knew_condemned = !self.condemned_here().is_empty();
-        Ok(Before { condemned: self.condemned_count(), packs_end, knew_condemned })
+        Ok(Before { condemned: self.condemned_count(), packs_end })
     }
 
     /// How many packs were condemned since.
     #[must_use]
     pub fn condemned_since(&self, before: &Before) -> usize {
         self.condemned_count().saturating_sub(before.condemned)
-    }
-
-    /// Whether nothing that is known here was condemned then, and nothing is now: then no collection is
-    /// about to delete, or has deleted since, what a snapshot has that was there in between.
-    #[must_use]
-    pub fn is_quiet_since(&self, before: &Before) -> bool {
-        let here = before.knew_condemned || !self.condemned_here().is_empty();
-        self.condemned_since(before) == 0 && !here
     }
 
     /// Looks whether the packs are there that others have named since, and forgets those that are not:

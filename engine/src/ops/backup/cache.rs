@@ -1,13 +1,13 @@
 //! Recognises files that did not change since an earlier backup, so that they are not read again.
 //!
 //! An entry counts only while what it names is protected: while the snapshot of the session that
-//! wrote it is there, at the end too (see [`super::prove`]), or, for a session that was interrupted, when all its chunks are found in the
+//! wrote it stands, at the end too (see [`super::relied`]), or, for a session that was interrupted, when all its chunks are found in the
 //! index one by one.
 
 use std::collections::{HashMap, HashSet};
 
 use cairn_format::codec::Writer;
-use cairn_format::ids::{ChunkId, SessionId, SnapshotId, WriterId};
+use cairn_format::ids::{ChunkId, ObjectHash, SessionId, SnapshotId, WriterId};
 use cairn_format::names::ObjectName;
 use cairn_format::node::{decode_content, encode_content};
 use cairn_format::tree::{Content, Extent, Extents};
@@ -17,6 +17,12 @@ use crate::error::Error;
 use crate::index::catalog::{Catalog, Forgotten};
 use crate::source::meta::Fingerprint;
 
+/// Where the number of the newest session is noted that a snapshot protects.
+const NEWEST_NAME: &str = "session";
+/// So many sessions later at most an entry is written anew, under the session that runs: each that entries
+/// belong to is a snapshot that is asked for. Half of that at least, and entries differ, so that not all
+/// come due in one backup.
+const AGE_MAX: u64 = 64;
 /// Entries written at once.
 const WRITE_ENTRIES: usize = 1024;
 /// Chunks that are looked up at once to be forgotten, at most.
@@ -36,28 +42,34 @@ fn session_name(session: SessionId) -> String {
 pub struct Recogniser<'a> {
     catalog: &'a Catalog,
     namespace: WriterId,
-    listed: HashMap<SnapshotId, ObjectName>,
-    sessions: HashMap<SessionId, bool>,
+    listed: HashSet<SnapshotId>,
+    /// What was found out of each session: which it was, counted, if a snapshot protects what it read.
+    sessions: HashMap<SessionId, Option<u64>>,
+    /// The newest session.
+    newest: u64,
     relied: &'a Relied,
 }
 
 impl<'a> Recogniser<'a> {
     /// A recogniser that trusts sessions whose snapshots are among these.
-    #[must_use]
+    ///
+    /// # Errors
+    /// Failures of the cache.
     pub fn new(
         catalog: &'a Catalog,
         namespace: WriterId,
         snapshots: &[ObjectName],
         relied: &'a Relied,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let listed = snapshots
             .iter()
             .filter_map(|name| match name {
-                ObjectName::Snapshot { id, .. } => Some((*id, *name)),
+                ObjectName::Snapshot { id, .. } => Some(*id),
                 _ => None,
             })
             .collect();
-        Self { catalog, namespace, listed, sessions: HashMap::new(), relied }
+        let newest = newest_session(catalog)?;
+        Ok(Self { catalog, namespace, listed, sessions: HashMap::new(), newest, relied })
     }
 
     /// The content of the file at the path of `key`, if it has not changed since it was last read;
@@ -75,10 +87,14 @@ impl<'a> Recogniser<'a> {
         if !fingerprint.unchanged_since(&known) {
             return Ok(None);
         }
-        if self.is_protected(session)? && !self.catalog.has_suspects() {
-            // A long list cannot be checked chunk by chunk once its snapshot is forgotten, so its
-            // entry moves on with every backup.
-            let renew = matches!(content.extents, Extents::Tree(_));
+        if let Some(number) = self.protected(session)?
+            && !self.catalog.has_suspects()
+        {
+            // A long list cannot be checked chunk by chunk once its snapshot is forgotten, so its entry
+            // moves on with every backup; others do before there are many snapshots to be asked for.
+            let age = self.newest.saturating_sub(number);
+            let is_old = age >= AGE_MAX / 2 + u64::from(key[0]) % (AGE_MAX / 2);
+            let renew = is_old || matches!(content.extents, Extents::Tree(_));
             return Ok(Some((content, renew)));
         }
         // Otherwise, and while packs are known to be damaged, each chunk must be found in a sound one.
@@ -92,19 +108,20 @@ impl<'a> Recogniser<'a> {
         decode(&value).map(|(_, _, content)| content)
     }
 
-    fn is_protected(&mut self, session: SessionId) -> Result<bool, Error> {
+    /// Which session it was, if a snapshot protects what it read.
+    fn protected(&mut self, session: SessionId) -> Result<Option<u64>, Error> {
         if let Some(known) = self.sessions.get(&session) {
             return Ok(*known);
         }
         let noted = self.catalog.index().meta_get(&session_name(session))?;
-        let protected = noted
-            .and_then(|bytes| SnapshotId::from_slice(&bytes).ok())
-            .and_then(|snapshot| self.listed.get(&snapshot));
-        if let Some(name) = protected {
-            self.relied.note_snapshot(*name);
+        let noted = noted.and_then(|bytes| decode_session(&bytes));
+        let protected = noted.filter(|(snapshot, _, _)| self.listed.contains(snapshot));
+        if let Some((_, ack, _)) = protected {
+            self.relied.note_ack(ack);
         }
-        self.sessions.insert(session, protected.is_some());
-        Ok(protected.is_some())
+        let number = protected.map(|(_, _, number)| number);
+        self.sessions.insert(session, number);
+        Ok(number)
     }
 
     fn is_complete(&self, content: &Content) -> Result<bool, Error> {
@@ -257,10 +274,30 @@ fn forget_these(catalog: &Catalog, gone: &HashSet<ChunkId>) -> Result<(), Error>
     Ok(())
 }
 
-/// Notes the snapshot that protects what a session read.
+/// Notes the acknowledgement that protects what a session read.
 ///
 /// # Errors
 /// Failures of the cache.
-pub fn protect(catalog: &Catalog, session: SessionId, snapshot: SnapshotId) -> Result<(), Error> {
-    Ok(catalog.index().meta_put(&session_name(session), snapshot.as_bytes())?)
+pub fn protect(catalog: &Catalog, session: SessionId, ack: &ObjectName) -> Result<(), Error> {
+    let ObjectName::Ack { snapshot, hash } = ack else { return Ok(()) };
+    let number = newest_session(catalog)?.saturating_add(1).to_le_bytes();
+    let value = [snapshot.as_bytes().as_slice(), hash.as_bytes(), &number].concat();
+    catalog.index().meta_put(&session_name(session), &value)?;
+    Ok(catalog.index().meta_put(NEWEST_NAME, &number)?)
+}
+
+/// The number of the newest session that is protected.
+fn newest_session(catalog: &Catalog) -> Result<u64, Error> {
+    let noted = catalog.index().meta_get(NEWEST_NAME)?;
+    Ok(noted.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes))
+}
+
+/// The snapshot, the acknowledgement, and the number of the session.
+fn decode_session(bytes: &[u8]) -> Option<(SnapshotId, ObjectName, u64)> {
+    let (snapshot, rest) = bytes.split_at_checked(SnapshotId::LEN)?;
+    let (hash, number) = rest.split_at_checked(ObjectHash::LEN)?;
+    let snapshot = SnapshotId::from_slice(snapshot).ok()?;
+    let hash = ObjectHash::from_slice(hash).ok()?;
+    let number = u64::from_le_bytes(number.try_into().ok()?);
+    Some((snapshot, ObjectName::Ack { snapshot, hash }, number))
 }

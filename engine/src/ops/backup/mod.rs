@@ -12,7 +12,7 @@ use std::sync::mpsc;
 
 use cairn_format::ids::{ChunkId, PackId, SessionId, SnapshotId};
 use cairn_format::limits::NODE_BYTES_MAX;
-use cairn_format::names::PackKind;
+use cairn_format::names::{ObjectName, PackKind};
 use cairn_format::record::{SourceRecord, Statistics};
 
 use self::assemble::{Assembled, Assembler, Message};
@@ -21,7 +21,6 @@ use self::feed::{Cutters, Fed, FeedOptions, Feeder, Shared};
 use self::former::Formers;
 use self::prepare::{Prepared, prepare};
 use self::publish::{Published, describe, latest_of, publish, remember_latest};
-use super::rollback;
 use super::snapshots::{self, SnapshotInfo};
 use crate::chunk::{ContentCutter, Cutter};
 use crate::collect::Weakness;
@@ -185,10 +184,9 @@ pub fn run(repository: &Repository, options: BackupOptions) -> Result<BackupRepo
     let catalog = repository.current_catalog()?;
     catalog.require_sound_tombs()?;
     let done = write_until_proven(repository, catalog, prepared, again.as_ref(), started_ms)?;
-    let Done { session, written, snapshot, chunks_repaired, repeats } = done;
-    cache::protect(catalog, session, snapshot.id)?;
+    let Done { session, written, snapshot, ack, chunks_repaired, repeats } = done;
+    cache::protect(catalog, session, &ack)?;
     remember_latest(catalog, &snapshot)?;
-    rollback::acknowledged(repository, &snapshot)?;
     // After the acknowledgement: tidying must not delay it, nor undo it when it fails.
     match segments::merge(repository.vault()) {
         Ok(merged) => catalog.note_merge(&merged)?,
@@ -216,6 +214,7 @@ struct Done {
     session: SessionId,
     written: Written,
     snapshot: SnapshotInfo,
+    ack: ObjectName,
     chunks_repaired: u64,
     repeats: u64,
 }
@@ -237,12 +236,13 @@ fn write_until_proven(
         let record = describe(repository, catalog, session, started_ms, &written)?;
         lease.renew();
         match publish(repository, catalog, session, record, &written)? {
-            Published::Acknowledged(snapshot, chunks_repaired) => {
+            Published::Acknowledged { snapshot, ack, chunks_repaired } => {
                 lease.end();
                 return Ok(Done {
                     session,
                     written,
                     snapshot: *snapshot,
+                    ack,
                     chunks_repaired,
                     repeats,
                 });
@@ -376,7 +376,7 @@ fn write(
     let namespace = vault.own_namespace()?;
     // The second time nothing is taken for stored because it was in a snapshot.
     let trusted = if prepared.distrust { &[] } else { names.as_slice() };
-    let recogniser = Recogniser::new(catalog, namespace, trusted, &relied);
+    let recogniser = Recogniser::new(catalog, namespace, trusted, &relied)?;
     let options = FeedOptions { profile: prepared.profile, reread: prepared.reread };
     let shared = Shared::new(&ingest, vault, &failure);
     let walk = prepared.walk.take();

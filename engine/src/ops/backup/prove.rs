@@ -13,7 +13,6 @@ use crate::error::Error;
 use crate::index::catalog::{Before, Catalog};
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
-use crate::store::{StoreError, together};
 
 /// How often it is looked again after chunks were stored anew.
 const ROUNDS_MAX: usize = 3;
@@ -63,15 +62,15 @@ impl Claim<'_> {
             self.catalog.require_sound_tombs()?;
             let here = self.catalog.condemned_here().len();
             let since = self.catalog.condemned_since(&self.before);
-            // Packs that were condemned before may belong to a snapshot that was relied on: the
-            // collection that condemned them looks again, and spares what it needs if it is there then.
-            // If it is there now, it was; or this one is seen as well, which is visible already.
-            let quiet = self.catalog.is_quiet_since(&self.before);
-            if quiet || (since == 0 && self.snapshots_are_there()?) {
+            // Packs that were condemned may belong to a snapshot that is relied on: the collection that
+            // condemned them looks again, and spares what it needs if it is there then. If it is there
+            // now, it was; or this one is seen as well, which is visible already.
+            let stands = self.relied.stands(self.repository.store(), self.catalog)?;
+            if since == 0 && stands {
                 return Ok(Proof::Complete(copied));
             }
             let condemned = since.max(here);
-            let Some(missing) = self.missing()? else { return Ok(Proof::Open(condemned)) };
+            let Some(missing) = self.missing(stands)? else { return Ok(Proof::Open(condemned)) };
             if missing.is_empty() {
                 // What took the place of the packs that go has to be there.
                 if self.catalog.forget_lost_since(vault, &self.before, self.packs)? {
@@ -87,11 +86,12 @@ impl Claim<'_> {
         Ok(Proof::Open(self.catalog.condemned_since(&self.before)))
     }
 
-    /// The chunks that only condemned packs hold; `None` when that cannot be told.
-    fn missing(&self) -> Result<Option<Vec<ChunkId>>, Error> {
+    /// The chunks that only condemned packs hold; `None` when that cannot be told. `stands`: what is relied
+    /// on as a whole does.
+    fn missing(&self, stands: bool) -> Result<Option<Vec<ChunkId>>, Error> {
         let namespace = self.namespace;
         if !self.packs.iter().any(|pack| self.catalog.is_condemned(pack))
-            && self.snapshots_are_there()?
+            && stands
             && let Some(chunks) = self.relied.chunks()
         {
             let known = self.catalog.known(&chunks, namespace)?;
@@ -103,21 +103,6 @@ impl Claim<'_> {
             return Ok(None);
         }
         self.walk(namespace)
-    }
-
-    /// Whether the snapshots that are relied on as a whole are there, each asked for by name: a list may
-    /// go on to show what was deleted.
-    fn snapshots_are_there(&self) -> Result<bool, Error> {
-        let names = self.relied.snapshots();
-        let store = self.repository.store();
-        for found in together::map(store, &names, |name| store.size(name)) {
-            match found {
-                Ok(_) => {}
-                Err(StoreError::NotFound { .. }) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(true)
     }
 
     /// Looks at every chunk of the snapshot.

@@ -13,7 +13,7 @@ use super::prove::{Claim, Proof};
 use crate::collect::Weakness;
 use crate::error::Error;
 use crate::index::catalog::Catalog;
-use crate::ops::acknowledge::{Acknowledged, acknowledge};
+use crate::ops::acknowledge::{Acknowledged, Visible, acknowledge};
 use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::Repository;
 use crate::retention::RetentionError;
@@ -109,8 +109,15 @@ pub fn describe(
 
 /// What came of publishing.
 pub enum Published {
-    /// The snapshot is acknowledged; so many chunks were stored anew for it.
-    Acknowledged(Box<SnapshotInfo>, u64),
+    /// The snapshot is acknowledged.
+    Acknowledged {
+        /// The snapshot.
+        snapshot: Box<SnapshotInfo>,
+        /// Its acknowledgement.
+        ack: ObjectName,
+        /// Chunks that were stored anew for it.
+        chunks_repaired: u64,
+    },
     /// Packs that it may rely on were condemned meanwhile, so many of them: it is not acknowledged.
     Open {
         /// The snapshot.
@@ -160,9 +167,10 @@ pub fn publish(
         Proof::Complete(copied) => copied,
         Proof::Open(packs) => return Ok(Published::Open { name, packs }),
     };
-    if acknowledge(vault, catalog, session, (id, &name))? != Acknowledged::Stands {
+    let visible = Visible { id, name: &name, job: &record.job };
+    let Acknowledged::Stands(ack) = acknowledge(vault, catalog, session, visible)? else {
         return Err(RetentionError::Forgotten { snapshot: id }.into());
-    }
+    };
     let signer = vault.keys.signer()?;
     let snapshot = SnapshotInfo {
         id,
@@ -173,5 +181,5 @@ pub fn publish(
         namespace: vault.own_namespace()?,
         acknowledged: true,
     };
-    Ok(Published::Acknowledged(Box::new(snapshot), copied))
+    Ok(Published::Acknowledged { snapshot: Box::new(snapshot), ack, chunks_repaired: copied })
 }

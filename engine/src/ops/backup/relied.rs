@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::index::catalog::Catalog;
+use crate::store::{Store, StoreError, together};
 
 /// Chunks that are remembered: they take about 40 bytes each. Whoever relies on more and can read
 /// walks the snapshot's tree instead.
@@ -25,7 +26,7 @@ pub struct Relied {
 struct Noted {
     chunks: HashSet<ChunkId>,
     more: bool,
-    snapshots: HashSet<ObjectName>,
+    acks: HashSet<ObjectName>,
 }
 
 impl Relied {
@@ -56,9 +57,10 @@ impl Relied {
         }
     }
 
-    /// Notes the record of a snapshot whose content is relied on as a whole, for as long as it is there.
-    pub fn note_snapshot(&self, name: ObjectName) {
-        self.noted.lock().snapshots.insert(name);
+    /// Notes that the content of a snapshot is relied on as a whole, for as long as this acknowledgement of
+    /// it is there: whoever forgets it removes that first, and its name never returns.
+    pub fn note_ack(&self, name: ObjectName) {
+        self.noted.lock().acks.insert(name);
     }
 
     /// The chunks relied on; `None` when they are more than are remembered.
@@ -68,12 +70,26 @@ impl Relied {
         (!noted.more).then(|| noted.chunks.iter().copied().collect())
     }
 
-    /// The records of the snapshots relied on, in order.
-    #[must_use]
-    pub fn snapshots(&self) -> Vec<ObjectName> {
-        let mut names = self.noted.lock().snapshots.iter().copied().collect::<Vec<_>>();
+    /// Whether the snapshots that are relied on as a whole stand, each asked for by name: a list may go on
+    /// to show what was deleted. To be asked once what relies on them is visible. Nothing is deleted where
+    /// nothing was condemned, so nothing is asked there.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub fn stands(&self, store: &dyn Store, catalog: &Catalog) -> Result<bool, Error> {
+        if catalog.condemned_count() == 0 {
+            return Ok(true);
+        }
+        let mut names = self.noted.lock().acks.iter().copied().collect::<Vec<_>>();
         names.sort_unstable();
-        names
+        for found in together::map(store, &names, |name| store.size(name)) {
+            match found {
+                Ok(_) => {}
+                Err(StoreError::NotFound { .. }) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::collect::lease::HeldLease;
 use crate::collect::reach::{Reach, reach};
 use crate::error::Error;
 use crate::index::catalog::{Before, Catalog};
-use crate::ops::acknowledge::{Acknowledged, acknowledge};
+use crate::ops::acknowledge::{Acknowledged, Visible, acknowledge};
 use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
@@ -47,6 +47,7 @@ pub(super) struct Draft {
 struct Adopted {
     id: SnapshotId,
     name: ObjectName,
+    job: String,
     root: ChunkId,
     namespace: WriterId,
 }
@@ -144,7 +145,8 @@ impl<'a> Remaker<'a> {
         if to_acknowledge {
             let (id, root) = (snapshot.id, snapshot.record.root);
             let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id };
-            self.to_settle.push(Adopted { id, name, root, namespace: snapshot.namespace });
+            let (job, namespace) = (snapshot.record.job.clone(), snapshot.namespace);
+            self.to_settle.push(Adopted { id, name, job, root, namespace });
             self.adopted.insert(id);
         }
     }
@@ -173,7 +175,8 @@ impl<'a> Remaker<'a> {
             became.insert(*before, id);
             if *acknowledged {
                 let (root, namespace) = (draft.record.root, draft.namespace);
-                needed.push(Adopted { id, name, root, namespace });
+                let job = draft.record.job.clone();
+                needed.push(Adopted { id, name, job, root, namespace });
             }
         }
         needed.append(&mut self.to_settle);
@@ -219,10 +222,10 @@ impl<'a> Remaker<'a> {
 
     /// Acknowledges a snapshot; false when it does not stand.
     fn acknowledge(&self, adopted: &Adopted) -> Result<bool, Error> {
-        let snapshot = (adopted.id, &adopted.name);
+        let visible = Visible { id: adopted.id, name: &adopted.name, job: &adopted.job };
         let vault = self.repository.vault();
-        let outcome = acknowledge(vault, self.catalog, self.session, snapshot)?;
-        Ok(outcome == Acknowledged::Stands)
+        let outcome = acknowledge(vault, self.catalog, self.session, visible)?;
+        Ok(matches!(outcome, Acknowledged::Stands(_)))
     }
 
     /// Sees to it, after the snapshots are visible, that nothing they need is only in packs that

@@ -21,7 +21,7 @@ use crate::context::Counter;
 use crate::error::Error;
 use crate::index::catalog::{Before, Catalog};
 use crate::index::local::PackNumber;
-use crate::ops::acknowledge::{Acknowledged, acknowledge};
+use crate::ops::acknowledge::{Acknowledged, Visible, acknowledge};
 use crate::ops::backup::prove::{Claim, Proof};
 use crate::ops::shard::Shard;
 use crate::ops::snapshots::SnapshotInfo;
@@ -46,9 +46,6 @@ pub(super) struct Carrier<'a> {
     pub(super) number: usize,
     pub(super) session: SessionId,
     pub(super) lease: &'a HeldLease<'a>,
-    /// How packs stood there before those snapshots were listed that are relied on: a collection since may
-    /// have taken both away, and the index have forgotten it.
-    pub(super) before: Before,
     pub(super) weakness: Option<Weakness>,
 }
 
@@ -61,8 +58,12 @@ pub(super) struct Carried {
     pub(super) packs_written: u64,
     /// Their bytes.
     pub(super) bytes_written: u64,
-    /// Snapshots acknowledged.
-    pub(super) acknowledged: Vec<SnapshotId>,
+    /// Snapshots acknowledged, with their records and acknowledgements.
+    pub(super) acknowledged: Vec<(SnapshotId, ObjectName, ObjectName)>,
+    /// Snapshots whose acknowledgement the store took and does not have.
+    pub(super) lost: Vec<SnapshotId>,
+    /// Snapshots that somebody forgot on the replica meanwhile.
+    pub(super) let_go: Vec<SnapshotId>,
     /// Snapshots of which something was collected on the replica meanwhile.
     pub(super) open: Vec<SnapshotId>,
     /// Snapshots that were forgotten at home meanwhile.
@@ -84,6 +85,7 @@ impl Carrier<'_> {
         mut leftovers: Vec<PackSection>,
         carried: &mut Carried,
     ) -> Result<(), Error> {
+        let before = self.catalog.standing()?;
         let mut copier = Copier::new(self.replica, self.catalog, self.session)?;
         let (mut done, mut packs) = (BTreeSet::new(), Vec::new());
         let (mut waiting, mut whole, mut partly) = (Vec::new(), Vec::new(), Vec::new());
@@ -104,7 +106,7 @@ impl Carrier<'_> {
             self.take_parts(need, &partly, &mut copier)?;
             packs.extend(sections.iter().map(|section| section.id));
             packs.extend(copier.finish(sections)?);
-            self.publish(need, &waiting, &packs, carried)?;
+            self.publish(need, &waiting, (before, &packs), carried)?;
             waiting.clear();
             whole.clear();
             partly.clear();
@@ -254,7 +256,7 @@ impl Carrier<'_> {
         &self,
         need: &Need<'_>,
         snapshots: &[&SnapshotInfo],
-        packs: &[PackId],
+        (before, packs): (Before, &[PackId]),
         carried: &mut Carried,
     ) -> Result<(), Error> {
         let vault = self.replica.vault();
@@ -278,7 +280,8 @@ impl Carrier<'_> {
             self.catalog.sync_keeping(vault)?;
         }
         self.catalog.require_sound_tombs()?;
-        let quiet = self.catalog.is_quiet_since(&self.before);
+        let quiet = self.catalog.condemned_since(&before) == 0
+            && need.relied.stands(self.replica.store(), self.catalog)?;
         for (snapshot, name) in visible {
             let proof = match quiet {
                 true => Proof::Complete(0),
@@ -288,7 +291,7 @@ impl Carrier<'_> {
                     session: self.session,
                     root: snapshot.record.root,
                     namespace: snapshot.namespace,
-                    before: self.before,
+                    before,
                     packs,
                     relied: &need.relied,
                 }
@@ -296,12 +299,13 @@ impl Carrier<'_> {
             };
             match proof {
                 Proof::Complete(_) => {
-                    let one = (snapshot.id, &name);
-                    match acknowledge(vault, self.catalog, self.session, one)? {
-                        Acknowledged::Stands => carried.acknowledged.push(snapshot.id),
-                        // Somebody forgot it on the replica meanwhile: it is not there to be told of.
-                        Acknowledged::Forgotten => {}
-                        Acknowledged::Lost => carried.open.push(snapshot.id),
+                    let (id, job) = (snapshot.id, snapshot.record.job.as_str());
+                    let visible = Visible { id, name: &name, job };
+                    match acknowledge(vault, self.catalog, self.session, visible)? {
+                        Acknowledged::Stands(ack) => carried.acknowledged.push((id, name, ack)),
+                        // Somebody forgot it on the replica meanwhile: it is not to be brought back.
+                        Acknowledged::Forgotten => carried.let_go.push(id),
+                        Acknowledged::Lost => carried.lost.push(id),
                     }
                 }
                 Proof::Open(_) => carried.open.push(snapshot.id),

@@ -1,6 +1,9 @@
 //! Copies the snapshots that a replica lacks, and looks again where a collection, at home or there, moves
 //! meanwhile what is copied or relied on.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+
 use cairn_format::ids::{SessionId, SnapshotId};
 use cairn_format::names::ObjectName;
 use cairn_format::segment::PackSection;
@@ -14,7 +17,6 @@ use super::report::Done;
 use crate::collect::lease::HeldLease;
 use crate::context::Remark;
 use crate::error::{Error, Explain};
-use crate::index::catalog::Before;
 use crate::ops::snapshots::{self, SnapshotInfo};
 use crate::repo::Repository;
 use crate::seal::random;
@@ -28,11 +30,19 @@ pub(super) struct Copying<'a> {
     pub(super) replica: &'a Repository,
     pub(super) decision: &'a Decision,
     pub(super) carrier: Carrier<'a>,
+    settled: RefCell<Settled>,
+}
+
+/// What has been settled since it was decided what to copy.
+struct Settled {
+    /// Records of snapshots on both sides, and their acknowledgements on the replica.
+    both: BTreeMap<ObjectName, ObjectName>,
+    /// Snapshots that need not be copied any more: they were, or somebody forgot them there meanwhile.
+    over: HashSet<SnapshotId>,
 }
 
 impl<'a> Copying<'a> {
-    /// Copies what is to be copied, or the share of it that falls to this host. `before` is how packs
-    /// stood on the replica before its snapshots were listed.
+    /// Copies what is to be copied, or the share of it that falls to this host.
     ///
     /// # Errors
     /// [`Error::CopyCondemned`] where collections there take away what is relied on, again and again;
@@ -40,7 +50,7 @@ impl<'a> Copying<'a> {
     pub(super) fn run(
         one: &'a One<'a>,
         replica: &'a Repository,
-        (decision, before): (&'a Decision, Before),
+        decision: &'a Decision,
         mut undecided: Undecided<'_>,
         done: &mut Done,
     ) -> Result<(), Error> {
@@ -57,10 +67,10 @@ impl<'a> Copying<'a> {
             number: one.number,
             session,
             lease: &lease,
-            before,
             weakness: one.target.weakness,
         };
-        let copying = Copying { one, replica, decision, carrier };
+        let settled = Settled { both: decision.both.clone(), over: HashSet::new() };
+        let copying = Copying { one, replica, decision, carrier, settled: RefCell::new(settled) };
         match one.shard.is_all() {
             true => copying.copy(&mut undecided, done)?,
             false => copying.copy_share(&mut undecided, done)?,
@@ -75,11 +85,17 @@ impl<'a> Copying<'a> {
             Err(error) if error.is_damage() => {}
             outcome => return outcome,
         }
-        for snapshot in &self.decision.copy {
-            let copied = self.copy_all(std::slice::from_ref(snapshot), None, done);
-            self.pass_over(snapshot, copied, done)?;
+        let mut unfinished = 0;
+        for snapshot in self.left(&self.decision.copy) {
+            match self.copy_all(std::slice::from_ref(&snapshot), None, done) {
+                Err(Error::CopyCondemned { snapshots }) => unfinished += snapshots,
+                copied => self.pass_over(&snapshot, copied, done)?,
+            }
         }
-        Ok(())
+        match unfinished {
+            0 => Ok(()),
+            snapshots => Err(Error::CopyCondemned { snapshots }),
+        }
     }
 
     fn copy_all(
@@ -88,22 +104,21 @@ impl<'a> Copying<'a> {
         mut undecided: Option<&mut Undecided<'_>>,
         done: &mut Done,
     ) -> Result<(), Error> {
-        let mut left = snapshots.to_vec();
-        for round in 0..ROUNDS_MAX {
-            // The second time nothing is taken for stored because a snapshot there has it.
-            let rely = round == 0;
-            let open =
-                self.again(|| self.copy_some(&left, rely, undecided.as_deref_mut(), done))?;
-            left.retain(|one| open.contains(&one.id));
-            if left.is_empty() {
+        let mut rely = true;
+        for _ in 0..ROUNDS_MAX {
+            let open = self.again(|| {
+                self.copy_some(&self.left(snapshots), rely, undecided.as_deref_mut(), done)
+            })?;
+            // What was found gone is not taken for stored again because a snapshot there had it.
+            rely &= open.is_empty();
+            if self.left(snapshots).is_empty() {
                 return Ok(());
             }
         }
-        Err(Error::CopyCondemned { snapshots: left.len() })
+        Err(Error::CopyCondemned { snapshots: self.left(snapshots).len() })
     }
 
-    /// Copies those of the snapshots that were not copied yet; returns those that have to be looked at
-    /// again.
+    /// Copies snapshots; returns those that rely on what was collected meanwhile.
     fn copy_some(
         &self,
         snapshots: &[SnapshotInfo],
@@ -111,23 +126,41 @@ impl<'a> Copying<'a> {
         undecided: Option<&mut Undecided<'_>>,
         done: &mut Done,
     ) -> Result<Vec<SnapshotId>, Error> {
-        let left = snapshots.iter().filter(|one| !done.copied.contains(&one.id));
-        let left = left.cloned().collect::<Vec<_>>();
         let leftovers = self.leftovers()?;
-        let need = self.need(&left, rely, &done.copied)?;
+        let need = self.need(snapshots, rely)?;
+        if need.held > 0 {
+            self.one.memory.note_dead();
+        }
         if let Some(undecided) = undecided {
             undecided.decide(&need, |_| true)?;
         }
         let mut carried = Carried::default();
-        let outcome = self.carrier.carry(&need, &left, leftovers, &mut carried);
+        let outcome = self.carrier.carry(&need, snapshots, leftovers, &mut carried);
         self.one.reads.withdraw(self.one.number);
         done.chunks += need.chunks;
         done.bytes_plain += need.bytes;
         done.chunks_held += need.held;
         done.note(&carried);
-        done.copied.extend(carried.acknowledged);
+        self.settle(&carried, done);
         outcome?;
         Ok(carried.open)
+    }
+
+    /// Those of the snapshots that are not settled.
+    fn left(&self, snapshots: &[SnapshotInfo]) -> Vec<SnapshotInfo> {
+        let over = &self.settled.borrow().over;
+        snapshots.iter().filter(|one| !over.contains(&one.id)).cloned().collect()
+    }
+
+    /// Notes what needs nothing more.
+    pub(super) fn settle(&self, carried: &Carried, done: &mut Done) {
+        let mut settled = self.settled.borrow_mut();
+        settled.over.extend(carried.gone.iter().chain(&carried.let_go));
+        for (id, record, ack) in &carried.acknowledged {
+            settled.over.insert(*id);
+            settled.both.insert(*record, *ack);
+            done.copied.push(*id);
+        }
     }
 
     /// Attempts something again where a collection, at home or there, has moved what it reads.
@@ -147,26 +180,13 @@ impl<'a> Copying<'a> {
         attempt()
     }
 
-    /// What these snapshots need that the replica lacks; `rely`: what others have that are on either side,
-    /// or `copied` by now, is taken for stored there. Where some of it is there for the sake of others, it
-    /// is noted that it may expire there.
-    pub(super) fn need(
-        &self,
-        snapshots: &[SnapshotInfo],
-        rely: bool,
-        copied: &[SnapshotId],
-    ) -> Result<Need<'a>, Error> {
-        let (mut both, mut likes) = (self.decision.both.as_slice(), Vec::new());
+    /// What these snapshots need that the replica lacks; `rely`: what others have that are on either side by
+    /// now is taken for stored there.
+    pub(super) fn need(&self, snapshots: &[SnapshotInfo], rely: bool) -> Result<Need<'a>, Error> {
         match rely {
-            true => likes
-                .extend(self.decision.copy.iter().filter(|one| copied.contains(&one.id)).cloned()),
-            false => both = &[],
+            true => lacking(self.one.home, self.replica, snapshots, &self.settled.borrow().both),
+            false => lacking(self.one.home, self.replica, snapshots, &BTreeMap::new()),
         }
-        let need = lacking(self.one.home, self.replica, snapshots, both, &likes)?;
-        if need.held > 0 {
-            self.one.memory.note_dead();
-        }
-        Ok(need)
     }
 
     /// What runs before put on the replica and did not name, to be named by this one. Looked for before
@@ -202,8 +222,8 @@ impl<'a> Copying<'a> {
     }
 }
 
-/// What these snapshots need that the replica lacks. `both` are on either side, and so are `copied` by
-/// now: what they have is taken for stored there.
+/// What these snapshots need that the replica lacks. What those have is taken for stored there that are on
+/// `both` sides.
 ///
 /// # Errors
 /// Damage at home; failures of either store or cache.
@@ -211,17 +231,13 @@ pub(super) fn lacking<'n>(
     home: &'n Repository,
     replica: &'n Repository,
     snapshots: &[SnapshotInfo],
-    both: &[ObjectName],
-    copied: &[SnapshotInfo],
+    both: &BTreeMap<ObjectName, ObjectName>,
 ) -> Result<Need<'n>, Error> {
     let mut need = Need::new(home, replica)?;
     if snapshots.is_empty() {
         return Ok(need);
     }
     let mut likes = Likes::new(home, both);
-    for snapshot in copied {
-        likes.add(snapshot);
-    }
     for (nth, snapshot) in snapshots.iter().enumerate() {
         need.add(nth, snapshot, likes.of(snapshot)?.as_ref())?;
     }

@@ -28,8 +28,9 @@ use crate::store::StoreError;
 pub(super) struct Decision {
     /// Snapshots to be copied, oldest first.
     pub(super) copy: Vec<SnapshotInfo>,
-    /// Snapshots that are acknowledged on both sides: what is copied may be like them.
-    pub(super) both: Vec<ObjectName>,
+    /// Records of snapshots that are acknowledged on both sides, and an acknowledgement of each on the
+    /// replica: what is copied may be like them.
+    pub(super) both: BTreeMap<ObjectName, ObjectName>,
     /// Snapshots that cannot be read.
     pub(super) damaged: Vec<Remark>,
     /// What is to be forgotten on the replica.
@@ -164,10 +165,10 @@ pub(super) fn decide(
     }
 }
 
-/// Snapshots that are acknowledged on both sides.
-fn both(here: &Names, there: &Names) -> Vec<ObjectName> {
+/// Records of snapshots that are acknowledged on both sides, and an acknowledgement of each on the replica.
+fn both(here: &Names, there: &Names) -> BTreeMap<ObjectName, ObjectName> {
     let of_both = here.records.iter().filter(|(id, _)| here.has(id) && there.has(id));
-    of_both.map(|(_, name)| *name).collect()
+    of_both.filter_map(|(id, name)| Some((*name, *there.acks(id).first()?))).collect()
 }
 
 /// A single snapshot, whatever else is there.
@@ -201,7 +202,7 @@ fn follow(
     target: &Target,
     here: &Names,
     there: &Names,
-    both: Vec<ObjectName>,
+    both: BTreeMap<ObjectName, ObjectName>,
 ) -> Result<Decision, Error> {
     let of_job = |one: &SnapshotInfo| target.job.as_ref().is_none_or(|job| one.record.job == *job);
     let (mut copy, mut newest_ms, mut damaged) = (Vec::new(), None, Vec::new());
@@ -332,19 +333,26 @@ fn warn_spared(home: &Repository, replica: &Repository, spared: &[SnapshotId]) {
 /// Snapshots of home that are compared with one that is new, at most.
 const LIKE_MAX: usize = 12;
 
+/// A snapshot that is on both sides, and that a new one is like.
+#[derive(Clone)]
+pub(super) struct Like {
+    pub(super) snapshot: SnapshotInfo,
+    /// An acknowledgement of it on the replica.
+    pub(super) ack: ObjectName,
+}
+
 /// Finds snapshots that are on both sides and that new ones are like.
 pub(super) struct Likes<'a> {
     home: &'a Repository,
-    /// The newest first.
-    names: Vec<ObjectName>,
+    /// Their records and acknowledgements, the newest first.
+    names: Vec<(ObjectName, ObjectName)>,
     read: HashMap<ObjectName, Option<SnapshotInfo>>,
 }
 
 impl<'a> Likes<'a> {
-    pub(super) fn new(home: &'a Repository, both: &[ObjectName]) -> Self {
-        let mut names = both.to_vec();
-        names.sort_unstable();
-        names.reverse();
+    /// `both`: records of snapshots that are on both sides, and their acknowledgements on the replica.
+    pub(super) fn new(home: &'a Repository, both: &BTreeMap<ObjectName, ObjectName>) -> Self {
+        let names = both.iter().rev().map(|(record, ack)| (*record, *ack)).collect();
         Self { home, names, read: HashMap::new() }
     }
 
@@ -353,32 +361,25 @@ impl<'a> Likes<'a> {
     ///
     /// # Errors
     /// Failures of the store that are not damage.
-    pub(super) fn of(&mut self, snapshot: &SnapshotInfo) -> Result<Option<SnapshotInfo>, Error> {
+    pub(super) fn of(&mut self, snapshot: &SnapshotInfo) -> Result<Option<Like>, Error> {
         let new = snapshot.name();
         // Names sort by time.
-        let before = self.names.partition_point(|name| *name > new);
+        let before = self.names.partition_point(|(name, _)| *name > new);
         let (after, before) = self.names.split_at(before);
         let order = before.iter().chain(after.iter().rev()).take(LIKE_MAX);
         let mut second = None;
-        for name in order.copied().collect::<Vec<_>>() {
+        for (name, ack) in order.copied().collect::<Vec<_>>() {
             let Some(found) = self.read(&name)? else { continue };
             if found.namespace != snapshot.namespace {
                 continue;
             }
-            if found.record.job == snapshot.record.job {
-                return Ok(Some(found));
+            let like = Like { snapshot: found, ack };
+            if like.snapshot.record.job == snapshot.record.job {
+                return Ok(Some(like));
             }
-            second.get_or_insert(found);
+            second.get_or_insert(like);
         }
         Ok(second)
-    }
-
-    /// Adds one that is on both sides by now.
-    pub(super) fn add(&mut self, snapshot: &SnapshotInfo) {
-        let name = snapshot.name();
-        let at = self.names.partition_point(|other| *other > name);
-        self.names.insert(at, name);
-        self.read.insert(name, Some(snapshot.clone()));
     }
 
     fn read(&mut self, name: &ObjectName) -> Result<Option<SnapshotInfo>, Error> {

@@ -8,6 +8,7 @@ use cairn_format::ids::{ChunkId, PackId, SnapshotId, WriterId};
 use cairn_format::pack::ChunkRef;
 use rayon::prelude::*;
 
+use super::decide::Like;
 use crate::collect::marks::{Layouts, Marks};
 use crate::collect::memo::record::NodeKind;
 use crate::collect::reach::{Found, read_node};
@@ -88,17 +89,17 @@ impl<'a> Need<'a> {
         &mut self,
         nth: usize,
         snapshot: &SnapshotInfo,
-        like: Option<&SnapshotInfo>,
+        like: Option<&Like>,
     ) -> Result<(), Error> {
         let reader = self.home.nodes(snapshot)?;
         let namespace = snapshot.namespace;
         let mut theirs = HashSet::new();
         let mut old: Vec<Node> = Vec::new();
         // Another writer's chunks may stand in packs that this one does not see.
-        if let Some(like) = like.filter(|like| like.namespace == namespace) {
-            self.relied.note_snapshot(like.name());
-            theirs.insert(like.record.root);
-            old.push((like.record.root, NodeKind::Directory));
+        if let Some(like) = like.filter(|like| like.snapshot.namespace == namespace) {
+            self.relied.note_ack(like.ack);
+            theirs.insert(like.snapshot.record.root);
+            old.push((like.snapshot.record.root, NodeKind::Directory));
         }
         let mut new = vec![(snapshot.record.root, NodeKind::Directory)];
         while !new.is_empty() {

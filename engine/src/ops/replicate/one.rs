@@ -107,9 +107,6 @@ impl One<'_> {
             replica.vault().sweep();
         }
         replica.catalog()?.require_sound_tombs()?;
-        // Before its snapshots are listed: what is condemned there from now on may be what those need
-        // that are relied on.
-        let before = replica.catalog()?.standing()?;
         let decision = decide(home, &replica, self.target)?;
         if !decision.copy.is_empty() {
             // The index may be older than the snapshots that were listed now.
@@ -125,7 +122,7 @@ impl One<'_> {
         done.packs_moved += brought.packs;
         done.bytes_written += brought.bytes;
         let receipts = self.account_for(&replica, joined.created)?;
-        Copying::run(self, &replica, (&decision, before), undecided, &mut done)?;
+        Copying::run(self, &replica, &decision, undecided, &mut done)?;
         let receipts = match &decision.forget {
             None => receipts,
             Some(plan) => {
@@ -208,7 +205,7 @@ impl One<'_> {
         decision: Decision,
         mut done: Done,
     ) -> Result<Done, Error> {
-        let lacking = lacking(self.home, replica, &decision.copy, &decision.both, &[])?;
+        let lacking = lacking(self.home, replica, &decision.copy, &decision.both)?;
         (done.chunks, done.bytes_plain, done.chunks_held) =
             (lacking.chunks, lacking.bytes, lacking.held);
         done.copied = need::ids(&decision.copy);

@@ -47,7 +47,10 @@ impl Copying<'_> {
         let shard = self.one.shard;
         self.again(|| {
             let leftovers = self.leftovers()?;
-            let need = self.need(snapshots, true, &[])?;
+            let need = self.need(snapshots, true)?;
+            if need.held > 0 {
+                self.one.memory.note_dead();
+            }
             if let Some(undecided) = undecided.as_deref_mut() {
                 undecided.decide(&need, |pack| shard.takes(pack.as_bytes()))?;
             }
@@ -64,18 +67,23 @@ impl Copying<'_> {
 
     /// Makes a snapshot visible if nothing of it is lacking.
     fn show(&self, snapshot: &SnapshotInfo, done: &mut Done) -> Result<(), Error> {
-        let one = std::slice::from_ref(snapshot);
-        let leftovers = self.leftovers()?;
-        let need = self.need(one, true, &done.copied)?;
-        let mut carried = Carried::default();
-        if need.packs.is_empty() {
-            let outcome = self.carrier.carry(&need, one, leftovers, &mut carried);
-            done.copied.append(&mut carried.acknowledged);
+        // What was found gone is not taken for stored again because a snapshot there had it.
+        for rely in [true, false] {
+            let leftovers = self.leftovers()?;
+            let need = self.need(std::slice::from_ref(snapshot), rely)?;
+            if !need.packs.is_empty() {
+                break;
+            }
+            let mut carried = Carried::default();
+            let outcome =
+                self.carrier.carry(&need, std::slice::from_ref(snapshot), leftovers, &mut carried);
+            self.settle(&carried, done);
             outcome?;
+            if carried.open.is_empty() && carried.lost.is_empty() {
+                return Ok(());
+            }
         }
-        if !need.packs.is_empty() || !carried.open.is_empty() {
-            done.waiting.push(snapshot.id);
-        }
+        done.waiting.push(snapshot.id);
         Ok(())
     }
 }

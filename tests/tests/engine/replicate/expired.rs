@@ -165,24 +165,31 @@ fn what_the_rules_of_a_replica_let_go_is_meant_however_much_it_is() {
     assert!(done.dead_since_ms.is_none() && !has_dead(&home, &replica));
 }
 
+/// A host that copied the snapshot misses it; one that has never seen it there goes by what is to be there.
 #[test]
 fn a_replica_that_does_not_list_what_it_is_to_have_is_not_emptied() {
-    let (mut home, replica) = begun(56);
-    home.pass(10 * DAY_MS);
-    let newest_id = home.back_up(3).id;
-    let kept = replica.clone();
-    // When it forgets what the rules let go, the store loses the other one.
-    let is_receipt = |kind, name: Option<&ObjectName>| {
-        kind == CallKind::Put && matches!(name, Some(ObjectName::Receipt { .. }))
-    };
-    let losing = Odd::new(replica.clone()).before(is_receipt, move || {
-        lose(&kept, &[newest_id]);
-    });
-    let careful = Target { max_delete_percent: gc::MAX_DELETE_PERCENT_DEFAULT, ..newest(&losing) };
-    let before = super::packs(&replica);
-    let refused = run(&home, "home", careful).expect_err("it is refused");
-    assert!(losing.has_acted());
-    assert_eq!(refused.code(), "gc.refused");
-    assert!(super::packs(&replica).is_superset(&before));
-    assert!(state(&home).dead_since_ms.is_some());
+    for (host, code) in [("home", "gc.rolled_back"), ("other", "gc.refused")] {
+        let (mut home, replica) = begun(56);
+        home.pass(10 * DAY_MS);
+        let newest_id = home.back_up(3).id;
+        let alone = Target { only: Some(newest_id), ..newest(&replica) };
+        run(&home, "home", alone).expect("it is copied");
+        let kept = replica.clone();
+        // When it forgets what the rules let go, the store loses the other one.
+        let is_receipt = |kind, name: Option<&ObjectName>| {
+            kind == CallKind::Put && matches!(name, Some(ObjectName::Receipt { .. }))
+        };
+        let losing = Odd::new(replica.clone()).before(is_receipt, move || {
+            lose(&kept, &[newest_id]);
+        });
+        let max_delete_percent = gc::MAX_DELETE_PERCENT_DEFAULT;
+        let careful = Target { max_delete_percent, ..newest(&losing) };
+        let before = super::packs(&replica);
+        let refused = run(&home, host, careful).expect_err("it is refused");
+        assert!(losing.has_acted());
+        assert_eq!(refused.code(), code);
+        assert!(super::packs(&replica).is_superset(&before));
+        let place = places(&home, host).recall(PLACE).expect("the place is known");
+        assert!(place.replication.expect("there were replications").dead_since_ms.is_some());
+    }
 }
