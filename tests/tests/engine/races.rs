@@ -413,14 +413,14 @@ fn a_backup_does_not_rely_on_a_snapshot_that_is_only_listed() {
     let source = lab.path("source");
     std::fs::create_dir(&source).expect("a folder");
     std::fs::write(source.join("first"), noise(20_000, 1)).expect("a file");
-    tree::settle(&source);
+    tree::age(&source.join("first"));
     lab::back_up(&lab.open(&lists, "host"), &source).expect("a backup");
     std::fs::write(source.join("large"), noise(300_000, 725)).expect("a file");
-    tree::settle(&source);
+    tree::age(&source.join("large"));
     let made = lab::back_up(&lab.open(&lists, "host"), &source).expect("a backup");
     forget_and_collect(&lab, &store, &lists, &made.snapshot.expect("a snapshot"));
     std::fs::write(source.join("new"), noise(20_000, 2)).expect("a file");
-    tree::settle(&source);
+    tree::age(&source.join("new"));
     lab::back_up(&lab.open(&lists, "host"), &source).expect("a backup");
     let reader = lab.open(&store, "reader");
     assert_eq!(lab::verify_full(&reader).findings, []);
