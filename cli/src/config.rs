@@ -1,5 +1,5 @@
 //! The configuration file: the rules of the home copy, and replicas by name ([`crate::replicas`]);
-//! what places are reached with ([`crate::places`]).
+//! what places are reached with ([`crate::places`]), and what requests to them cost ([`crate::prices`]).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::places::{self, Place};
+use crate::prices::{self, Prices};
 use crate::replicas::{self, Home, Replica};
 use crate::ui::errors::CliError;
 
@@ -24,6 +25,8 @@ struct File {
     replica: Vec<replicas::Entry>,
     #[serde(default)]
     place: Vec<toml::Table>,
+    #[serde(default)]
+    price: Vec<prices::Entry>,
 }
 
 /// What the file says.
@@ -35,6 +38,8 @@ pub struct Config {
     pub replicas: Vec<Replica>,
     /// Places with settings of their own.
     pub places: Vec<Place>,
+    /// What requests to places cost.
+    pub prices: Vec<Prices>,
 }
 
 /// Reads a configuration file; it says nothing where it is `optional` and missing. No secret that it
@@ -72,6 +77,7 @@ pub fn read(path: &Path, optional: bool) -> Result<Config, CliError> {
         home: file.retention.map(replicas::understand_home).transpose().map_err(&invalid)?,
         replicas: replicas::understand(file.replica).map_err(&invalid)?,
         places: places::understand(file.place).map_err(&invalid)?,
+        prices: prices::understand(file.price).map_err(&invalid)?,
     })
 }
 

@@ -105,7 +105,17 @@ named there, in the place of those of the environment, and nothing else: none of
 profile but one that AWS_PROFILE names, no identity of the machine. Secrets are kept elsewhere: in a
 file = \"...\", in a variable env = \"...\", or printed by a command = \"...\". With the line
 inherit-credentials = true the credentials are those of the environment; only regions, endpoints,
-accounts and buckets may be named.";
+accounts and buckets may be named.
+
+What a provider bills for requests may stand there, for `cairn stats --requests` to say what they cost:
+
+  [[price]]
+  url = \"s3://bucket\"
+  currency = \"USD\"
+  per-thousand = { write = 0.005, list = 0.005, read = 0.0004, look = 0.0004 }
+  per-gb-received = 0.09
+
+with per-gb-sent, and requests of the kinds delete and other; what is not named is free.";
 
 /// What locks are, how long they reach, and who may set them.
 pub const LOCK: &str = "\

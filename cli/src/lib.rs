@@ -25,6 +25,7 @@ pub mod help;
 pub mod ledger;
 pub mod mount;
 pub mod places;
+pub mod prices;
 pub mod replicas;
 pub mod secrets;
 pub mod session;

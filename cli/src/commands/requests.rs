@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::App;
 use crate::ledger::{Ledger, Remembered, Sum};
+use crate::prices::Prices;
 use crate::session;
 use crate::settings;
 use crate::ui::format;
@@ -62,26 +63,35 @@ pub fn remember(app: &App, command: &str) {
 pub fn history(app: &App) -> Option<History> {
     let now = Sum::of(&traffic(app)?);
     let remembered = ledger(app)?.remembered(SystemClock.now_ms());
-    Some(History { now, remembered })
+    let prices = app
+        .config()
+        .ok()
+        .zip(session::location(app).ok())
+        .and_then(|(config, location)| Prices::of(&config.prices, &location).cloned());
+    Some(History { now, remembered, prices })
 }
 
 /// The requests of a month.
 pub struct History {
     now: Sum,
     remembered: Remembered,
+    prices: Option<Prices>,
 }
 
 impl History {
     /// As a table.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let mut table = Table::new(&COLUMNS);
+        let mut columns = COLUMNS.to_vec();
+        columns.extend(self.prices.as_ref().map(|_| ("COST", Align::Right)));
+        let mut table = Table::new(&columns);
         let mut row = |name: &str, sum: &Sum| {
             let kinds = RequestKind::ALL.into_iter().map(|kind| format::count(sum.of_kind(kind)));
             let mut cells = vec![name.to_owned(), format::count(sum.commands)];
             cells.extend(kinds);
             cells.push(format::count(sum.failed));
             cells.extend([format::bytes(sum.bytes_sent), format::bytes(sum.bytes_received)]);
+            cells.extend(self.prices.as_ref().map(|prices| amount(prices, sum)));
             table.row(cells);
         };
         row("this command", &self.now);
@@ -109,8 +119,28 @@ impl History {
         json!({
             "last": periods.collect::<Map<String, Value>>(),
             "commands": commands.collect::<Vec<_>>(),
+            "cost": self.prices.as_ref().map(|prices| self.cost(prices)),
         })
     }
+
+    fn cost(&self, prices: &Prices) -> Value {
+        let periods = self.remembered.periods.iter();
+        let periods = periods.map(|(name, sum)| (name.replace(' ', "_"), json!(prices.cost(sum))));
+        let commands = self.remembered.commands.iter();
+        let commands = commands.map(|(command, sum)| (command.clone(), json!(prices.cost(sum))));
+        json!({
+            "currency": prices.currency,
+            "last": periods.collect::<Map<String, Value>>(),
+            "commands": commands.collect::<Map<String, Value>>(),
+        })
+    }
+}
+
+/// What requests cost, to be read: a single command may cost a fraction of the smallest coin.
+fn amount(prices: &Prices, sum: &Sum) -> String {
+    let cost = prices.cost(sum);
+    let few = if cost > 0.0 && cost < 0.0001 { "<0.0001".to_owned() } else { format!("{cost:.4}") };
+    format!("{few} {}", prices.currency)
 }
 
 fn report_of(traffic: &Traffic) -> Value {

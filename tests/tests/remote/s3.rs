@@ -143,6 +143,20 @@ fn what_the_storage_can_do_is_found_out() {
     assert!(written > Some(made), "init, and two objects that were tried: {asked}");
     let commands = remembered["commands"].as_array().expect("by command");
     assert_eq!(commands.len(), 2, "init and stats: {asked}");
+    assert!(remembered["cost"].is_null(), "{asked}");
+    let prices = here.path("prices.toml");
+    let table = "[[price]]\nurl = 's3://'\ncurrency = 'XTS'\nper-thousand.write = 1000\n";
+    let url = server.target().url.trim_end_matches('/').to_owned();
+    std::fs::write(&prices, table.replace("s3://", &url)).expect("a file");
+    let priced = ["stats", "--requests", "--config", scenario::text(&prices)];
+    let told = scenario::result(&here.run(priced.into_iter().chain(["--json"])).expect(0));
+    let cost = &told["report"]["requests"]["cost"];
+    assert_eq!(cost["last"]["30_days"].as_f64(), written.map(|written| written as f64), "{told}");
+    let by_command = ["init", "stats"].map(|name| cost["commands"][name].as_f64());
+    let [Some(init), Some(stats)] = by_command else { panic!("{told}") };
+    assert_eq!(Some(init + stats), cost["last"]["30_days"].as_f64(), "{told}");
+    assert_eq!(cost["currency"], "XTS", "{told}");
+    assert!(here.run(priced).expect(0).stdout.contains(" XTS\n"));
     // A reader's commands write nothing; what was found last is told.
     let asked = scenario::result(&here.run(["stats", "--json"]).expect(0));
     assert_eq!(storage(&asked)[3..], ["versions"], "{asked}");
