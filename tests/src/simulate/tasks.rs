@@ -44,7 +44,8 @@ impl Scene {
     /// Errors that are right; all others are violations.
     pub(super) fn excuse(&self, actor: usize, task: &Task, error: &Error) -> Verdict {
         match (task, error) {
-            (Task::Backup { .. } | Task::Replicate, Error::Condemned { .. })
+            (Task::Backup { .. }, Error::Condemned { .. })
+            | (Task::Replicate, Error::CopyCondemned { .. })
             // Collections that spare nobody took away again and again what it stored.
             | (Task::Erase { .. }, Error::Erase(EraseError::Incomplete { .. })) => {
                 self.course.lock().turned_away += 1;

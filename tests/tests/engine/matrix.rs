@@ -129,8 +129,9 @@ impl Operation {
     /// Errors that are right beside others: it says so, and running it again completes it.
     fn may_fail_with(self, error: &Error) -> bool {
         match self {
-            Self::Backup | Self::ReplicateFromHere | Self::ReplicateToHere => {
-                matches!(error, Error::Condemned { .. })
+            Self::Backup => matches!(error, Error::Condemned { .. }),
+            Self::ReplicateFromHere | Self::ReplicateToHere => {
+                matches!(error, Error::CopyCondemned { .. })
             }
             Self::Erase => matches!(error, Error::Erase(EraseError::Incomplete { .. })),
             _ => false,
@@ -263,7 +264,7 @@ fn replicate(home: &Repository, target: Target, is_damaged: bool) -> Result<(), 
         assert!(is_damaged || damaged.is_empty(), "{damaged:?}");
         if !damaged.is_empty() {
             // It says so, and has to be run again.
-            return Err(Error::Condemned { packs: damaged.len() });
+            return Err(Error::CopyCondemned { snapshots: damaged.len() });
         }
     }
     Ok(())

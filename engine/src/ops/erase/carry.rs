@@ -57,9 +57,10 @@ pub(super) fn out(
         made.insert(planned.snapshot.id, (planned.acknowledged, draft));
     }
     for planned in plan.snapshots.iter().filter(|planned| planned.fate == Fate::Settled) {
-        let to_acknowledge =
-            planned.acknowledged && !plan.acknowledged.contains(&planned.snapshot.id);
-        remaker.adopt(&planned.snapshot, to_acknowledge);
+        if planned.acknowledged && !plan.acknowledged.contains(&planned.snapshot.id) {
+            let there = planned.before.iter().filter_map(|id| plan.objects.records.get(id));
+            remaker.adopt(&planned.snapshot, there.flatten().copied().collect());
+        }
     }
     let became = remaker.publish(&made)?;
     remove_former(repository, plan, &became, noted, report)

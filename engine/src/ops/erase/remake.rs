@@ -20,6 +20,8 @@ use crate::collect::reach::{Reach, reach};
 use crate::error::Error;
 use crate::index::catalog::{Before, Catalog};
 use crate::ops::acknowledge::{Acknowledged, Visible, acknowledge};
+use crate::ops::forget::Objects;
+use crate::ops::forget::orphans::remove_orphans;
 use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
@@ -50,6 +52,8 @@ struct Adopted {
     job: String,
     root: ChunkId,
     namespace: WriterId,
+    /// Records in whose place an interrupted erasure put it, and that were there when that was found.
+    before: Vec<ObjectName>,
 }
 
 /// Makes snapshots anew.
@@ -140,15 +144,14 @@ impl<'a> Remaker<'a> {
         Ok(Draft { record, before: name, name_time_ms, namespace })
     }
 
-    /// Takes a snapshot that an interrupted erasure put.
-    pub fn adopt(&mut self, snapshot: &SnapshotInfo, to_acknowledge: bool) {
-        if to_acknowledge {
-            let (id, root) = (snapshot.id, snapshot.record.root);
-            let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id };
-            let (job, namespace) = (snapshot.record.job.clone(), snapshot.namespace);
-            self.to_settle.push(Adopted { id, name, job, root, namespace });
-            self.adopted.insert(id);
-        }
+    /// Takes a snapshot that an interrupted erasure put, to be acknowledged. `before` are the records in
+    /// whose place it was put, as far as they are there.
+    pub fn adopt(&mut self, snapshot: &SnapshotInfo, before: Vec<ObjectName>) {
+        let (id, root) = (snapshot.id, snapshot.record.root);
+        let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id };
+        let (job, namespace) = (snapshot.record.job.clone(), snapshot.namespace);
+        self.to_settle.push(Adopted { id, name, job, root, namespace, before });
+        self.adopted.insert(id);
     }
 
     /// Puts what was drafted, proves that all of it is there, and acknowledges what is to be.
@@ -176,16 +179,16 @@ impl<'a> Remaker<'a> {
             if *acknowledged {
                 let (root, namespace) = (draft.record.root, draft.namespace);
                 let job = draft.record.job.clone();
-                needed.push(Adopted { id, name, job, root, namespace });
+                needed.push(Adopted { id, name, job, root, namespace, before: Vec::new() });
             }
         }
         needed.append(&mut self.to_settle);
         if let Err(error) = self.prove(&needed) {
-            // Nobody relies on what was not acknowledged.
+            // Nobody relies on what was not acknowledged; another erasure may have taken it over.
             for (before, id) in &became {
                 let Some((_, draft)) = drafts.get(before) else { continue };
                 let name = ObjectName::Snapshot { time_ms: draft.name_time_ms, id: *id };
-                vault.store.delete(&name)?;
+                self.let_go(*id, name)?;
             }
             return Err(error);
         }
@@ -197,14 +200,21 @@ impl<'a> Remaker<'a> {
             // Another erasure may have taken the new one over: then it acknowledged it before it
             // removed the one before.
             let Some(id) = became.get(before).copied() else { continue };
-            if self.is_acknowledged(id)? {
-                continue;
+            let name = ObjectName::Snapshot { time_ms: draft.name_time_ms, id };
+            if self.let_go(id, name)? {
+                // It was forgotten meanwhile, and must not come back.
+                became.remove(before);
+                needed.retain(|snapshot| snapshot.id != id);
             }
-            // It was forgotten meanwhile, and must not come back.
-            became.remove(before);
-            vault.store.delete(&ObjectName::Snapshot { time_ms: draft.name_time_ms, id })?;
-            needed.retain(|snapshot| snapshot.id != id);
         }
+        let mut forgotten = HashSet::new();
+        for adopted in needed.iter().filter(|adopted| !adopted.before.is_empty()) {
+            // The same of what an interrupted erasure put.
+            if !self.is_any_there(&adopted.before)? && self.let_go(adopted.id, adopted.name)? {
+                forgotten.insert(adopted.id);
+            }
+        }
+        needed.retain(|snapshot| !forgotten.contains(&snapshot.id));
         for snapshot in &needed {
             if !self.acknowledge(snapshot)? {
                 became.retain(|_, id| *id != snapshot.id);
@@ -216,8 +226,26 @@ impl<'a> Remaker<'a> {
         Ok(became)
     }
 
-    fn is_acknowledged(&self, snapshot: SnapshotId) -> Result<bool, Error> {
-        Ok(list_acknowledged(self.repository)?.contains(&snapshot))
+    fn is_any_there(&self, records: &[ObjectName]) -> Result<bool, Error> {
+        for name in records {
+            match self.repository.store().size(name) {
+                Ok(_) => return Ok(true),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes a record that this or an interrupted erasure put, unless it is acknowledged, or is by the
+    /// time that it is gone; true if it is removed.
+    fn let_go(&self, id: SnapshotId, name: ObjectName) -> Result<bool, Error> {
+        if list_acknowledged(self.repository)?.contains(&id) {
+            return Ok(false);
+        }
+        let records = HashMap::from([(id, vec![name])]);
+        let objects = Objects { records, ..Objects::default() };
+        Ok(remove_orphans(self.repository, &objects, &[id])?.is_empty())
     }
 
     /// Acknowledges a snapshot; false when it does not stand.
