@@ -11,7 +11,7 @@ use crate::context::Remark;
 use crate::error::{Error, Explain as _};
 use crate::index::catalog::Catalog;
 use crate::repo::vault::Vault;
-use crate::store::StoreError;
+use crate::store::any_is_there;
 
 /// What came of acknowledging a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +60,10 @@ pub(super) fn acknowledge(
     let hash = ObjectHash::from_bytes(*blake3::hash(&object).as_bytes());
     let ack = ObjectName::Ack { snapshot, hash };
     vault.store.put(&ack, &object)?;
-    if !is_there(vault, &ack)? {
+    if !any_is_there(vault.store.as_ref(), &[ack])? {
         return Ok(Acknowledged::Lost);
     }
-    if !is_there(vault, made.name)? {
+    if !any_is_there(vault.store.as_ref(), &[*made.name])? {
         vault.store.delete(&ack)?;
         return Ok(Acknowledged::Forgotten);
     }
@@ -77,12 +77,4 @@ pub(super) fn acknowledge(
         });
     }
     Ok(Acknowledged::Stands(ack))
-}
-
-fn is_there(vault: &Vault, name: &ObjectName) -> Result<bool, Error> {
-    match vault.store.size(name) {
-        Ok(_) => Ok(true),
-        Err(StoreError::NotFound { .. }) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -36,7 +36,7 @@ use crate::repo::intent::{self, Subject};
 use crate::repo::vault::read_object;
 use crate::repo::{Fallback, Repository};
 use crate::seal::random;
-use crate::store::StoreError;
+use crate::store::{StoreError, any_is_there};
 
 /// Chunks that are looked up at once.
 const CHUNKS_AT_ONCE: usize = 4096;
@@ -129,7 +129,7 @@ impl Heal<'_> {
         let mut missing = HashSet::new();
         for (id, names) in acks.iter().filter(|(id, _)| !listed.contains(*id)) {
             // Whoever forgets one in between removes its acknowledgement first.
-            if !self.are_gone(names)? {
+            if any_is_there(self.home.store(), names)? {
                 missing.insert(*id);
             }
         }
@@ -184,7 +184,7 @@ impl Heal<'_> {
             let Subject::Snapshot(id) = subject else { continue };
             let (Some(name), Some(acks)) = (fetched.get(&id), acks.get(&id)) else { continue };
             // Said long ago of one that came back since: it is acknowledged still.
-            if !self.are_gone(acks)? {
+            if any_is_there(self.home.store(), acks)? {
                 continue;
             }
             if remove_orphans(
@@ -198,18 +198,6 @@ impl Heal<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Whether none of these objects is there, as the store says of each.
-    fn are_gone(&self, names: &[ObjectName]) -> Result<bool, Error> {
-        for name in names {
-            match self.home.store().size(name) {
-                Ok(_) => return Ok(false),
-                Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(true)
     }
 
     /// Fetches key slots and settings that are damaged, each the very object that its name stands for.

@@ -24,6 +24,22 @@ pub mod record;
 #[cfg(feature = "object-stores")]
 mod remote;
 pub mod retry;
+/// Whether one of these objects is there, as the store says of each: a list may go on to show what was
+/// deleted.
+///
+/// # Errors
+/// Failures of the store.
+pub fn any_is_there(store: &dyn Store, names: &[ObjectName]) -> Result<bool, StoreError> {
+    for name in names {
+        match store.size(name) {
+            Ok(_) => return Ok(true),
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests;
 pub mod together;

@@ -1,8 +1,8 @@
 //! Recognises files that did not change since an earlier backup, so that they are not read again.
 //!
 //! An entry counts only while what it names is protected: while the snapshot of the session that
-//! wrote it stands, at the end too (see [`super::relied`]), or, for a session that was interrupted, when all its chunks are found in the
-//! index one by one.
+//! wrote it stands, at the end too (see [`super::relied`]), or, for a session that was interrupted, when
+//! all its chunks are found in the index one by one.
 
 use std::collections::{HashMap, HashSet};
 

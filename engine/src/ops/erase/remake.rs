@@ -26,7 +26,7 @@ use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
 use crate::seal::random;
-use crate::store::StoreError;
+use crate::store::{StoreError, any_is_there};
 use crate::tree::NodeSink;
 
 /// Former ids in one record, at most: the oldest are left out of what is erased from so often.
@@ -210,7 +210,9 @@ impl<'a> Remaker<'a> {
         let mut forgotten = HashSet::new();
         for adopted in needed.iter().filter(|adopted| !adopted.before.is_empty()) {
             // The same of what an interrupted erasure put.
-            if !self.is_any_there(&adopted.before)? && self.let_go(adopted.id, adopted.name)? {
+            if !any_is_there(self.repository.store(), &adopted.before)?
+                && self.let_go(adopted.id, adopted.name)?
+            {
                 forgotten.insert(adopted.id);
             }
         }
@@ -224,17 +226,6 @@ impl<'a> Remaker<'a> {
         }
         self.lease.end();
         Ok(became)
-    }
-
-    fn is_any_there(&self, records: &[ObjectName]) -> Result<bool, Error> {
-        for name in records {
-            match self.repository.store().size(name) {
-                Ok(_) => return Ok(true),
-                Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(false)
     }
 
     /// Removes a record that this or an interrupted erasure put, unless it is acknowledged, or is by the
