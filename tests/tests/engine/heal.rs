@@ -10,13 +10,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use cairn_engine::context::Clock as _;
 use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
-use cairn_engine::ops::{dump, heal};
+use cairn_engine::ops::{dump, gc, heal};
 use cairn_engine::repo::Repository;
 use cairn_engine::store::Store as _;
 use cairn_engine::store::memory::MemoryStore;
-use cairn_format::names::ObjectName;
+use cairn_format::names::{ObjectName, PackKind};
+use cairn_format::pack::{ChunkRef, Codec};
 use cairn_tests::compare::assert_same_tree;
-use cairn_tests::lab::{Lab, alone, copy_of, inside, object, verify_full};
+use cairn_tests::craft::{Craft, compress_against, entry, file};
+use cairn_tests::garbage::{everything, forget};
+use cairn_tests::lab::{Lab, alone, copy_of, inside, object, select, verify_full};
 use cairn_tests::odd::Odd;
 use cairn_tests::seed::noise;
 
@@ -197,6 +200,65 @@ fn a_restore_reads_from_a_replica_what_home_cannot_give() {
     let expected = dumped(&repository).expect("it is read");
     assert!(dumped(&home.lab.open(&home.store, "other blank")).is_err());
     assert!(!expected.is_empty() && dumped(&blank).expect("it is read") == expected);
+}
+
+/// A frame stands against two chunks, of which a collection of the replica has dropped one, and moved
+/// the other and what is wanted: that the frame is of no use any more tells where it went.
+#[test]
+fn what_a_collection_of_the_replica_moved_is_found_though_not_all_its_bases_are() {
+    let lab = Lab::new(2_901);
+    let store = lab.memory();
+    let owner = lab.open(&store, "maker");
+    let (kept, dropped) = (noise(60_000, 1), noise(60_000, 2));
+    let mut craft = Craft::new(&owner);
+    let mut reference = |data: &[u8]| ChunkRef {
+        id: craft.chunk(data).expect("a chunk"),
+        bytes: u32::try_from(data.len()).expect("short"),
+    };
+    let bases = vec![reference(&kept), reference(&dropped)];
+    let one = file(bases[0].id, bases[0].bytes);
+    let two = file(bases[1].id, bases[1].bytes);
+    let root = craft.directory(&[entry("one", one), entry("two", two)]).expect("a directory");
+    craft.publish(root).expect("a snapshot");
+    let before = packs(&store);
+
+    let changed = [&kept[..59_000], b"changed", &dropped[..59_000], b"too"].concat();
+    let (first, second) = changed.split_at(59_007);
+    let chunks = [first, second].map(|chunk| ChunkRef {
+        id: owner.vault().keys.chunk_id(chunk),
+        bytes: u32::try_from(chunk.len()).expect("short"),
+    });
+    let mut craft = Craft::new(&owner);
+    let stored = compress_against(&[&kept[..], &dropped[..]].concat(), &changed);
+    craft.frame(PackKind::Data, Codec::Zstd, &stored, chunks.to_vec(), bases).expect("a frame");
+    let node = file(chunks[0].id, chunks[0].bytes);
+    let root = craft.directory(&[entry("changed", node)]).expect("a directory");
+    craft.publish(root).expect("a snapshot");
+    let is_data = |name: &&ObjectName| matches!(name, ObjectName::Pack(PackKind::Data, _));
+    let frames = packs(&store).difference(&before).copied().collect::<Vec<_>>();
+    let of_frame = frames.iter().find(is_data).expect("it holds the frame");
+
+    // The replica is read before that, and once more while the collection has deleted the bases only.
+    let replica = copy_of(&store);
+    let mut home = lab.open(&store, "home");
+    let copy = home.open_copy(Arc::new(replica.clone()), &home.context.clone()).expect("a copy");
+    copy.catalog().expect("its index");
+    let collector = lab.open(&replica, "collector");
+    let going = select(&collector, "latest~1");
+    forget(&collector, &replica, &going);
+    gc::run(&collector, &everything()).expect("it collects");
+    assert!(replica.size(of_frame).is_err());
+    replica.overwrite(*of_frame, object(&store, of_frame));
+    for name in before.iter().filter(is_data) {
+        assert!(replica.size(name).is_err());
+        damage(&store, *name);
+    }
+    let snapshot = select(&home, "latest");
+    let read = |home: &Repository| home.data_chunks(&snapshot, &[chunks[0].id]);
+    let error = read(&home).expect_err("home has not got it");
+    assert!(error.is_damage(), "{error}");
+    home.add_fallback(copy);
+    assert!(read(&home).expect("the replica has it").concat() == first);
 }
 
 #[test]

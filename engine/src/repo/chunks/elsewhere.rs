@@ -1,6 +1,5 @@
 //! Chunks from other copies of the repository, where this one cannot give them.
 
-use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,9 +12,9 @@ use crate::context::Remark;
 use crate::error::Error;
 use crate::repo::Repository;
 
-/// Packs that vanish while a chunk is looked for, before it is given up: collections move a chunk once
-/// each.
-const PACKS_LOOKED_FOR_MAX: usize = 16;
+/// How often a chunk is looked for where more became known of it, before it is given up: collections
+/// move a chunk once each.
+const LOOKS_MAX: usize = 16;
 
 /// Another copy that is read where this one is damaged, or does not answer.
 pub struct Fallback {
@@ -180,11 +179,10 @@ impl ChunkReader<'_> {
     /// A chunk from whichever of its places is sound, also from where a collection moved it since this
     /// copy's index was read.
     fn any_copy(&self, id: &ChunkId) -> Result<Option<Bytes>, Error> {
-        let mut looked_for = HashSet::new();
-        loop {
-            // Brings the index up to date when the chunk is not known.
-            self.locate(std::slice::from_ref(id))?;
-            let copies = self.catalog.copies(*id, self.namespace)?;
+        // Brings the index up to date when the chunk is not known.
+        self.locate(std::slice::from_ref(id))?;
+        let mut copies = self.catalog.copies(*id, self.namespace)?;
+        for _ in 0..LOOKS_MAX {
             let mut vanished = Vec::new();
             for place in &copies {
                 match self.chunk_at(*id, place) {
@@ -194,13 +192,16 @@ impl ChunkReader<'_> {
                     Err(error) => return Err(error),
                 }
             }
-            vanished.retain(|pack| looked_for.insert(*pack));
-            if vanished.is_empty() || looked_for.len() > PACKS_LOOKED_FOR_MAX {
-                return self.rescued_chunk(*id, &copies);
-            }
             for pack in vanished {
                 self.catalog.look_again(self.repository.vault(), pack)?;
             }
+            // Not only then is more known: looking for a frame's bases may have told of this chunk too.
+            let known = self.catalog.copies(*id, self.namespace)?;
+            if known == copies {
+                break;
+            }
+            copies = known;
         }
+        self.rescued_chunk(*id, &copies)
     }
 }

@@ -389,7 +389,12 @@ impl ChunkReader<'_> {
 /// The same damage once more, for the next chunk of the frame.
 fn again(error: &Error, pack: &PackRecord, place: &ChunkPlace) -> Error {
     let message = match error {
-        Error::FrameDamaged { message, .. } => message.clone(),
+        Error::FrameDamaged { pack: damaged, frame, message }
+            if (damaged, frame) == (&pack.id, &place.frame_number) =>
+        {
+            message.clone()
+        }
+        // Of what it is stored against.
         other => other.to_string(),
     };
     Error::FrameDamaged { pack: pack.id, frame: place.frame_number, message }
