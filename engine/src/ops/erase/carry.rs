@@ -58,8 +58,8 @@ pub(super) fn out(
     }
     for planned in plan.snapshots.iter().filter(|planned| planned.fate == Fate::Settled) {
         if planned.acknowledged && !plan.acknowledged.contains(&planned.snapshot.id) {
-            let there = planned.before.iter().filter_map(|id| plan.objects.records.get(id));
-            remaker.adopt(&planned.snapshot, there.flatten().copied().collect());
+            let before = planned.before.iter().flat_map(|id| plan.objects.names(*id));
+            remaker.adopt(&planned.snapshot, before.collect());
         }
     }
     let became = remaker.publish(&made)?;

@@ -26,7 +26,7 @@ use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
 use crate::seal::random;
-use crate::store::{StoreError, any_is_there};
+use crate::store::any_is_there;
 use crate::tree::NodeSink;
 
 /// Former ids in one record, at most: the oldest are left out of what is erased from so often.
@@ -45,14 +45,14 @@ pub(super) struct Draft {
     namespace: WriterId,
 }
 
-/// A snapshot that is there already, of which everything has to be there.
-struct Adopted {
+/// A snapshot that is visible in the place of others.
+struct Made {
     id: SnapshotId,
     name: ObjectName,
     job: String,
     root: ChunkId,
     namespace: WriterId,
-    /// Records in whose place an interrupted erasure put it, and that were there when that was found.
+    /// Records of those, and acknowledgements: what was there of them when it was looked.
     before: Vec<ObjectName>,
 }
 
@@ -69,8 +69,7 @@ pub(super) struct Remaker<'a> {
     leftovers: Vec<PackSection>,
     /// Nodes that were stored by this.
     stored: HashSet<ChunkId>,
-    to_settle: Vec<Adopted>,
-    adopted: HashSet<SnapshotId>,
+    to_settle: Vec<Made>,
     weakness: Option<Weakness>,
 }
 
@@ -93,7 +92,6 @@ impl<'a> Remaker<'a> {
             leftovers: catalog.leftover_sections(repository.vault())?,
             stored: HashSet::new(),
             to_settle: Vec::new(),
-            adopted: HashSet::new(),
             weakness,
         })
     }
@@ -144,14 +142,13 @@ impl<'a> Remaker<'a> {
         Ok(Draft { record, before: name, name_time_ms, namespace })
     }
 
-    /// Takes a snapshot that an interrupted erasure put, to be acknowledged. `before` are the records in
-    /// whose place it was put, as far as they are there.
+    /// Takes a snapshot that an interrupted erasure put, to be acknowledged. `before` are the records and
+    /// acknowledgements in whose place it was put, as far as they are there.
     pub fn adopt(&mut self, snapshot: &SnapshotInfo, before: Vec<ObjectName>) {
         let (id, root) = (snapshot.id, snapshot.record.root);
         let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id };
         let (job, namespace) = (snapshot.record.job.clone(), snapshot.namespace);
-        self.to_settle.push(Adopted { id, name, job, root, namespace, before });
-        self.adopted.insert(id);
+        self.to_settle.push(Made { id, name, job, root, namespace, before });
     }
 
     /// Puts what was drafted, proves that all of it is there, and acknowledges what is to be.
@@ -169,79 +166,65 @@ impl<'a> Remaker<'a> {
         self.copier.finish(std::mem::take(&mut self.leftovers))?;
         self.lease.renew();
         let mut became = HashMap::new();
-        let mut needed = Vec::new();
+        let (mut needed, mut unclaimed) = (Vec::new(), Vec::new());
         for (before, (acknowledged, draft)) in drafts {
             let object = vault.seal_signed(Kind::Snapshot, &draft.record.encode())?;
             let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
             let name = ObjectName::Snapshot { time_ms: draft.name_time_ms, id };
             vault.store.put(&name, &object)?;
             became.insert(*before, id);
-            if *acknowledged {
-                let (root, namespace) = (draft.record.root, draft.namespace);
-                let job = draft.record.job.clone();
-                needed.push(Adopted { id, name, job, root, namespace, before: Vec::new() });
-            }
+            let (root, namespace) = (draft.record.root, draft.namespace);
+            let (job, before) = (draft.record.job.clone(), vec![draft.before]);
+            let put = if *acknowledged { &mut needed } else { &mut unclaimed };
+            put.push(Made { id, name, job, root, namespace, before });
         }
-        needed.append(&mut self.to_settle);
+        let adopted = std::mem::take(&mut self.to_settle);
+        let adopted_ids = adopted.iter().map(|made| made.id).collect::<HashSet<_>>();
+        needed.extend(adopted);
         if let Err(error) = self.prove(&needed) {
             // Nobody relies on what was not acknowledged; another erasure may have taken it over.
-            for (before, id) in &became {
-                let Some((_, draft)) = drafts.get(before) else { continue };
-                let name = ObjectName::Snapshot { time_ms: draft.name_time_ms, id: *id };
-                self.let_go(*id, name)?;
-            }
+            let own = needed.iter().filter(|made| !adopted_ids.contains(&made.id));
+            own.chain(&unclaimed).try_for_each(|made| self.let_go(made).map(drop))?;
             return Err(error);
         }
-        for (before, (_, draft)) in drafts {
-            let Err(error) = vault.store.size(&draft.before) else { continue };
-            if !matches!(error, StoreError::NotFound { .. }) {
-                return Err(error.into());
-            }
-            // Another erasure may have taken the new one over: then it acknowledged it before it
-            // removed the one before.
-            let Some(id) = became.get(before).copied() else { continue };
-            let name = ObjectName::Snapshot { time_ms: draft.name_time_ms, id };
-            if self.let_go(id, name)? {
-                // It was forgotten meanwhile, and must not come back.
-                became.remove(before);
-                needed.retain(|snapshot| snapshot.id != id);
+        for made in &unclaimed {
+            if self.is_forgotten(made)? {
+                became.retain(|_, id| *id != made.id);
             }
         }
-        let mut forgotten = HashSet::new();
-        for adopted in needed.iter().filter(|adopted| !adopted.before.is_empty()) {
-            // The same of what an interrupted erasure put.
-            if !any_is_there(self.repository.store(), &adopted.before)?
-                && self.let_go(adopted.id, adopted.name)?
-            {
-                forgotten.insert(adopted.id);
-            }
-        }
-        needed.retain(|snapshot| !forgotten.contains(&snapshot.id));
-        for snapshot in &needed {
-            if !self.acknowledge(snapshot)? {
-                became.retain(|_, id| *id != snapshot.id);
-            } else if self.adopted.contains(&snapshot.id) {
-                became.insert(snapshot.id, snapshot.id);
+        for made in &needed {
+            if self.is_forgotten(made)? || !self.acknowledge(made)? {
+                became.retain(|_, id| *id != made.id);
+            } else if adopted_ids.contains(&made.id) {
+                became.insert(made.id, made.id);
             }
         }
         self.lease.end();
         Ok(became)
     }
 
+    /// Whether what a snapshot was made of was forgotten meanwhile: then it goes too, and must not come
+    /// back. What is forgotten after this look and before the acknowledgement does: that cannot be taken
+    /// back, as it may have served another erasure to remove what was there before.
+    fn is_forgotten(&self, made: &Made) -> Result<bool, Error> {
+        // Another erasure that took it over acknowledged it before it removed the one before.
+        Ok(!any_is_there(self.repository.store(), &made.before)? && self.let_go(made)?)
+    }
+
     /// Removes a record that this or an interrupted erasure put, unless it is acknowledged, or is by the
     /// time that it is gone; true if it is removed.
-    fn let_go(&self, id: SnapshotId, name: ObjectName) -> Result<bool, Error> {
-        if list_acknowledged(self.repository)?.contains(&id) {
+    fn let_go(&self, made: &Made) -> Result<bool, Error> {
+        if list_acknowledged(self.repository)?.contains(&made.id) {
             return Ok(false);
         }
-        let records = HashMap::from([(id, vec![name])]);
+        let records = HashMap::from([(made.id, vec![made.name])]);
         let objects = Objects { records, ..Objects::default() };
-        Ok(remove_orphans(self.repository, &objects, &[id])?.is_empty())
+        Ok(remove_orphans(self.repository, &objects, &[made.id])?.is_empty())
     }
 
     /// Acknowledges a snapshot; false when it does not stand.
-    fn acknowledge(&self, adopted: &Adopted) -> Result<bool, Error> {
-        let visible = Visible { id: adopted.id, name: &adopted.name, job: &adopted.job };
+    fn acknowledge(&self, made: &Made) -> Result<bool, Error> {
+        let visible = Visible { id: made.id, name: &made.name, job: &made.job };
         let vault = self.repository.vault();
         let outcome = acknowledge(vault, self.catalog, self.session, visible)?;
         Ok(matches!(outcome, Acknowledged::Stands(_)))
@@ -250,7 +233,7 @@ impl<'a> Remaker<'a> {
     /// Sees to it, after the snapshots are visible, that nothing they need is only in packs that
     /// are condemned. The snapshots before need the same, but a collection that lists snapshots
     /// while one takes the place of another may see neither.
-    fn prove(&mut self, needed: &[Adopted]) -> Result<(), Error> {
+    fn prove(&mut self, needed: &[Made]) -> Result<(), Error> {
         if self.weakness == Some(Weakness::Precheck) {
             return Ok(());
         }
@@ -276,7 +259,7 @@ impl<'a> Remaker<'a> {
     }
 
     /// The chunks that only condemned packs hold, by namespace.
-    fn missing(&self, needed: &[Adopted]) -> Result<HashMap<WriterId, BTreeSet<ChunkId>>, Error> {
+    fn missing(&self, needed: &[Made]) -> Result<HashMap<WriterId, BTreeSet<ChunkId>>, Error> {
         let mut missing = HashMap::<WriterId, BTreeSet<ChunkId>>::new();
         let mut seen = HashMap::<WriterId, HashSet<ChunkId>>::new();
         for snapshot in needed {

@@ -539,6 +539,11 @@ fn by_name(
             Err(error) => return Err(error),
         }
     }
+    // An erasure that is under way, or was interrupted, has made others of them already: who names one
+    // means what stands for it too.
+    let made_of_them = |one: &&SnapshotInfo| one.former().iter().any(|id| named.contains(id));
+    let made = known.listed.iter().filter(made_of_them).map(|one| one.id).collect::<Vec<_>>();
+    named.extend(made);
     of_ids(repository, options, known, &named, bare)
 }
 

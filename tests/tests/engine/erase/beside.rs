@@ -1,13 +1,16 @@
 //! Erasures beside forgetting, backups, collections and each other.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_engine::error::Error;
 use cairn_engine::ops::erase::{self, EraseError};
-use cairn_engine::ops::forget;
+use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc;
+use cairn_engine::ops::snapshots::SnapshotInfo;
+use cairn_engine::retention::Verdict;
 use cairn_engine::store::Store as _;
-use cairn_engine::store::fault::{FaultStore, Plan};
+use cairn_engine::store::fault::{Call, Fault, FaultStore, Plan};
 use cairn_engine::store::record::CallKind;
 use cairn_format::names::ObjectName;
 use cairn_tests::compare::assert_same_tree;
@@ -16,6 +19,7 @@ use cairn_tests::lab::{alone, back_up, copy_of, inside, select, verify_full};
 use cairn_tests::odd::Odd;
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
+use parking_lot::Mutex;
 
 use super::{Scene, below, keep_last, list, run, without};
 
@@ -139,5 +143,136 @@ fn whatever_others_do_between_two_changes_nothing_is_lost_and_nothing_comes_back
                 let _none = std::fs::remove_dir_all(scene.lab.cache(cache));
             }
         }
+    }
+}
+
+/// Another erasure takes over what one has put and not acknowledged yet, and removes what was there
+/// before; then the one cannot read any more. It leaves what is no longer its own.
+#[test]
+fn an_erasure_that_fails_removes_nothing_that_another_has_taken_over() {
+    let scene = Scene::new(313, |root, seed| tree::small(root, 6, seed));
+    let gone: [&[u8]; 1] = [b"text"];
+    let options = below(&scene.source, &gone);
+    let is_record = |name: &ObjectName| matches!(name, ObjectName::Snapshot { .. });
+    let mut taken_over = 0;
+    for call in 0.. {
+        let store = copy_of(&scene.store);
+        let count = AtomicU64::new(0);
+        let half_done = Arc::new(Mutex::new(Vec::new()));
+        let way = Odd::new(store.clone());
+        let (other, own) = (scene.lab.open(&store, "other"), options.clone());
+        let (spoilt, looked, found) = (way.clone(), store.clone(), Arc::clone(&half_done));
+        let way = way.before(
+            move |_, _| count.fetch_add(1, Ordering::SeqCst) == call,
+            move || {
+                found.lock().extend(looked.names().into_iter().filter(is_record));
+                drop(run(&other, &own));
+                for name in looked.names() {
+                    if matches!(name, ObjectName::Pack(..)) {
+                        spoilt.spoil(name, 0..u64::MAX);
+                    }
+                }
+            },
+        );
+        let repository = scene.lab.open(&way, "eraser");
+        let outcome = alone(|| run(&repository, &options));
+        drop(repository);
+        if !way.has_acted() {
+            break;
+        }
+        let repository = scene.lab.open(&store, "after");
+        let before = list(&scene.lab.open(&scene.store, "before"));
+        let new = |name: &ObjectName| !before.iter().any(|one| one.name() == *name);
+        let stands =
+            |one: &SnapshotInfo| one.acknowledged && half_done.lock().contains(&one.name());
+        let takes_over = |one: &SnapshotInfo| stands(one) && new(&one.name());
+        if outcome.is_err() && list(&repository).iter().any(takes_over) {
+            taken_over += 1;
+        }
+        match run(&repository, &options) {
+            Ok(_) | Err(Error::Erase(EraseError::NothingMatches { .. })) => {}
+            Err(error) => panic!("call {call}: {error}; before: {outcome:?}"),
+        }
+        drop(repository);
+        let left = list(&scene.lab.open(&store, "after"));
+        assert_eq!(left.len(), 3, "call {call}: {outcome:?}");
+        scene.assert_left(&store, &gone);
+        for cache in ["other", "eraser", "after", "before"] {
+            let _none = std::fs::remove_dir_all(scene.lab.cache(cache));
+        }
+    }
+    assert!(taken_over > 3, "{taken_over}");
+}
+
+/// An erasure died when it had put its snapshots; while the next takes them over, one of those that
+/// they were made of is forgotten.
+#[test]
+fn what_is_forgotten_while_an_erasure_is_completed_does_not_come_back() {
+    let scene = Scene::new(314, |root, seed| tree::small(root, 6, seed));
+    let options = below(&scene.source, &[b"text"]);
+    let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
+    run(&scene.lab.open(&recorded, "recorded"), &options).expect("it erases");
+    let is_ack = |call: &Call| {
+        call.kind == CallKind::Put && matches!(call.name, Some(ObjectName::Ack { .. }))
+    };
+    let first_ack = recorded.calls().iter().position(is_ack).expect("one is put") as u64;
+    let begun = copy_of(&scene.store);
+    let dies = FaultStore::new(begun.clone(), Plan::new().at(first_ack, Fault::Crash));
+    run(&scene.lab.open(&dies, "dies"), &options).unwrap_err();
+    let put = list(&scene.lab.open(&begun, "begun"));
+    assert_eq!((put.len(), put.iter().filter(|one| one.acknowledged).count()), (6, 3));
+    let goes = put.iter().find(|one| one.acknowledged).expect("the first").id;
+    for by_name in [true, false] {
+        let (mut forgotten, mut back) = (0, 0);
+        for call in 0.. {
+            let store = copy_of(&begun);
+            let (count, other) = (AtomicU64::new(0), scene.lab.open(&store, "other"));
+            let removed = Arc::new(Mutex::new(false));
+            let done = Arc::clone(&removed);
+            let way = Odd::new(store.clone()).before(
+                move |_, _| count.fetch_add(1, Ordering::SeqCst) == call,
+                move || {
+                    let named = ForgetOptions::new(Choice::Named(vec![goes.to_hex()]));
+                    let plan = match by_name {
+                        true => forget::plan(&other, &named).expect("a plan"),
+                        false => keep_last(&other, 2),
+                    };
+                    let goes = plan.series.iter().flat_map(|series| &series.snapshots);
+                    let goes = goes.filter(|one| matches!(one.verdict, Verdict::Go(_)));
+                    let first = goes.filter(|one| one.snapshot.record.sequence == 1).count();
+                    *done.lock() = first > 0 && forget::run(&other, &plan).is_ok();
+                },
+            );
+            let repository = scene.lab.open(&way, "eraser");
+            let outcome = alone(|| run(&repository, &options));
+            drop(repository);
+            if !way.has_acted() {
+                break;
+            }
+            let repository = scene.lab.open(&store, "after");
+            match run(&repository, &options) {
+                Ok(_) | Err(Error::Erase(EraseError::NothingMatches { .. })) => {}
+                Err(error) => panic!("call {call}: {error}; before: {outcome:?}"),
+            }
+            let left = list(&repository);
+            let stand = left.iter().filter(|one| one.acknowledged);
+            let mut sequences = stand.map(|one| one.record.sequence).collect::<Vec<_>>();
+            sequences.sort_unstable();
+            match *removed.lock() {
+                true if sequences == [2, 3] => forgotten += 1,
+                // Forgotten when that had been looked at, and before it was acknowledged.
+                true => back += 1,
+                false => assert_eq!(sequences, [1, 2, 3], "call {call}: {outcome:?}"),
+            }
+            drop(repository);
+            for cache in ["other", "eraser", "after"] {
+                let _none = std::fs::remove_dir_all(scene.lab.cache(cache));
+            }
+        }
+        let few = if by_name { 0 } else { 2 };
+        assert!(
+            forgotten > 40 && back <= few,
+            "by name: {by_name}; {forgotten} were forgotten, and {back} came back"
+        );
     }
 }
