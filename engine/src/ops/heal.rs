@@ -18,9 +18,8 @@ use cairn_format::names::{Folder, ObjectName, PackKind};
 use cairn_format::record::TombReason;
 use parking_lot::Mutex;
 
-use super::forget::Objects;
 use super::forget::evidence::list_acks;
-use super::forget::orphans::remove_orphans;
+use super::forget::orphans::{Orphan, remove_orphans};
 use super::snapshots::{self, SnapshotInfo};
 use crate::collect::copy::Copier;
 use crate::collect::lease::HeldLease;
@@ -187,13 +186,7 @@ impl Heal<'_> {
             if any_is_there(self.home.store(), acks)? {
                 continue;
             }
-            if remove_orphans(
-                self.home,
-                &Objects { records: [(id, vec![*name])].into(), ..Objects::default() },
-                &[id],
-            )?
-            .is_empty()
-            {
+            if remove_orphans(self.home, &[Orphan::new(id, *name, Vec::new())])?.is_empty() {
                 fetched.remove(&id);
             }
         }

@@ -46,7 +46,13 @@ impl SnapshotInfo {
     /// The object that holds its record.
     #[must_use]
     pub const fn name(&self) -> ObjectName {
-        ObjectName::Snapshot { time_ms: self.name_time_ms, id: self.id }
+        self.name_of(self.id)
+    }
+
+    /// Name of the record of one that this was made of, or that was made of it: all have the same time.
+    #[must_use]
+    pub const fn name_of(&self, id: SnapshotId) -> ObjectName {
+        ObjectName::Snapshot { time_ms: self.name_time_ms, id }
     }
 
     /// The snapshots that it was before erasures made it anew, oldest first.
@@ -404,11 +410,17 @@ pub fn select_from(snapshots: Vec<SnapshotInfo>, text: &str) -> Result<SnapshotI
     let none = || Error::NoSnapshot { selector: text.to_owned() };
     let invalid =
         |message: &str| Error::Selector { selector: text.to_owned(), message: message.to_owned() };
+    // An erasure under way, or interrupted, leaves both what it made and what it made that of: whoever
+    // counts counts them once.
+    let made = snapshots.iter().filter(|one| one.acknowledged);
+    let replaced = made.flat_map(SnapshotInfo::former).copied().collect::<HashSet<_>>();
+    let standing = |one: &SnapshotInfo| !replaced.contains(&one.id);
     if let Some(time) = text.strip_prefix('@') {
         let time_ms = parse_time(time).ok_or_else(|| invalid("the time is not understood"))?;
         return snapshots
             .into_iter()
             .rev()
+            .filter(standing)
             .find(|snapshot| snapshot.record.started_ms <= time_ms)
             .ok_or_else(none);
     }
@@ -420,13 +432,13 @@ pub fn select_from(snapshots: Vec<SnapshotInfo>, text: &str) -> Result<SnapshotI
         None => (text, 0),
     };
     if name == "latest" {
-        return snapshots.into_iter().rev().nth(back).ok_or_else(none);
+        return snapshots.into_iter().rev().filter(standing).nth(back).ok_or_else(none);
     }
     if let Some(job) = name.strip_prefix("job:") {
         return snapshots
             .into_iter()
             .rev()
-            .filter(|snapshot| snapshot.record.job == job)
+            .filter(|snapshot| standing(snapshot) && snapshot.record.job == job)
             .nth(back)
             .ok_or_else(none);
     }

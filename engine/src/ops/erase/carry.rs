@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use cairn_format::ids::SnapshotId;
+use cairn_format::names::ObjectName;
 
 use super::paths::Paths;
 use super::plan::{ErasePlan, Fate, Planned};
@@ -10,7 +11,7 @@ use super::remake::Remaker;
 use super::tree::{Outcome, Surgery, Tally, count_rest};
 use super::{EraseOptions, EraseReport, Erased, Noted};
 use crate::error::Error;
-use crate::ops::forget::orphans::remove_orphans;
+use crate::ops::forget::orphans::{Orphan, remove_orphans};
 use crate::ops::forget::{remove, remove_late_acks};
 use crate::ops::rollback;
 use crate::ops::snapshots;
@@ -50,16 +51,16 @@ pub(super) fn out(
             true => Some(count_rest(&nodes, planned.snapshot.record.root, paths)?),
             false => None,
         };
-        let draft = match remaker.draft(&planned.snapshot, &outcome, rest, paths) {
+        let claims = is_claimed(plan, planned).then(|| claims(plan, planned));
+        let draft = match remaker.draft(&planned.snapshot, claims, &outcome, rest, paths) {
             Err(Error::Store(StoreError::NotFound { .. })) => continue,
             draft => draft?,
         };
         made.insert(planned.snapshot.id, (planned.acknowledged, draft));
     }
     for planned in plan.snapshots.iter().filter(|planned| planned.fate == Fate::Settled) {
-        if planned.acknowledged && !plan.acknowledged.contains(&planned.snapshot.id) {
-            let before = planned.before.iter().flat_map(|id| plan.objects.names(*id));
-            remaker.adopt(&planned.snapshot, before.collect());
+        if is_claimed(plan, planned) {
+            remaker.adopt(&planned.snapshot, claims(plan, planned));
         }
     }
     let became = remaker.publish(&made)?;
@@ -102,6 +103,16 @@ fn take_out<'p>(
     }
     noted.chunks = surgery.chunks.take();
     Ok(outcomes)
+}
+
+/// Whether it counts only because what it was made of does.
+fn is_claimed(plan: &ErasePlan, planned: &Planned) -> bool {
+    planned.acknowledged && !plan.acknowledged.contains(&planned.snapshot.id)
+}
+
+/// What is there of that: records and acknowledgements.
+fn claims(plan: &ErasePlan, planned: &Planned) -> Vec<ObjectName> {
+    planned.before.iter().flat_map(|id| plan.objects.names(*id)).collect()
 }
 
 /// Whether something stands for it, and nobody was told that it is there.
@@ -147,7 +158,8 @@ fn remove_former(
         rollback::removed(repository, &gone)?;
         if planned.leftover {
             // Or it is none, if it is acknowledged by now: then it is looked at once more.
-            if !remove_orphans(repository, &plan.objects, &[id])?.is_empty() {
+            let orphan = Orphan::of(&planned.snapshot, &plan.objects);
+            if !remove_orphans(repository, &[orphan])?.is_empty() {
                 continue;
             }
             noted.records.extend(plan.objects.names(id));

@@ -20,8 +20,7 @@ use crate::collect::reach::{Reach, reach};
 use crate::error::Error;
 use crate::index::catalog::{Before, Catalog};
 use crate::ops::acknowledge::{Acknowledged, Visible, acknowledge};
-use crate::ops::forget::Objects;
-use crate::ops::forget::orphans::remove_orphans;
+use crate::ops::forget::orphans::{Orphan, remove_orphans};
 use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
@@ -39,8 +38,8 @@ const MISSING_MAX: usize = 200_000;
 /// A snapshot that is to be put.
 pub(super) struct Draft {
     record: Snapshot,
-    /// What it is made of.
-    before: ObjectName,
+    /// As of [`Made`].
+    stands_for: Vec<Vec<ObjectName>>,
     name_time_ms: u64,
     namespace: WriterId,
 }
@@ -52,8 +51,11 @@ struct Made {
     job: String,
     root: ChunkId,
     namespace: WriterId,
-    /// Records of those, and acknowledgements: what was there of them when it was looked.
-    before: Vec<ObjectName>,
+    /// Of each of these something has to be there, or it was forgotten what this stands for: records and
+    /// acknowledgements that were there when it was looked.
+    stands_for: Vec<Vec<ObjectName>>,
+    /// Records of those it was made of.
+    former: Vec<ObjectName>,
 }
 
 /// Makes snapshots anew.
@@ -101,13 +103,15 @@ impl<'a> Remaker<'a> {
         Nodes { remaker: self, namespace }
     }
 
-    /// The record of a snapshot made anew.
+    /// The record of a snapshot made anew. `claims` is what that counts for which is not acknowledged
+    /// itself.
     ///
     /// # Errors
     /// Damage of the record before; failures of the store.
     pub fn draft(
         &self,
         before: &SnapshotInfo,
+        claims: Option<Vec<ObjectName>>,
         outcome: &Outcome,
         rest: Option<Tally>,
         paths: &Paths,
@@ -139,7 +143,8 @@ impl<'a> Remaker<'a> {
         (counts.files, counts.directories) = (files, directories);
         (counts.others, counts.bytes_total) = (others, bytes);
         let (name_time_ms, namespace) = (before.name_time_ms, before.namespace);
-        Ok(Draft { record, before: name, name_time_ms, namespace })
+        let stands_for = std::iter::once(vec![name]).chain(claims).collect();
+        Ok(Draft { record, stands_for, name_time_ms, namespace })
     }
 
     /// Takes a snapshot that an interrupted erasure put, to be acknowledged. `before` are the records and
@@ -148,7 +153,9 @@ impl<'a> Remaker<'a> {
         let (id, root) = (snapshot.id, snapshot.record.root);
         let name = ObjectName::Snapshot { time_ms: snapshot.name_time_ms, id };
         let (job, namespace) = (snapshot.record.job.clone(), snapshot.namespace);
-        self.to_settle.push(Made { id, name, job, root, namespace, before });
+        let former = snapshot.former().iter().map(|id| snapshot.name_of(*id)).collect();
+        let stands_for = vec![before];
+        self.to_settle.push(Made { id, name, job, root, namespace, stands_for, former });
     }
 
     /// Puts what was drafted, proves that all of it is there, and acknowledges what is to be.
@@ -174,9 +181,12 @@ impl<'a> Remaker<'a> {
             vault.store.put(&name, &object)?;
             became.insert(*before, id);
             let (root, namespace) = (draft.record.root, draft.namespace);
-            let (job, before) = (draft.record.job.clone(), vec![draft.before]);
+            let (job, stands_for) = (draft.record.job.clone(), draft.stands_for.clone());
+            let former = draft.record.remade.iter().flat_map(|remade| &remade.former);
+            let time_ms = draft.name_time_ms;
+            let former = former.map(|id| ObjectName::Snapshot { time_ms, id: *id }).collect();
             let put = if *acknowledged { &mut needed } else { &mut unclaimed };
-            put.push(Made { id, name, job, root, namespace, before });
+            put.push(Made { id, name, job, root, namespace, stands_for, former });
         }
         let adopted = std::mem::take(&mut self.to_settle);
         let adopted_ids = adopted.iter().map(|made| made.id).collect::<HashSet<_>>();
@@ -207,19 +217,23 @@ impl<'a> Remaker<'a> {
     /// back. What is forgotten after this look and before the acknowledgement does: that cannot be taken
     /// back, as it may have served another erasure to remove what was there before.
     fn is_forgotten(&self, made: &Made) -> Result<bool, Error> {
-        // Another erasure that took it over acknowledged it before it removed the one before.
-        Ok(!any_is_there(self.repository.store(), &made.before)? && self.let_go(made)?)
+        for names in &made.stands_for {
+            // Another erasure that took it over acknowledged it before it removed the one before.
+            if !any_is_there(self.repository.store(), names)? {
+                return self.let_go(made);
+            }
+        }
+        Ok(false)
     }
 
-    /// Removes a record that this or an interrupted erasure put, unless it is acknowledged, or is by the
-    /// time that it is gone; true if it is removed.
+    /// Removes a record that this or an interrupted erasure put, unless it counts, or does by the time that
+    /// it is gone; true if it is removed.
     fn let_go(&self, made: &Made) -> Result<bool, Error> {
-        if list_acknowledged(self.repository)?.contains(&made.id) {
+        let orphan = Orphan::new(made.id, made.name, made.former.clone());
+        if orphan.stands(self.repository.store(), &list_acknowledged(self.repository)?)? {
             return Ok(false);
         }
-        let records = HashMap::from([(made.id, vec![made.name])]);
-        let objects = Objects { records, ..Objects::default() };
-        Ok(remove_orphans(self.repository, &objects, &[made.id])?.is_empty())
+        Ok(remove_orphans(self.repository, &[orphan])?.is_empty())
     }
 
     /// Acknowledges a snapshot; false when it does not stand.

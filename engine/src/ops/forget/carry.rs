@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use cairn_format::ids::SnapshotId;
 use cairn_format::names::ObjectName;
 
-use super::orphans::remove_orphans;
+use super::orphans::{Orphan, remove_orphans};
 use super::{ForgetPlan, ForgetReport, Objects, Planned, evidence};
 use crate::error::Error;
 use crate::ops::{rollback, snapshots};
@@ -29,18 +29,18 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
         one.verdict == Verdict::Go(Cause::Unacknowledged)
             && !plan.objects.acks.contains_key(&one.snapshot.id)
     };
-    let (orphans, going): (Vec<_>, Vec<_>) = planned.partition(is_orphan);
-    let mut orphans = orphans.into_iter().map(|one| one.snapshot.id).collect::<Vec<_>>();
+    let (mut orphans, going): (Vec<_>, Vec<_>) = planned.partition(is_orphan);
     let going = going.into_iter().map(|one| one.snapshot.id).chain(plan.bare.iter().copied());
     let mut going = going.collect::<Vec<_>>();
     if !orphans.is_empty() {
         // Their backups have taken long, and reported success.
         let late = snapshots::list_acknowledged(repository)?;
-        orphans.retain(|id| !late.contains(id));
+        orphans.retain(|one| !late.contains(&one.snapshot.id));
     }
+    let orphan_ids = orphans.iter().map(|one| one.snapshot.id).collect::<Vec<_>>();
     // First, so that a copy that follows this one goes by it wherever this ends.
     intent::declare(repository, &plan.meant(&going))?;
-    rollback::removed(repository, &going.iter().chain(&orphans).copied().collect())?;
+    rollback::removed(repository, &going.iter().chain(&orphan_ids).copied().collect())?;
     let objects = plan.objects.with_late_acks(repository, &going.iter().copied().collect())?;
     for id in &going {
         repository.check_cancelled()?;
@@ -49,8 +49,9 @@ pub fn run(repository: &Repository, plan: &ForgetPlan) -> Result<ForgetReport, E
     if !going.is_empty() {
         remove_late_acks(repository, &going.iter().copied().collect())?;
     }
-    let stay = remove_orphans(repository, &plan.objects, &orphans)?;
-    going.extend(orphans.into_iter().filter(|id| !stay.contains(id)));
+    let orphans = orphans.iter().map(|one| Orphan::of(&one.snapshot, &plan.objects));
+    let stay = remove_orphans(repository, &orphans.collect::<Vec<_>>())?;
+    going.extend(orphan_ids.into_iter().filter(|id| !stay.contains(id)));
     report.removed = going.len() as u64;
     if let Some(seen) = &plan.seen {
         seen.without(&going).save(repository.catalog()?)?;

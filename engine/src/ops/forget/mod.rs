@@ -540,10 +540,13 @@ fn by_name(
         }
     }
     // An erasure that is under way, or was interrupted, has made others of them already: who names one
-    // means what stands for it too.
+    // means what stands for it too, and what that stands for.
     let made_of_them = |one: &&SnapshotInfo| one.former().iter().any(|id| named.contains(id));
     let made = known.listed.iter().filter(made_of_them).map(|one| one.id).collect::<Vec<_>>();
     named.extend(made);
+    let replaced = known.replaced().into_iter().filter(|(_, by)| named.contains(by));
+    let replaced = replaced.map(|(id, _)| id).collect::<Vec<_>>();
+    named.extend(replaced);
     of_ids(repository, options, known, &named, bare)
 }
 

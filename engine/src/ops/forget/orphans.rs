@@ -5,6 +5,10 @@
 //! afterwards whether the record is there; whoever removes the record looks afterwards whether there
 //! is an acknowledgement, and puts it back if there is. One of them sees the other, so nothing is lost
 //! that was reported to be done.
+//!
+//! What an erasure made anew counts too where a snapshot that it was made of is acknowledged and its
+//! record is gone: somebody took that for an orphan when its backup was only slow, and left what was made
+//! of it to stand for it.
 
 use std::collections::HashSet;
 
@@ -13,15 +17,59 @@ use cairn_format::ids::SnapshotId;
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::ObjectName;
 
+use super::Objects;
 use super::carry::delete_surely;
-use super::{Objects, evidence};
 use crate::error::Error;
+use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
 use crate::repo::Repository;
 use crate::repo::vault::read_object;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError, any_is_there};
 
 /// Records that are taken away, and held in memory, before acknowledgements are listed.
 const BATCH: usize = 64;
+
+/// A snapshot that nobody acknowledged.
+pub(in crate::ops) struct Orphan {
+    id: SnapshotId,
+    records: Vec<ObjectName>,
+    /// Records of those it was made of.
+    former: Vec<ObjectName>,
+}
+
+impl Orphan {
+    /// This one; `objects` has its records.
+    pub(in crate::ops) fn of(snapshot: &SnapshotInfo, objects: &Objects) -> Self {
+        let records = objects.records.get(&snapshot.id).cloned().unwrap_or_default();
+        let former = snapshot.former().iter().map(|id| snapshot.name_of(*id)).collect();
+        Self { id: snapshot.id, records, former }
+    }
+
+    /// One with this record, made of those with the others.
+    pub(in crate::ops) fn new(id: SnapshotId, record: ObjectName, former: Vec<ObjectName>) -> Self {
+        Self { id, records: vec![record], former }
+    }
+
+    /// Whether it counts after all, if these snapshots are acknowledged.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub(in crate::ops) fn stands(
+        &self,
+        store: &dyn Store,
+        acknowledged: &HashSet<SnapshotId>,
+    ) -> Result<bool, Error> {
+        if acknowledged.contains(&self.id) {
+            return Ok(true);
+        }
+        for name in &self.former {
+            let ObjectName::Snapshot { id, .. } = name else { continue };
+            if acknowledged.contains(id) && !any_is_there(store, &[*name])? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
 
 /// Removes snapshots that were not acknowledged. Returns those that stay, because they are by now.
 ///
@@ -30,45 +78,48 @@ const BATCH: usize = 64;
 /// told whether it is acknowledged is put back as far as the store allows.
 pub(in crate::ops) fn remove_orphans(
     repository: &Repository,
-    objects: &Objects,
-    ids: &[SnapshotId],
+    orphans: &[Orphan],
 ) -> Result<HashSet<SnapshotId>, Error> {
     let mut stay = HashSet::new();
-    for batch in ids.chunks(BATCH) {
+    for batch in orphans.chunks(BATCH) {
         repository.check_cancelled()?;
-        stay.extend(remove_batch(repository, objects, batch)?);
+        stay.extend(remove_batch(repository, batch)?);
     }
     Ok(stay)
 }
 
-fn remove_batch(
-    repository: &Repository,
-    objects: &Objects,
-    ids: &[SnapshotId],
-) -> Result<HashSet<SnapshotId>, Error> {
+fn remove_batch(repository: &Repository, orphans: &[Orphan]) -> Result<HashSet<SnapshotId>, Error> {
     let store = repository.store();
-    let mut held: Vec<(SnapshotId, ObjectName, Bytes)> = Vec::new();
-    for id in ids {
-        for name in objects.records.get(id).into_iter().flatten() {
+    let mut held: Vec<(&Orphan, ObjectName, Bytes)> = Vec::new();
+    for orphan in orphans {
+        for name in &orphan.records {
             match read_object(store, name, RECORD_BYTES_MAX) {
-                Ok(record) => held.push((*id, *name, record)),
+                Ok(record) => held.push((orphan, *name, record)),
                 Err(Error::Store(StoreError::NotFound { .. })) => {}
                 Err(error) => return Err(error),
             }
         }
     }
     let removed = held.iter().try_for_each(|(_, name, _)| delete_surely(repository, name));
-    let mut acknowledged = HashSet::new();
-    let listed = evidence::list_acks(repository, &mut |id, _| {
-        if ids.contains(&id) {
-            acknowledged.insert(id);
-        }
-    });
+    let standing = standing(repository, orphans);
     // Without the list any of them may be acknowledged.
-    let unknown = listed.is_err();
-    let back = held.iter().filter(|(id, ..)| unknown || acknowledged.contains(id));
+    let stands = |id| standing.as_ref().map_or(true, |standing| standing.contains(id));
+    let back = held.iter().filter(|(orphan, ..)| stands(&orphan.id));
     let put = back.map(|(_, name, record)| store.put(name, record)).collect::<Vec<_>>();
-    removed.and(listed)?;
+    removed?;
+    let standing = standing?;
     put.into_iter().collect::<Result<Vec<_>, _>>()?;
-    Ok(acknowledged)
+    Ok(standing)
+}
+
+/// Which of them count after all.
+fn standing(repository: &Repository, orphans: &[Orphan]) -> Result<HashSet<SnapshotId>, Error> {
+    let acknowledged = list_acknowledged(repository)?;
+    let mut standing = HashSet::new();
+    for orphan in orphans {
+        if orphan.stands(repository.store(), &acknowledged)? {
+            standing.insert(orphan.id);
+        }
+    }
+    Ok(standing)
 }

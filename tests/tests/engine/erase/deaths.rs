@@ -2,15 +2,16 @@
 
 use cairn_engine::error::Error;
 use cairn_engine::ops::erase::{EraseError, EraseOptions};
-use cairn_engine::ops::forget;
+use cairn_engine::ops::forget::{self, Choice, ForgetOptions};
 use cairn_engine::ops::gc::{self, GcOptions};
 use cairn_engine::repo::Repository;
-use cairn_engine::retention::{Cause, Verdict};
+use cairn_engine::retention::{Cause, RetentionError, Verdict};
 use cairn_engine::store::fault::{Call, Fault, FaultStore, Plan};
+use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
 use cairn_format::names::ObjectName;
 use cairn_tests::compare::assert_same_tree;
-use cairn_tests::lab::{OWNER, copy_of, inside};
+use cairn_tests::lab::{OWNER, copy_of, inside, select};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
@@ -83,10 +84,8 @@ fn an_erasure_that_dies_at_any_call_is_completed_by_the_next() {
     }
 }
 
-/// The state in which a death leaves an erasure: a snapshot is there before and after.
-#[test]
-fn forgetting_beside_an_erasure_keeps_what_stands_for_the_others() {
-    let scene = Scene::new(306, |root, seed| tree::small(root, 8, seed));
+/// The repository as an erasure leaves it that has acknowledged what it made, and dies.
+fn dead_before_removal(scene: &Scene) -> MemoryStore {
     let options = below(&scene.source, &[b"text"]);
     let recorded = FaultStore::new(copy_of(&scene.store), Plan::new());
     let repository = scene.lab.open(&recorded, "recorded");
@@ -98,9 +97,52 @@ fn forgetting_beside_an_erasure_keeps_what_stands_for_the_others() {
     drop(repository);
     let store = copy_of(&scene.store);
     let dies = Plan::new().nth(CallKind::Delete, first_ack, Fault::Crash);
-    let repository = scene.lab.open(&FaultStore::new(store.clone(), dies), "dies");
-    run(&repository, &options).unwrap_err();
-    drop(repository);
+    run(&scene.lab.open(&FaultStore::new(store.clone(), dies), "dies"), &options).unwrap_err();
+    store
+}
+
+#[test]
+fn who_names_snapshots_beside_an_interrupted_erasure_means_each_once() {
+    let scene = Scene::new(316, |root, seed| tree::small(root, 8, seed));
+    let store = dead_before_removal(&scene);
+    let repository = scene.lab.open(&store, "other");
+    let both = list(&repository);
+    assert!(both.len() == 6 && both.iter().all(|one| one.acknowledged));
+    for (selector, sequence) in [("latest", 3), ("latest~1", 2), ("job:job~2", 1)] {
+        let selected = select(&repository, selector);
+        assert_eq!(
+            (selected.record.sequence, selected.former().len()),
+            (sequence, 1),
+            "{selector}"
+        );
+    }
+    let plan = |names: &[&str]| {
+        let names = names.iter().map(ToString::to_string).collect();
+        forget::plan(&repository, &ForgetOptions::new(Choice::Named(names)))
+    };
+    let going = |names: &[&str]| {
+        let plan = plan(names).expect("a plan");
+        let going = plan.series.iter().flat_map(|series| &series.snapshots);
+        going.map(|one| one.snapshot.record.sequence).collect::<Vec<_>>()
+    };
+    assert_eq!(going(&["latest~1"]), [2, 2]);
+    // By the id of either.
+    for one in both.iter().filter(|one| one.record.sequence == 1) {
+        assert_eq!(going(&[&one.id.to_hex()]), [1, 1]);
+    }
+    let error = plan(&["latest", "latest~1", "latest~2"]).unwrap_err();
+    assert!(matches!(error, Error::Retention(RetentionError::Last { .. })), "{error:?}");
+    forget::run(&repository, &plan(&["latest~1"]).expect("a plan")).expect("forgotten");
+    run(&repository, &below(&scene.source, &[b"text"])).expect("it is completed");
+    let left = list(&repository).iter().map(|one| one.record.sequence).collect::<Vec<_>>();
+    assert_eq!(left, [1, 3]);
+}
+
+/// The state in which a death leaves an erasure: a snapshot is there before and after.
+#[test]
+fn forgetting_beside_an_erasure_keeps_what_stands_for_the_others() {
+    let scene = Scene::new(306, |root, seed| tree::small(root, 8, seed));
+    let store = dead_before_removal(&scene);
     let repository = scene.lab.open(&store, "other");
     let both = list(&repository);
     assert_eq!(both.len(), 6);
