@@ -110,9 +110,10 @@ fn is_claimed(plan: &ErasePlan, planned: &Planned) -> bool {
     planned.acknowledged && !plan.acknowledged.contains(&planned.snapshot.id)
 }
 
-/// What is there of that: records and acknowledgements.
+/// What is there of those that count: records and acknowledgements.
 fn claims(plan: &ErasePlan, planned: &Planned) -> Vec<ObjectName> {
-    planned.before.iter().flat_map(|id| plan.objects.names(*id)).collect()
+    let counts = |id: &&SnapshotId| plan.objects.acks.contains_key(*id);
+    planned.before.iter().filter(counts).flat_map(|id| plan.objects.names(*id)).collect()
 }
 
 /// Whether something stands for it, and nobody was told that it is there.

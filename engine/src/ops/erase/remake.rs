@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::index::catalog::{Before, Catalog};
 use crate::ops::acknowledge::{Acknowledged, Visible, acknowledge};
 use crate::ops::forget::orphans::{Orphan, remove_orphans};
-use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
+use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::Repository;
 use crate::repo::chunks::{Wanted, single};
 use crate::seal::random;
@@ -230,9 +230,6 @@ impl<'a> Remaker<'a> {
     /// it is gone; true if it is removed.
     fn let_go(&self, made: &Made) -> Result<bool, Error> {
         let orphan = Orphan::new(made.id, made.name, made.former.clone());
-        if orphan.stands(self.repository.store(), &list_acknowledged(self.repository)?)? {
-            return Ok(false);
-        }
         Ok(remove_orphans(self.repository, &[orphan])?.is_empty())
     }
 

@@ -10,17 +10,17 @@
 //! record is gone: somebody took that for an orphan when its backup was only slow, and left what was made
 //! of it to stand for it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use cairn_format::ids::SnapshotId;
 use cairn_format::limits::RECORD_BYTES_MAX;
 use cairn_format::names::ObjectName;
 
-use super::Objects;
 use super::carry::delete_surely;
+use super::{Objects, evidence};
 use crate::error::Error;
-use crate::ops::snapshots::{SnapshotInfo, list_acknowledged};
+use crate::ops::snapshots::SnapshotInfo;
 use crate::repo::Repository;
 use crate::repo::vault::read_object;
 use crate::store::{Store, StoreError, any_is_there};
@@ -49,27 +49,29 @@ impl Orphan {
         Self { id, records: vec![record], former }
     }
 
-    /// Whether it counts after all, if these snapshots are acknowledged.
+    /// Whether it counts after all.
     ///
     /// # Errors
     /// Failures of the store.
-    pub(in crate::ops) fn stands(
-        &self,
-        store: &dyn Store,
-        acknowledged: &HashSet<SnapshotId>,
-    ) -> Result<bool, Error> {
-        if acknowledged.contains(&self.id) {
+    fn stands(&self, store: &dyn Store, acks: &Acks) -> Result<bool, Error> {
+        if acks.contains_key(&self.id) {
             return Ok(true);
         }
-        for name in &self.former {
-            let ObjectName::Snapshot { id, .. } = name else { continue };
-            if acknowledged.contains(id) && !any_is_there(store, &[*name])? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let claims = self.former.iter().filter_map(|name| match name {
+            ObjectName::Snapshot { id, .. } => acks.get(id),
+            _ => None,
+        });
+        let claims = claims.flatten().copied().collect::<Vec<_>>();
+        // One of them that is there counts itself, or what was made of it last. A list may go on to show
+        // an acknowledgement that was forgotten with its record: it is asked for.
+        Ok(!claims.is_empty()
+            && !any_is_there(store, &self.former)?
+            && any_is_there(store, &claims)?)
     }
 }
+
+/// Acknowledgements by snapshots.
+type Acks = HashMap<SnapshotId, Vec<ObjectName>>;
 
 /// Removes snapshots that were not acknowledged. Returns those that stay, because they are by now.
 ///
@@ -90,8 +92,9 @@ pub(in crate::ops) fn remove_orphans(
 
 fn remove_batch(repository: &Repository, orphans: &[Orphan]) -> Result<HashSet<SnapshotId>, Error> {
     let store = repository.store();
+    let mut stay = standing(repository, orphans)?;
     let mut held: Vec<(&Orphan, ObjectName, Bytes)> = Vec::new();
-    for orphan in orphans {
+    for orphan in orphans.iter().filter(|orphan| !stay.contains(&orphan.id)) {
         for name in &orphan.records {
             match read_object(store, name, RECORD_BYTES_MAX) {
                 Ok(record) => held.push((orphan, *name, record)),
@@ -107,17 +110,18 @@ fn remove_batch(repository: &Repository, orphans: &[Orphan]) -> Result<HashSet<S
     let back = held.iter().filter(|(orphan, ..)| stands(&orphan.id));
     let put = back.map(|(_, name, record)| store.put(name, record)).collect::<Vec<_>>();
     removed?;
-    let standing = standing?;
+    stay.extend(standing?);
     put.into_iter().collect::<Result<Vec<_>, _>>()?;
-    Ok(standing)
+    Ok(stay)
 }
 
 /// Which of them count after all.
 fn standing(repository: &Repository, orphans: &[Orphan]) -> Result<HashSet<SnapshotId>, Error> {
-    let acknowledged = list_acknowledged(repository)?;
+    let mut acks = Acks::new();
+    evidence::list_acks(repository, &mut |id, name| acks.entry(id).or_default().push(name))?;
     let mut standing = HashSet::new();
     for orphan in orphans {
-        if orphan.stands(repository.store(), &acknowledged)? {
+        if orphan.stands(repository.store(), &acks)? {
             standing.insert(orphan.id);
         }
     }
