@@ -60,6 +60,12 @@ impl SnapshotInfo {
     pub fn former(&self) -> &[SnapshotId] {
         self.record.remade.as_ref().map_or(&[], |remade| &remade.former)
     }
+
+    /// The snapshot that was backed up: itself, or the first that erasures made it of.
+    #[must_use]
+    pub fn origin(&self) -> SnapshotId {
+        self.former().first().copied().unwrap_or(self.id)
+    }
 }
 
 /// Every snapshot that can be read, oldest first. Those that cannot be are warned about, and
@@ -410,11 +416,16 @@ pub fn select_from(snapshots: Vec<SnapshotInfo>, text: &str) -> Result<SnapshotI
     let none = || Error::NoSnapshot { selector: text.to_owned() };
     let invalid =
         |message: &str| Error::Selector { selector: text.to_owned(), message: message.to_owned() };
-    // An erasure under way, or interrupted, leaves both what it made and what it made that of: whoever
-    // counts counts them once.
-    let made = snapshots.iter().filter(|one| one.acknowledged);
-    let replaced = made.flat_map(SnapshotInfo::former).copied().collect::<HashSet<_>>();
-    let standing = |one: &SnapshotInfo| !replaced.contains(&one.id);
+    // An erasure under way, or interrupted, leaves both what it made and what it made that of, and two
+    // erasures leave two: whoever counts counts them once.
+    let made = || snapshots.iter().filter(|one| one.acknowledged);
+    let replaced = made().flat_map(SnapshotInfo::former).copied().collect::<HashSet<_>>();
+    let lasts = made().filter(|one| !replaced.contains(&one.id));
+    let lasts = lasts.map(|one| (one.origin(), one.id)).collect::<HashMap<_, _>>();
+    let standing = |one: &SnapshotInfo| match one.acknowledged {
+        true => lasts.get(&one.origin()) == Some(&one.id),
+        false => !replaced.contains(&one.id),
+    };
     if let Some(time) = text.strip_prefix('@') {
         let time_ms = parse_time(time).ok_or_else(|| invalid("the time is not understood"))?;
         return snapshots

@@ -290,7 +290,16 @@ pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPl
     let known = evidence::gather(repository)?;
     match &options.choice {
         Choice::Named(names) => by_name(repository, options, known, names),
-        Choice::These(ids) => of_ids(repository, options, known, ids, Vec::new()),
+        Choice::These(ids) => {
+            let mut plan = of_ids(repository, options, known, ids, Vec::new())?;
+            // Nobody names those that nobody acknowledged: they go as other orphans do.
+            let acks = &plan.objects.acks;
+            let planned = plan.series.iter_mut().flat_map(|series| &mut series.snapshots);
+            for one in planned.filter(|one| !acks.contains_key(&one.snapshot.id)) {
+                one.verdict = Verdict::Go(Cause::Unacknowledged);
+            }
+            Ok(plan)
+        }
         Choice::Rules(policy) => {
             let clock = look_at_clocks(repository, &[repository], options)?;
             let seen = Seen::load(catalog)?;
@@ -444,6 +453,7 @@ fn judge(
         // What an erasure made anew counts once.
         let (gone, members) =
             members.into_iter().partition::<Vec<_>, _>(|one| replaced.contains_key(&one.id));
+        let (members, twins) = apart(members, |one| counts(&one));
         let candidates = members
             .iter()
             .map(|snapshot| Candidate {
@@ -454,7 +464,14 @@ fn judge(
             })
             .collect::<Vec<_>>();
         let verdicts = apply_by(policy, &ages, &candidates, options.remove_last);
-        let planned = members.into_iter().zip(verdicts);
+        let of = members.iter().map(SnapshotInfo::origin).zip(verdicts.iter().cloned());
+        let of = of.collect::<HashMap<_, _>>();
+        let twins = twins.into_iter().filter_map(|twin| {
+            let verdict = of.get(&twin.origin())?.clone();
+            Some((twin, verdict))
+        });
+        let twins = twins.collect::<Vec<_>>();
+        let planned = members.into_iter().zip(verdicts).chain(twins);
         let planned = planned.map(|(snapshot, verdict)| Planned { snapshot, verdict });
         let gone = gone.into_iter().filter_map(|snapshot| {
             let cause = Cause::MadeAnew { by: *replaced.get(&snapshot.id)? };
@@ -463,6 +480,17 @@ fn judge(
         series.push(described(job, namespace, gone.chain(planned).collect()));
     }
     Ok(Judged { standings, series, ages, counted })
+}
+
+/// Takes twins apart: what several erasures at once made of the same snapshot counts once, and shares
+/// its fate, until one of them has made one of all. Those that stay first are in their order.
+fn apart(
+    members: Vec<SnapshotInfo>,
+    counts: impl Fn(&SnapshotInfo) -> bool,
+) -> (Vec<SnapshotInfo>, Vec<SnapshotInfo>) {
+    let last = members.iter().filter(|one| counts(one)).map(|one| (one.origin(), one.id));
+    let last = last.collect::<HashMap<_, _>>();
+    members.into_iter().partition(|one| !counts(one) || last.get(&one.origin()) == Some(&one.id))
 }
 
 /// A snapshot as evidence that time has passed.
@@ -539,14 +567,16 @@ fn by_name(
             Err(error) => return Err(error),
         }
     }
-    // An erasure that is under way, or was interrupted, has made others of them already: who names one
-    // means what stands for it too, and what that stands for.
-    let made_of_them = |one: &&SnapshotInfo| one.former().iter().any(|id| named.contains(id));
-    let made = known.listed.iter().filter(made_of_them).map(|one| one.id).collect::<Vec<_>>();
-    named.extend(made);
-    let replaced = known.replaced().into_iter().filter(|(_, by)| named.contains(by));
-    let replaced = replaced.map(|(id, _)| id).collect::<Vec<_>>();
-    named.extend(replaced);
+    // Erasures that are under way, or were interrupted, have made others of them already: who names one
+    // that counts, or that something stands for, means that too, and what it stands for.
+    let counts = |one: &&SnapshotInfo| known.acknowledged.contains(&one.id);
+    let is_meant = |one: &&SnapshotInfo| {
+        named.contains(&one.id) || one.former().iter().any(|id| named.contains(id))
+    };
+    let meant = known.listed.iter().filter(counts).filter(is_meant);
+    let origins = meant.map(SnapshotInfo::origin).collect::<HashSet<_>>();
+    let family = known.listed.iter().filter(|one| origins.contains(&one.origin()));
+    named.extend(family.map(|one| one.id));
     of_ids(repository, options, known, &named, bare)
 }
 

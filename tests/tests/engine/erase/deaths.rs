@@ -11,7 +11,7 @@ use cairn_engine::store::memory::MemoryStore;
 use cairn_engine::store::record::CallKind;
 use cairn_format::names::ObjectName;
 use cairn_tests::compare::assert_same_tree;
-use cairn_tests::lab::{OWNER, copy_of, inside, select};
+use cairn_tests::lab::{OWNER, copy_of, inside, object, select};
 use cairn_tests::seed::noise;
 use cairn_tests::tree;
 
@@ -136,6 +136,55 @@ fn who_names_snapshots_beside_an_interrupted_erasure_means_each_once() {
     run(&repository, &below(&scene.source, &[b"text"])).expect("it is completed");
     let left = list(&repository).iter().map(|one| one.record.sequence).collect::<Vec<_>>();
     assert_eq!(left, [1, 3]);
+}
+
+/// Two erasures that looked at the same snapshots have each acknowledged what they made of them, and
+/// died: nobody may count them twice.
+#[test]
+fn what_two_erasures_made_of_a_snapshot_counts_once() {
+    let scene = Scene::new(317, |root, seed| tree::small(root, 8, seed));
+    let store = copy_of(&scene.store);
+    for path in [b"text", b"link"] {
+        let own = copy_of(&scene.store);
+        run(&scene.lab.open(&own, "own"), &below(&scene.source, &[path])).expect("it erases");
+        for name in own.names() {
+            use ObjectName::{Ack, Index, Pack, Snapshot};
+            if matches!(name, Pack(..) | Index(_) | Snapshot { .. } | Ack { .. }) {
+                store.overwrite(name, object(&own, &name));
+            }
+        }
+        let _none = std::fs::remove_dir_all(scene.lab.cache("own"));
+    }
+    let repository = scene.lab.open(&store, "other");
+    let all = list(&repository);
+    assert!(all.len() == 9 && all.iter().all(|one| one.acknowledged));
+    for (selector, sequence) in [("latest", 3), ("latest~1", 2), ("job:job~2", 1)] {
+        assert_eq!(select(&repository, selector).record.sequence, sequence, "{selector}");
+    }
+    let named = ForgetOptions::new(Choice::Named(vec!["latest~1".to_owned()]));
+    let named = forget::plan(&repository, &named).expect("a plan");
+    assert_eq!(named.going(), 3);
+    let plan = keep_last(&repository, 2);
+    let kept = plan.series.iter().flat_map(|series| &series.snapshots);
+    let kept = kept.filter(|one| one.verdict.keeps());
+    let mut kept = kept.map(|one| one.snapshot.record.sequence).collect::<Vec<_>>();
+    kept.sort_unstable();
+    assert_eq!(kept, [2, 2, 3, 3]);
+    forget::run(&repository, &plan).expect("forgotten");
+    for path in [b"text", b"link"] {
+        run(&repository, &below(&scene.source, &[path])).expect("it is completed");
+    }
+    let left = list(&repository);
+    assert_eq!(left.iter().map(|one| one.record.sequence).collect::<Vec<_>>(), [2, 3]);
+    for snapshot in &left {
+        let outcome = scene.lab.restore(&repository, snapshot, false);
+        let (target, report) = outcome.expect("it restores");
+        assert_eq!(report.failure_count, 0);
+        let sequence = usize::try_from(snapshot.record.sequence).expect("a small number");
+        let expected = without(&scene.trees[sequence - 1], &[b"text", b"link"]);
+        assert_same_tree(&expected, &inside(&target, &scene.source));
+        std::fs::remove_dir_all(target).expect("removed");
+    }
 }
 
 /// The state in which a death leaves an erasure: a snapshot is there before and after.
