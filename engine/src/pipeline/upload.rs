@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use cairn_format::ids::PackId;
 use cairn_format::names::ObjectName;
 use cairn_format::segment::PackSection;
@@ -36,8 +37,9 @@ const _: () = assert!(BUFFERS_MAX > 2);
 
 /// Is shown packs as they become durable.
 pub trait PackTap: Send + Sync {
-    /// A pack was put. Must not wait for anything: the backup does so meanwhile.
-    fn show(&self, section: &PackSection, bytes: &[u8]);
+    /// A pack was put. Must not wait for anything: the backup does so meanwhile. Bytes that are held on to
+    /// are so beside the buffers of the backup.
+    fn show(&self, section: &PackSection, bytes: &Bytes);
 }
 
 #[derive(Default)]
@@ -186,8 +188,11 @@ impl<'a> Uploader<'a> {
             let skip = queue.failed;
             drop(queue);
             let BuiltPack { section, bytes } = pack;
-            let outcome = if skip { Ok(()) } else { self.upload(section, &bytes) };
-            self.free(bytes);
+            let capacity = bytes.capacity();
+            let bytes = Bytes::from(bytes);
+            let outcome = if skip { Ok(()) } else { self.upload(section, &bytes, capacity) };
+            // Who was shown them may need them for longer.
+            self.free(if bytes.is_unique() { bytes.into() } else { Vec::new() });
             let mut queue = self.queue.lock();
             queue.uploading -= 1;
             if let Err(error) = outcome {
@@ -198,12 +203,16 @@ impl<'a> Uploader<'a> {
         }
     }
 
-    fn upload(&self, section: PackSection, bytes: &[u8]) -> Result<(), Error> {
+    fn upload(&self, section: PackSection, bytes: &Bytes, capacity: usize) -> Result<(), Error> {
         let span = self.vault.context.timings.span(Stage::Upload, bytes.len() as u64);
         self.vault.store.put(&ObjectName::Pack(section.kind, section.id), bytes)?;
         drop(span);
         if let Some(tap) = &self.tap {
-            tap.show(&section, bytes);
+            // Who holds on to bytes holds the buffer, however little of it they are.
+            match bytes.len() < capacity / 2 {
+                true => tap.show(&section, &Bytes::copy_from_slice(bytes)),
+                false => tap.show(&section, bytes),
+            }
         }
         let stored = bytes.len() as u64;
         self.bytes_stored.fetch_add(stored, Ordering::Relaxed);

@@ -178,6 +178,15 @@ pub trait Store: Send + Sync + Debug {
     /// name where the place can replace files atomically.
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError>;
 
+    /// As [`Self::put`], of bytes that may be held on to: a store that needs them for longer than the
+    /// call makes no copy.
+    ///
+    /// # Errors
+    /// As there.
+    fn put_shared(&self, name: &ObjectName, data: &Bytes) -> Result<Put, StoreError> {
+        self.put(name, data)
+    }
+
     /// Size of an object.
     ///
     /// # Errors
@@ -315,6 +324,9 @@ macro_rules! forward {
             }
             fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
                 (**self).put(name, data)
+            }
+            fn put_shared(&self, name: &ObjectName, data: &Bytes) -> Result<Put, StoreError> {
+                (**self).put_shared(name, data)
             }
             fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
                 (**self).size(name)

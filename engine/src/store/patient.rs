@@ -373,7 +373,11 @@ impl Store for Patient {
     }
 
     fn put(&self, name: &ObjectName, data: &[u8]) -> Result<Put, StoreError> {
-        let (name, data) = (*name, Bytes::copy_from_slice(data));
+        self.put_shared(name, &Bytes::copy_from_slice(data))
+    }
+
+    fn put_shared(&self, name: &ObjectName, data: &Bytes) -> Result<Put, StoreError> {
+        let (name, data) = (*name, data.clone());
         self.call(data.len() as u64, move |store| store.put(&name, &data))
     }
 

@@ -31,8 +31,10 @@ use crate::repo::vault::read_object;
 use crate::store::memory::MemoryStore;
 use crate::store::{Put, StoreError};
 
-/// Packs put at once to one replica.
-const PUTS_AT_ONCE: usize = 2;
+/// Packs put at once to one replica, at most.
+const PUTS_AT_ONCE: u64 = 2;
+/// Packs put at once to all replicas together, but for one to each: all of them are held in memory.
+const PUTS_AT_ONCE_ALL: u64 = 4;
 /// After so many packs they are named, and the snapshots that are complete are published.
 const PUBLISH_PACKS: usize = 64;
 
@@ -44,6 +46,8 @@ pub(super) struct Carrier<'a> {
     pub(super) reads: &'a Reads<'a>,
     /// Which replica it is, for the reads.
     pub(super) number: usize,
+    /// How many are written at once.
+    pub(super) replicas: u64,
     pub(super) session: SessionId,
     pub(super) lease: &'a HeldLease<'a>,
     pub(super) weakness: Option<Weakness>,
@@ -188,8 +192,9 @@ impl Carrier<'_> {
             Ok(())
         };
         let outcomes = std::thread::scope(|scope| {
-            let threads = PUTS_AT_ONCE.min(packs.len());
-            let threads = (0..threads).map(|_| scope.spawn(work)).collect::<Vec<_>>();
+            let threads = (PUTS_AT_ONCE_ALL / self.replicas.max(1)).clamp(1, PUTS_AT_ONCE);
+            let threads =
+                (0..threads.min(packs.len() as u64)).map(|_| scope.spawn(work)).collect::<Vec<_>>();
             threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
         });
         for outcome in outcomes {
@@ -221,7 +226,7 @@ impl Carrier<'_> {
             let message = "the index describes it otherwise than its directory".to_owned();
             return Err(Error::PackDamaged { pack: record.id, message });
         }
-        let put = self.replica.store().put(&name, &bytes)?;
+        let put = self.replica.store().put_shared(&name, &bytes)?;
         self.catalog.add_pending(&section)?;
         let monitor = self.replica.monitor();
         if put == Put::AlreadyThere {

@@ -65,6 +65,7 @@ impl<'a> Copying<'a> {
             catalog: replica.catalog()?,
             reads: one.reads,
             number: one.number,
+            replicas: one.replicas,
             session,
             lease: &lease,
             weakness: one.target.weakness,

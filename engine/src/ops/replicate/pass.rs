@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use cairn_format::ids::SessionId;
@@ -27,19 +28,41 @@ use crate::repo::Repository;
 use crate::store::patient::{GivingUp, Patience};
 use crate::store::{Put, Store};
 
-/// Packs that wait for one replica, bytes; a single one may be larger. As much again is on its way.
+/// Packs that wait for one replica, bytes; a single one may be larger.
 const WAITING_BYTES_MAX: u64 = 32 << 20;
+/// Packs that wait for replicas or are on their way, bytes, each counted once. Beyond that a replica gets
+/// one only when it has none, so that one that hangs takes nothing from the others.
+const PASSED_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of packs that are held.
+type Held = Arc<AtomicU64>;
 
 /// A pack that is durable at home.
 struct Passed {
     section: PackSection,
     bytes: Bytes,
+    held: Held,
+}
+
+impl Passed {
+    fn new(section: &PackSection, bytes: &Bytes, held: &Held) -> Self {
+        held.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Self { section: section.clone(), bytes: bytes.clone(), held: Arc::clone(held) }
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Arc<Passed>>,
     bytes: u64,
+    /// One is on its way.
+    busy: bool,
     /// Nothing comes any more.
     closed: bool,
     /// Nothing is taken any more.
@@ -54,17 +77,20 @@ struct Line {
 }
 
 impl Line {
-    fn has_room(&self, bytes: u64) -> bool {
+    /// Whether one of so many bytes may wait; `fits` unless packs take too much memory already.
+    fn has_room(&self, bytes: u64, fits: bool) -> bool {
         let queue = self.queue.lock();
-        let room =
-            queue.waiting.is_empty() || queue.bytes.saturating_add(bytes) <= WAITING_BYTES_MAX;
-        room && !queue.left
+        let nothing_waits = queue.waiting.is_empty();
+        let few = nothing_waits || queue.bytes.saturating_add(bytes) <= WAITING_BYTES_MAX;
+        !queue.left && if fits { few } else { nothing_waits && !queue.busy }
     }
 
     fn add(&self, pack: &Arc<Passed>) {
         let mut queue = self.queue.lock();
-        queue.bytes = queue.bytes.saturating_add(pack.bytes.len() as u64);
-        queue.waiting.push_back(Arc::clone(pack));
+        if !queue.left {
+            queue.bytes = queue.bytes.saturating_add(pack.bytes.len() as u64);
+            queue.waiting.push_back(Arc::clone(pack));
+        }
         self.changed.notify_all();
     }
 
@@ -82,9 +108,11 @@ impl Line {
     /// Waits for the next one; `None` when nothing comes any more.
     fn next(&self) -> Option<Arc<Passed>> {
         let mut queue = self.queue.lock();
+        queue.busy = false;
         loop {
             if let Some(pack) = queue.waiting.pop_front() {
                 queue.bytes = queue.bytes.saturating_sub(pack.bytes.len() as u64);
+                queue.busy = true;
                 return Some(pack);
             }
             if queue.closed {
@@ -96,17 +124,31 @@ impl Line {
 }
 
 /// Shows packs to all lines that have room.
-struct Lines(Vec<Arc<Line>>);
+struct Lines {
+    lines: Vec<Line>,
+    held: Held,
+    /// Two packs that become durable at once are shown one after the other.
+    showing: Mutex<()>,
+}
+
+impl Lines {
+    fn new(count: usize) -> Self {
+        let lines = std::iter::repeat_with(Line::default).take(count).collect();
+        Self { lines, held: Held::default(), showing: Mutex::default() }
+    }
+}
 
 impl PackTap for Lines {
-    fn show(&self, section: &PackSection, bytes: &[u8]) {
-        let length = bytes.len() as u64;
-        let ready = self.0.iter().filter(|line| line.has_room(length)).collect::<Vec<_>>();
+    fn show(&self, section: &PackSection, bytes: &Bytes) {
+        let _showing = self.showing.lock();
+        let (held, length) = (self.held.load(Ordering::Relaxed), bytes.len() as u64);
+        let fits = held.saturating_add(length) <= PASSED_BYTES_MAX;
+        let ready = self.lines.iter().filter(|line| line.has_room(length, fits));
+        let ready = ready.collect::<Vec<_>>();
         if ready.is_empty() {
             return;
         }
-        let bytes = Bytes::copy_from_slice(bytes);
-        let pack = Arc::new(Passed { section: section.clone(), bytes });
+        let pack = Arc::new(Passed::new(section, bytes, &self.held));
         for line in ready {
             line.add(&pack);
         }
@@ -118,7 +160,7 @@ struct Closing<'a>(&'a Lines);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        self.0.0.iter().for_each(|line| line.close());
+        self.0.lines.iter().for_each(Line::close);
     }
 }
 
@@ -221,11 +263,11 @@ pub fn back_up(
     if targets.is_empty() {
         return Ok((backup::run(home, options)?, None));
     }
-    let lines = Arc::new(Lines(targets.iter().map(|_| Arc::default()).collect()));
+    let lines = Arc::new(Lines::new(targets.len()));
     let places = targets.iter().map(|_| Place::default()).collect::<Vec<_>>();
     let replicas = targets.len() as u64;
     std::thread::scope(|scope| {
-        for ((target, line), place) in targets.iter().zip(&lines.0).zip(&places) {
+        for ((target, line), place) in targets.iter().zip(&lines.lines).zip(&places) {
             let bringer = Bringer { home, target, replicas, line, place };
             scope.spawn(move || bringer.run());
         }
@@ -349,14 +391,15 @@ impl Bringer<'_> {
         let catalog = replica.catalog()?;
         catalog.require_sound_tombs()?;
         while let Some(pack) = self.line.next() {
-            let Passed { section, bytes } = &*pack;
+            let Passed { section, bytes, .. } = &*pack;
             let known = catalog.index().pack_number(&section.id)?.is_some();
             if known || catalog.is_condemned(&section.id) {
                 continue;
             }
             let take = || HeldLease::take(replica.vault(), section.session, "backup");
             leases.entry(section.session).or_insert_with(take).renew();
-            let put = replica.store().put(&ObjectName::Pack(section.kind, section.id), bytes)?;
+            let name = ObjectName::Pack(section.kind, section.id);
+            let put = replica.store().put_shared(&name, bytes)?;
             catalog.add_pending(section)?;
             if put == Put::Written {
                 brought.packs += 1;

@@ -16,7 +16,7 @@ use crate::repo::Repository;
 use crate::store::StoreError;
 
 /// Packs that are kept for replicas that have not asked for them yet, bytes.
-const KEPT_BYTES_MAX: u64 = 128 << 20;
+const KEPT_BYTES_MAX: u64 = 64 << 20;
 
 /// A replica of which it is not known yet what it wants. It wants nothing if it has not said so by its end.
 pub(super) struct Undecided<'a> {
@@ -179,12 +179,13 @@ impl State {
         }
     }
 
-    /// Lets go of packs that nobody wants any more, and of the oldest where they are too many.
+    /// Lets go of packs that nobody wants any more, and of the oldest where they are too many; the newest
+    /// stays for those that wait for it.
     fn trim(&mut self) {
         let mut kept = VecDeque::with_capacity(self.order.len());
         while let Some(id) = self.order.pop_front() {
             let wanted = self.undecided > 0 || self.interest.contains_key(&id);
-            if wanted && self.bytes <= KEPT_BYTES_MAX {
+            if wanted && (self.bytes <= KEPT_BYTES_MAX || self.order.is_empty()) {
                 kept.push_back(id);
             } else if let Some(Pack::Kept(bytes)) = self.packs.remove(&id) {
                 self.bytes = self.bytes.saturating_sub(bytes.len() as u64);
