@@ -97,7 +97,8 @@ fn dead_before_removal(scene: &Scene) -> MemoryStore {
     drop(repository);
     let store = copy_of(&scene.store);
     let dies = Plan::new().nth(CallKind::Delete, first_ack, Fault::Crash);
-    run(&scene.lab.open(&FaultStore::new(store.clone(), dies), "dies"), &options).unwrap_err();
+    let died = run(&scene.lab.open(&FaultStore::new(store.clone(), dies), "dies"), &options);
+    assert!(died.is_err());
     store
 }
 
