@@ -464,7 +464,8 @@ fn judge(
             })
             .collect::<Vec<_>>();
         let verdicts = apply_by(policy, &ages, &candidates, options.remove_last);
-        let of = members.iter().map(SnapshotInfo::origin).zip(verdicts.iter().cloned());
+        let of = members.iter().zip(&verdicts).filter(|(one, _)| counts(one));
+        let of = of.map(|(one, verdict)| (one.origin(), verdict.clone()));
         let of = of.collect::<HashMap<_, _>>();
         let twins = twins.into_iter().filter_map(|twin| {
             let verdict = of.get(&twin.origin())?.clone();

@@ -117,8 +117,17 @@ fn remove_batch(repository: &Repository, orphans: &[Orphan]) -> Result<HashSet<S
 
 /// Which of them count after all.
 fn standing(repository: &Repository, orphans: &[Orphan]) -> Result<HashSet<SnapshotId>, Error> {
+    let former = orphans.iter().flat_map(|orphan| &orphan.former).filter_map(|name| match name {
+        ObjectName::Snapshot { id, .. } => Some(*id),
+        _ => None,
+    });
+    let asked = orphans.iter().map(|orphan| orphan.id).chain(former).collect::<HashSet<_>>();
     let mut acks = Acks::new();
-    evidence::list_acks(repository, &mut |id, name| acks.entry(id).or_default().push(name))?;
+    evidence::list_acks(repository, &mut |id, name| {
+        if asked.contains(&id) {
+            acks.entry(id).or_default().push(name);
+        }
+    })?;
     let mut standing = HashSet::new();
     for orphan in orphans {
         if orphan.stands(repository.store(), &acks)? {

@@ -31,7 +31,7 @@ use crate::store::{Put, Store};
 /// Packs that wait for one replica, bytes; a single one may be larger.
 const WAITING_BYTES_MAX: u64 = 32 << 20;
 /// Packs that wait for replicas or are on their way, bytes, each counted once. Beyond that a replica gets
-/// one only when it has none, so that one that hangs takes nothing from the others.
+/// one only when it has none: beside one that hangs the others get one at a time.
 const PASSED_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of packs that are held.
