@@ -23,8 +23,7 @@ use cairn_format::names::ObjectName;
 use cairn_format::segment::NAMESPACE_TRUSTED;
 
 use self::evidence::{Evidence, Seen, Taken};
-use super::rollback;
-use super::snapshots::{self, SnapshotInfo};
+use super::snapshots::SnapshotInfo;
 use crate::context::Remark;
 use crate::error::Error;
 use crate::repo::Repository;
@@ -36,14 +35,13 @@ use crate::retention::{
 mod carry;
 pub(in crate::ops) mod evidence;
 mod freed;
+mod named;
 pub(in crate::ops) mod orphans;
 
 pub use self::carry::run;
 pub(super) use self::carry::{remove, remove_late_acks};
 pub use self::freed::measure;
-
-/// Shortest first digits by which a snapshot whose record cannot be read may be named.
-const BARE_DIGITS_MIN: usize = 8;
+pub(in crate::ops) use self::named::select_bare;
 
 /// Shortest time without a commit that is taken for the jump of a clock, milliseconds.
 const GAP_MS_MIN: i64 = 35 * DAY_MS;
@@ -281,7 +279,7 @@ impl Known {
 ///
 /// # Errors
 /// [`Error::Role`] unless the key is an owner's or maintainer's; [`Error::Retention`] when it is
-/// refused; what [`snapshots::select`] says of names; failures of the store or the cache.
+/// refused; what [`crate::ops::snapshots::select`] says of names; failures of the store or the cache.
 pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPlan, Error> {
     repository.require_collect("forget snapshots")?;
     repository.monitor().stage("forget: snapshots", None);
@@ -289,17 +287,8 @@ pub fn plan(repository: &Repository, options: &ForgetOptions) -> Result<ForgetPl
     let catalog = repository.catalog()?;
     let known = evidence::gather(repository)?;
     match &options.choice {
-        Choice::Named(names) => by_name(repository, options, known, names),
-        Choice::These(ids) => {
-            let mut plan = of_ids(repository, options, known, ids, Vec::new())?;
-            // Nobody names those that nobody acknowledged: they go as other orphans do.
-            let acks = &plan.objects.acks;
-            let planned = plan.series.iter_mut().flat_map(|series| &mut series.snapshots);
-            for one in planned.filter(|one| !acks.contains_key(&one.snapshot.id)) {
-                one.verdict = Verdict::Go(Cause::Unacknowledged);
-            }
-            Ok(plan)
-        }
+        Choice::Named(names) => named::by_name(repository, options, known, names),
+        Choice::These(ids) => named::these(repository, options, known, ids),
         Choice::Rules(policy) => {
             let clock = look_at_clocks(repository, &[repository], options)?;
             let seen = Seen::load(catalog)?;
@@ -544,94 +533,6 @@ fn refuse_gap(
         return Ok(());
     }
     Err(RetentionError::Gap { snapshot: *snapshot, days: gap_ms / DAY_MS })
-}
-
-fn by_name(
-    repository: &Repository,
-    options: &ForgetOptions,
-    known: Known,
-    names: &[String],
-) -> Result<ForgetPlan, Error> {
-    let (mut named, mut bare) = (HashSet::new(), Vec::new());
-    for name in names {
-        match snapshots::select_from(known.listed.clone(), name) {
-            Ok(snapshot) => {
-                named.insert(snapshot.id);
-            }
-            Err(Error::NoSnapshot { selector }) => {
-                let gone = rollback::missing(repository, &name.to_ascii_lowercase())?;
-                let id = select_bare(&known, &gone, name).ok_or(Error::NoSnapshot { selector })?;
-                if !bare.contains(&id) {
-                    bare.push(id);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    // Erasures that are under way, or were interrupted, have made others of them already: who names one
-    // that counts, or that something stands for, means that too, and what it stands for.
-    let counts = |one: &&SnapshotInfo| known.acknowledged.contains(&one.id);
-    let is_meant = |one: &&SnapshotInfo| {
-        named.contains(&one.id) || one.former().iter().any(|id| named.contains(id))
-    };
-    let meant = known.listed.iter().filter(counts).filter(is_meant);
-    let origins = meant.map(SnapshotInfo::origin).collect::<HashSet<_>>();
-    let family = known.listed.iter().filter(|one| origins.contains(&one.origin()));
-    named.extend(family.map(|one| one.id));
-    of_ids(repository, options, known, &named, bare)
-}
-
-/// What goes when these snapshots do, and those of which there is no record that can be read.
-fn of_ids(
-    repository: &Repository,
-    options: &ForgetOptions,
-    known: Known,
-    named: &HashSet<SnapshotId>,
-    bare: Vec<SnapshotId>,
-) -> Result<ForgetPlan, Error> {
-    let mut series = Vec::new();
-    for ((job, namespace), members) in group(known.listed.clone(), options.join_writers) {
-        let counts = |snapshot: &SnapshotInfo| known.acknowledged.contains(&snapshot.id);
-        let stays = members.iter().any(|one| counts(one) && !named.contains(&one.id));
-        let last = members.iter().rev().find(|one| counts(one) && named.contains(&one.id));
-        if let (Some(last), false, false) = (last, stays, options.remove_last) {
-            return Err(RetentionError::Last { snapshot: last.id, job }.into());
-        }
-        let going = members.into_iter().filter(|one| named.contains(&one.id));
-        let going = going
-            .map(|snapshot| Planned { snapshot, verdict: Verdict::Go(Cause::Named) })
-            .collect::<Vec<_>>();
-        if !going.is_empty() {
-            series.push(described(job, namespace, going));
-        }
-    }
-    let Known { listed, mut damaged, rolled_back, objects, .. } = known;
-    damaged.extend(rolled_back);
-    let (reference_ms, uncounted) = (repository.context.clock.now_ms(), Vec::new());
-    let seen = None;
-    Ok(ForgetPlan { series, bare, reference_ms, uncounted, damaged, listed, objects, seen })
-}
-
-/// The snapshot whose record is missing or cannot be read and whose id begins so; `gone` are those
-/// of which nothing is left.
-pub(super) fn select_bare(known: &Known, gone: &[SnapshotId], digits: &str) -> Option<SnapshotId> {
-    let readable = known.listed.iter().map(|snapshot| snapshot.id).collect::<HashSet<_>>();
-    let objects = &known.objects;
-    let mut fitting = objects
-        .records
-        .keys()
-        .chain(objects.acks.keys())
-        .chain(gone)
-        .filter(|id| !readable.contains(*id))
-        .filter(|id| id.to_hex().starts_with(&digits.to_ascii_lowercase()))
-        .copied()
-        .collect::<Vec<_>>();
-    fitting.sort_unstable();
-    fitting.dedup();
-    match fitting.as_slice() {
-        [one] if digits.len() >= BARE_DIGITS_MIN => Some(*one),
-        _ => None,
-    }
 }
 
 /// Snapshots by series, each oldest commit first, and each snapshot once.
